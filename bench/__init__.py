@@ -1,0 +1,1 @@
+"""The benchmark harness: grid -> runs -> dispatch -> records -> tables."""

@@ -1,0 +1,167 @@
+"""The configuration of one run: frozen, typed, checked when it is built, free of torch.
+
+Every default is the paper's setting at 256 px where it is known; `experiments/scales/lab.yaml`
+shrinks it. A field's comment gives its meaning; where paper and released code differ, both are
+named options. Counting is in images (kimg = 1000 real images shown to the discriminator).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from projgan.errors import ConfigError
+
+
+def _require(ok: bool, message: str) -> None:
+    if not ok:
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True)
+class Data:
+    name: str = "lsun_church"  # "clevr" is rendered here; any other name is read from `path`
+    path: str | None = None  # folder of images. None = a data set that is rendered
+    resolution: int = 256  # pixels, square, a power of two
+    images: int | None = None  # how many images a rendered data set has. None = its default
+    subset: int | None = None  # train on the first n of a fixed shuffle (nested). None = all
+    mirror: bool = True  # random horizontal flips of real images
+
+    def __post_init__(self) -> None:
+        r = self.resolution
+        _require(
+            32 <= r <= 1024 and r & (r - 1) == 0,
+            f"data.resolution={r}: give a power of two from 32 to 1024",
+        )
+        for name in ("images", "subset"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, f"data.{name}={value}: give 1 or more, or null")
+        if self.images is not None and self.subset is not None:
+            _require(
+                self.subset <= self.images,
+                f"data.subset={self.subset} is more than data.images={self.images}",
+            )
+
+
+@dataclass(frozen=True)
+class Backbone:
+    name: str = "efficientnet_lite1"  # a row of projgan.backbones.BACKBONES
+    zoo: Literal["imagenet", "lab"] = "imagenet"  # full-size networks, or the ones that ship here
+    weights: str = "pretrained"  # pretrained | random | path of a safetensors file
+    pretrain_seed: int = 0  # which of the lab networks' pretraining seeds (0 or 1)
+    input_size: int | None = None  # images are resized to this. None = the rule of the zoo
+
+    def __post_init__(self) -> None:
+        s = self.input_size
+        _require(
+            s is None or (s >= 32 and s % 32 == 0),
+            f"backbone.input_size={s}: give a multiple of 32, or null",
+        )
+
+
+@dataclass(frozen=True)
+class Projection:
+    kind: Literal["none", "ccm", "ccm_csm"] = "ccm_csm"  # Section 3.2: cross-channel, cross-scale
+    csm: Literal["text", "author", "released"] = "text"  # which account of CSM; see projection.py
+    init: Literal["kaiming", "torch", "rotation"] = "kaiming"  # paper, released code, ablation
+    channels: int = 64  # CCM output of the shallowest level; doubles with each level
+
+    def __post_init__(self) -> None:
+        c = self.channels
+        _require(c >= 2 and c % 2 == 0, f"projection.channels={c}: give an even number from 2")
+
+
+@dataclass(frozen=True)
+class Discriminator:
+    kind: Literal["projected", "perceptual", "rgb"] = "projected"
+    layers: tuple[int, ...] = (1, 2, 3, 4)  # feature levels that have a discriminator
+    # matched: 4/3/2/1 down blocks on levels 1-4 whatever the projection; by_map: as many as halve
+    # the map down to `base` (the released rule, in which CSM also adds a block to each level).
+    depth: Literal["matched", "by_map"] = "matched"
+    base: int = 8  # pixels of the map that the heads look at
+    logits: Literal["4x4", "native"] = "4x4"  # paper: 4x4 on every level; released: what comes out
+    reduce: Literal["sum", "mean"] = "sum"  # over the levels: paper, released code
+    width: int = 512  # channels of the last block; halves with each block before it, 64 at least
+    separable: bool = False  # depthwise separable blocks (released code, StyleGAN2 only)
+
+    def __post_init__(self) -> None:
+        _require(
+            len(self.layers) > 0
+            and list(self.layers) == sorted(set(self.layers))
+            and set(self.layers) <= {1, 2, 3, 4},
+            f"discriminator.layers={list(self.layers)}: give distinct levels from 1 to 4, ascending",
+        )
+        b = self.base
+        _require(b in (4, 8), f"discriminator.base={b}: give 4 or 8")
+        w = self.width
+        _require(w >= 16 and w % 16 == 0, f"discriminator.width={w}: give a multiple of 16")
+
+
+@dataclass(frozen=True)
+class Generator:
+    name: str = "fastgan"  # a row of projgan.generators.GENERATORS
+    # released: large blocks only, latent on the hypersphere; paper: large and small blocks
+    # alternate, latent as drawn (the first release, closest to the paper).
+    preset: Literal["paper", "released"] = "paper"
+    z_dim: int = 256
+    width: int = 64  # channel multiplier (ngf); 64 paper, 128 released
+
+    def __post_init__(self) -> None:
+        _require(self.z_dim >= 2, f"generator.z_dim={self.z_dim}: give 2 or more")
+        w = self.width
+        _require(w >= 4 and w % 4 == 0, f"generator.width={w}: give a multiple of 4")
+
+
+@dataclass(frozen=True)
+class Augment:
+    policy: str = "color,translation,cutout"  # DiffAugment, comma separated; "" = off
+
+    def __post_init__(self) -> None:
+        parts = [p for p in self.policy.split(",") if p]
+        bad = [p for p in parts if p not in ("color", "translation", "cutout")]
+        _require(not bad, f"augment.policy={self.policy!r}: use color, translation, cutout or ''")
+
+
+@dataclass(frozen=True)
+class Optim:
+    lr_g: float = 2e-4
+    lr_d: float = 2e-4
+    beta1: float = 0.0
+    beta2: float = 0.99
+
+    def __post_init__(self) -> None:
+        for name in ("lr_g", "lr_d"):
+            lr = getattr(self, name)
+            _require(0 < lr < 1, f"optim.{name}={lr}: give a rate between 0 and 1")
+        for name in ("beta1", "beta2"):
+            b = getattr(self, name)
+            _require(0 <= b < 1, f"optim.{name}={b}: give a number from 0, below 1")
+
+
+@dataclass(frozen=True)
+class Train:
+    seed: int = 0  # decides latents, augmentation, data order, initial weights, projections
+    total_kimg: float = 10000.0  # real images shown to the discriminator, in thousands
+    batch: int = 64
+    ema_kimg: float = 20.0  # half-life of the generator's moving average
+    ema_rampup: float = 0.05  # the half-life is at most this share of the images shown so far
+    loss: Literal["hinge"] = "hinge"
+
+    def __post_init__(self) -> None:
+        _require(self.seed >= 0, f"train.seed={self.seed}: give 0 or more")
+        _require(self.total_kimg > 0, f"train.total_kimg={self.total_kimg}: give more than 0")
+        _require(self.batch >= 2, f"train.batch={self.batch}: batch norm needs 2 or more")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides what a run computes (Section 3 and supplement of the paper)."""
+
+    data: Data = field(default_factory=Data)
+    backbone: Backbone = field(default_factory=Backbone)
+    projection: Projection = field(default_factory=Projection)
+    discriminator: Discriminator = field(default_factory=Discriminator)
+    generator: Generator = field(default_factory=Generator)
+    augment: Augment = field(default_factory=Augment)
+    optim: Optim = field(default_factory=Optim)
+    train: Train = field(default_factory=Train)
