@@ -1,0 +1,218 @@
+"""Discriminators: projected and multi-scale (the paper's), perceptual, and on RGB images.
+
+The projected discriminator D(x) = {D_l(P_l(x))} has an independent network on each chosen level of
+the projected features (Section 3.1, Eq. 4). Two baselines of Table 1 share its parts: the
+perceptual discriminator, one network that takes all levels in, and the ordinary discriminator on
+RGB images, to which the table's distances are relative.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from projgan.backbones import build_backbone
+from projgan.config import Config, Discriminator
+from projgan.errors import ConfigError
+from projgan.layers import seeded, sn_conv
+from projgan.projection import Projection
+
+# A 4x4 kernel without padding turns a 7x7 map into 4x4 logits. At 224 px the last maps are 7x7.
+_MAP_FOR_4X4 = 7
+
+
+def block_count(cfg: Discriminator, level: int, size: int) -> int:
+    """Blocks before the head of a level's discriminator.
+
+    Args:
+        level: 1 (shallowest) to 4.
+        size: pixels of the map that enters it.
+
+    `matched` gives 4/3/2/1 whatever comes in, so that rows of Table 1 differ in their projection
+    alone. `by_map` halves down to `base`, as the released code does, which gives each level a block
+    more with CSM (10.3 M parameters instead of 5.9 M without projection).
+    """
+    if cfg.depth == "matched":
+        return 5 - level
+    return max(0, math.ceil(math.log2(size / cfg.base)))
+
+
+def block(in_channels: int, out_channels: int, halve: bool, separable: bool) -> nn.Sequential:
+    """Convolution under spectral norm, batch norm, LeakyReLU 0.2; halves the map or keeps it."""
+    tail = [nn.BatchNorm2d(out_channels), nn.LeakyReLU(0.2)]
+    if separable:
+        depthwise = sn_conv(in_channels, in_channels, 3, padding=1, groups=in_channels)
+        pool = [nn.AvgPool2d(2, ceil_mode=True)] if halve else []
+        return nn.Sequential(depthwise, sn_conv(in_channels, out_channels, 1), *tail, *pool)
+    if halve:
+        return nn.Sequential(sn_conv(in_channels, out_channels, 4, 2, 1), *tail)
+    return nn.Sequential(sn_conv(in_channels, out_channels, 3, 1, 1), *tail)
+
+
+def block_widths(cfg: Discriminator, count: int) -> list[int]:
+    """Channels after each block: `width` at the last, halved towards the first, an eighth at least.
+
+    At the default of 512 this is 64-128-256-512.
+    """
+    return [max(cfg.width >> (count - 1 - i), cfg.width // 8) for i in range(count)]
+
+
+class Head(nn.Module):
+    """The last map to logits by one 4x4 convolution under spectral norm, without bias."""
+
+    def __init__(self, cfg: Discriminator, in_channels: int):
+        super().__init__()
+        self.resize = cfg.logits == "4x4"
+        self.conv = sn_conv(in_channels, 1, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, 1, h, w]: 4x4 logits, or H-3 x W-3 at native size."""
+        if self.resize and x.shape[-1] != _MAP_FOR_4X4:
+            x = F.interpolate(x, _MAP_FOR_4X4, mode="bilinear", align_corners=False)
+        logits: Tensor = self.conv(x)
+        return logits
+
+
+class LevelDiscriminator(nn.Module):
+    """One independent network: blocks that halve the map down to `base`, then the head."""
+
+    def __init__(self, cfg: Discriminator, in_channels: int, size: int, count: int):
+        super().__init__()
+        layers: list[nn.Module] = []
+        for width in block_widths(cfg, count):
+            halve = size > cfg.base
+            layers.append(block(in_channels, width, halve, cfg.separable))
+            in_channels, size = width, math.ceil(size / 2) if halve else size
+        self.blocks = nn.Sequential(*layers)
+        self.head = Head(cfg, in_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.blocks(x))
+        return logits
+
+
+class PerceptualHeads(nn.Module):
+    """One network on all levels (after Sungatullina et al., ECCV 2018; Table 1's baseline).
+
+    The shallowest map is halved until it meets the next one, which joins by concatenation, and so
+    on; after the deepest, blocks lead to the head.
+    """
+
+    def __init__(self, cfg: Discriminator, channels: list[int], sizes: list[int]):
+        super().__init__()
+        widths = block_widths(cfg, len(channels))
+        self.stages = nn.ModuleList()
+        width = 0
+        for i, size in enumerate(sizes):
+            in_channels = channels[i] + width
+            goal = sizes[i + 1] if i + 1 < len(sizes) else min(cfg.base, size)
+            layers: list[nn.Module] = []
+            while True:
+                halve = size > goal
+                layers.append(block(in_channels, widths[i], halve, cfg.separable))
+                in_channels, size = widths[i], math.ceil(size / 2) if halve else size
+                if size <= goal:
+                    break
+            self.stages.append(nn.Sequential(*layers))
+            width = widths[i]
+        self.head = Head(cfg, width)
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        x: Tensor | None = None
+        for stage, features in zip(self.stages, maps, strict=True):
+            x = stage(features if x is None else torch.cat([x, features], dim=1))
+        return [self.head(x)]
+
+
+class IndependentHeads(nn.Module):
+    """A LevelDiscriminator on each level."""
+
+    def __init__(self, cfg: Discriminator, channels: list[int], sizes: list[int]):
+        super().__init__()
+        self.levels = nn.ModuleList(
+            LevelDiscriminator(cfg, c, size, block_count(cfg, level, size))
+            for level, c, size in zip(cfg.layers, channels, sizes, strict=True)
+        )
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        return [level(x) for level, x in zip(self.levels, maps, strict=True)]
+
+
+class ProjectedDiscriminator(nn.Module):
+    """Frozen backbone, frozen projection, trained heads.
+
+    Attributes:
+        backbone: the feature network, frozen and always in eval mode.
+        projection: the random projection, frozen.
+        heads: what is trained.
+    """
+
+    def __init__(self, cfg: Config):
+        super().__init__()
+        d = cfg.discriminator
+        self.layers = d.layers
+        self.backbone = build_backbone(cfg.backbone, cfg.data.resolution)
+        with seeded(cfg.train.seed, "projection"):
+            self.projection = Projection(cfg.projection, self.backbone.channels)
+        sizes = [
+            self.backbone.input_size // stride * self.projection.scale
+            for stride in self.backbone.strides
+        ]
+        channels = [self.projection.channels[level - 1] for level in d.layers]
+        chosen = [sizes[level - 1] for level in d.layers]
+        if min(chosen) < 2 or (d.logits == "native" and min(min(chosen), d.base) < 4):
+            raise ConfigError(
+                f"discriminator.layers={list(d.layers)}: the maps are {chosen} px, too small for "
+                f"a 4x4 head; set discriminator.logits=4x4, drop the deepest level, or give a "
+                f"larger backbone.input_size than {self.backbone.input_size}"
+            )
+        with seeded(cfg.train.seed, "discriminator"):
+            heads = PerceptualHeads if d.kind == "perceptual" else IndependentHeads
+            self.heads: nn.Module = heads(d, channels, chosen)
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Images [N, 3, R, R] in [-1, 1] -> projected maps of the chosen levels."""
+        maps = self.projection(self.backbone(images))
+        return [maps[level - 1] for level in self.layers]
+
+    def judge(self, maps: list[Tensor]) -> list[Tensor]:
+        """Projected maps -> logits, one [N, 1, h, w] for each discriminator."""
+        logits: list[Tensor] = self.heads(maps)
+        return logits
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return self.judge(self.features(images))
+
+
+class RGBDiscriminator(nn.Module):
+    """An ordinary discriminator on images, of the same blocks (the baseline of Table 1)."""
+
+    backbone = None
+    projection = None
+
+    def __init__(self, cfg: Config):
+        super().__init__()
+        d = cfg.discriminator
+        size = cfg.data.resolution
+        count = math.ceil(math.log2(size / d.base)) + 1
+        with seeded(cfg.train.seed, "discriminator"):
+            self.heads = LevelDiscriminator(d, 3, size, count)
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        return [images]
+
+    def judge(self, maps: list[Tensor]) -> list[Tensor]:
+        return [self.heads(maps[0])]
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return self.judge(self.features(images))
+
+
+def build_discriminator(cfg: Config) -> ProjectedDiscriminator | RGBDiscriminator:
+    """The configured discriminator: images [N, 3, R, R] in [-1, 1] -> list of logit maps."""
+    if cfg.discriminator.kind == "rgb":
+        return RGBDiscriminator(cfg)
+    return ProjectedDiscriminator(cfg)

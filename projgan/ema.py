@@ -1,0 +1,25 @@
+"""Moving average of the generator's weights, with a half-life counted in images."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+def ema_beta(nimg: int, batch: int, half_life_kimg: float, rampup: float) -> float:
+    """Share of the old average that is kept after a batch.
+
+    The half-life is `half_life_kimg`, but at most `rampup` of the images shown so far, so that the
+    average forgets the untrained generator quickly.
+    """
+    half_life = min(half_life_kimg * 1000, max(nimg, 1) * rampup)
+    return float(0.5 ** (batch / max(half_life, 1e-8)))
+
+
+@torch.no_grad()
+def ema_update(average: nn.Module, model: nn.Module, beta: float) -> None:
+    """Moves `average` towards `model`: parameters are blended, buffers are copied."""
+    targets, sources = list(average.parameters()), list(model.parameters())
+    torch._foreach_lerp_(targets, sources, 1 - beta)
+    for target, source in zip(average.buffers(), model.buffers(), strict=True):
+        target.copy_(source)

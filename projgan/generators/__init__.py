@@ -1,0 +1,23 @@
+"""Generators: one call shape, `(z, noise) -> images`, and a table to add to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from projgan.config import Config
+from projgan.errors import ConfigError, unknown
+from projgan.generators.fastgan import fastgan, fastgan_lite
+
+GENERATORS: dict[str, Callable[[Config], nn.Module]] = {
+    "fastgan": fastgan,
+    "fastgan_lite": fastgan_lite,
+}
+
+
+def build_generator(cfg: Config) -> nn.Module:
+    """The configured generator: `forward(z [N, z_dim], noise: Coordinates) -> [N, 3, R, R]`."""
+    if cfg.generator.name not in GENERATORS:
+        raise ConfigError(unknown("generator", cfg.generator.name, GENERATORS))
+    return GENERATORS[cfg.generator.name](cfg)

@@ -1,0 +1,157 @@
+"""FastGAN (Liu et al., ICLR 2021), the generator of the paper's main results.
+
+Two accounts of it are offered by name (`generator.preset`). `paper`: large and small blocks
+alternate and the latent is used as drawn, as in the first release, which is closest to the paper.
+`released`: large blocks only, and the latent is put on the hypersphere. FastGAN-lite has small
+blocks only.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
+
+from projgan.config import Config
+from projgan.layers import sn_conv
+from projgan.rng import Coordinates, Stream
+
+# Channels at each resolution, as multiples of `generator.width`.
+MULTIPLIERS = {4: 16.0, 8: 8.0, 16: 4.0, 32: 2.0, 64: 2.0, 128: 1.0, 256: 0.5, 512: 0.25, 1024: 0.125}  # fmt: skip  # noqa: E501
+
+
+class Noise(nn.Module):
+    """Adds one noise image, scaled by a learnt factor that starts at zero, to all channels."""
+
+    def __init__(self, part: int):
+        super().__init__()
+        self.part = part
+        self.scale = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor, noise: Coordinates) -> Tensor:
+        n, _, height, width = x.shape
+        drawn = noise.normal(height * width, self.part).view(n, 1, height, width)
+        return x + self.scale * drawn.to(x.dtype)
+
+
+class SmallBlock(nn.Module):
+    """Nearest upsampling, one convolution, batch norm, gated linear unit."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.conv = sn_conv(in_channels, out_channels * 2, 3, padding=1)
+        self.norm = nn.BatchNorm2d(out_channels * 2)
+
+    def forward(self, x: Tensor, noise: Coordinates) -> Tensor:
+        x = F.interpolate(x, scale_factor=2, mode="nearest")
+        return F.glu(self.norm(self.conv(x)), dim=1)
+
+
+class LargeBlock(nn.Module):
+    """Nearest upsampling, then twice: convolution, noise, batch norm, gated linear unit."""
+
+    def __init__(self, in_channels: int, out_channels: int, resolution: int):
+        super().__init__()
+        self.conv1 = sn_conv(in_channels, out_channels * 2, 3, padding=1)
+        self.noise1 = Noise(part=resolution * 2)
+        self.norm1 = nn.BatchNorm2d(out_channels * 2)
+        self.conv2 = sn_conv(out_channels, out_channels * 2, 3, padding=1)
+        self.noise2 = Noise(part=resolution * 2 + 1)
+        self.norm2 = nn.BatchNorm2d(out_channels * 2)
+
+    def forward(self, x: Tensor, noise: Coordinates) -> Tensor:
+        x = F.interpolate(x, scale_factor=2, mode="nearest")
+        x = F.glu(self.norm1(self.noise1(self.conv1(x), noise)), dim=1)
+        return F.glu(self.norm2(self.noise2(self.conv2(x), noise)), dim=1)
+
+
+class SkipExcitation(nn.Module):
+    """Skip-layer excitation: a low-resolution map gates the channels of a high-resolution one."""
+
+    def __init__(self, low_channels: int, high_channels: int):
+        super().__init__()
+        self.gate = nn.Sequential(
+            nn.AdaptiveAvgPool2d(4),
+            sn_conv(low_channels, high_channels, 4),
+            nn.SiLU(),
+            sn_conv(high_channels, high_channels, 1),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, low: Tensor, high: Tensor) -> Tensor:
+        gated: Tensor = high * self.gate(low)
+        return gated
+
+
+class FastGAN(nn.Module):
+    """Latents to images, 32 to 1024 px.
+
+    A map at resolution r from 64 to 512 is excited by the one at r/16. Below that no map has such a
+    partner, so a 32 px generator excites its last map by the first (4 px).
+
+    Args:
+        z_dim: length of the latent.
+        resolution: pixels of the images, a power of two from 32.
+        width: channel multiplier.
+        blocks: "large", "small" or "alternating" (large first).
+        normalize_z: scale each latent to unit second moment.
+    """
+
+    def __init__(self, z_dim: int, resolution: int, width: int, blocks: str, normalize_z: bool):
+        super().__init__()
+        self.z_dim = z_dim
+        self.resolution = resolution
+        self.normalize_z = normalize_z
+        channels = {r: max(1, int(m * width)) for r, m in MULTIPLIERS.items() if r <= resolution}
+        self.start = spectral_norm(nn.ConvTranspose2d(z_dim, channels[4] * 2, 4, bias=False))
+        self.start_norm = nn.BatchNorm2d(channels[4] * 2)
+        self.blocks = nn.ModuleDict()
+        self.excitations = nn.ModuleDict()
+        for level, r in enumerate(list(channels)[1:]):
+            large = blocks == "large" or (blocks == "alternating" and level % 2 == 0)
+            in_channels, out_channels = channels[r // 2], channels[r]
+            self.blocks[str(r)] = (
+                LargeBlock(in_channels, out_channels, r)
+                if large
+                else SmallBlock(in_channels, out_channels)
+            )
+            if 64 <= r <= 512 or r == resolution == 32:
+                self.excitations[str(r)] = SkipExcitation(channels[max(4, r // 16)], channels[r])
+        self.to_rgb = sn_conv(channels[resolution], 3, 3, padding=1)
+
+    def forward(self, z: Tensor, noise: Coordinates) -> Tensor:
+        """z: [N, z_dim] float, standard normal -> [N, 3, R, R] float, about [-1, 1], unbounded."""
+        if self.normalize_z:
+            z = z * torch.rsqrt(z.square().mean(dim=1, keepdim=True) + 1e-8)
+        noise = noise.with_stream(Stream.NOISE + 256 * int(noise.stream))
+        x = F.glu(self.start_norm(self.start(z[:, :, None, None])), dim=1)
+        maps = {4: x}
+        for name, block in self.blocks.items():
+            x = block(x, noise)
+            if name in self.excitations:
+                x = self.excitations[name](maps[max(4, int(name) // 16)], x)
+            maps[int(name)] = x
+        images: Tensor = self.to_rgb(x)
+        return images
+
+
+def fastgan(cfg: Config) -> nn.Module:
+    released = cfg.generator.preset == "released"
+    return FastGAN(
+        cfg.generator.z_dim,
+        cfg.data.resolution,
+        cfg.generator.width,
+        blocks="large" if released else "alternating",
+        normalize_z=released,
+    )
+
+
+def fastgan_lite(cfg: Config) -> nn.Module:
+    return FastGAN(
+        cfg.generator.z_dim,
+        cfg.data.resolution,
+        cfg.generator.width,
+        blocks="small",
+        normalize_z=cfg.generator.preset == "released",
+    )
