@@ -1,0 +1,445 @@
+"""Grid file + scale + command line -> a checked `Grid` of frozen dataclasses.
+
+The only module that knows OmegaConf: what it returns is plain. Settings override each other in the
+order defaults < scale < grid base < the grid's section for the scale < row < axes < seed < command
+line. Everything is checked here, before anything runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import json
+import math
+import re
+import types
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+from bench import paths
+from bench.spec import EvalSpec, Grid, ReportSpec, Row, RunSpec, build
+from projgan.config import Config
+from projgan.errors import ConfigError, UserError, unknown
+
+SEED = "train.seed"
+
+
+# What a grid file and a scale file may hold. None = not given here.
+
+
+@dataclass
+class _Eval:
+    metrics: list[str] | None = None
+    every_kimg: float | None = None
+    also_at_kimg: list[float] | None = None
+    fake: int | None = None
+    real: int | None = None
+
+
+@dataclass
+class _Report:
+    paper: str | None = None
+    rank_by: str | None = None
+    columns: list[str] | None = None
+    baseline: str | None = None
+    notes: list[str] | None = None
+
+
+@dataclass
+class _Row:
+    label: str = MISSING
+    set: dict[str, Any] = field(default_factory=dict)
+    scales: list[str] | None = None  # the row is there at these scales only
+
+
+@dataclass
+class _Section:
+    base: dict[str, Any] = field(default_factory=dict)
+    seeds: list[int] | None = None
+    eval: _Eval = field(default_factory=_Eval)
+    report: _Report = field(default_factory=_Report)
+
+
+@dataclass
+class _GridFile(_Section):
+    name: str = MISSING
+    about: str = MISSING
+    rows: list[_Row] = MISSING
+    axes: dict[str, list[Any]] = field(default_factory=dict)
+    scales: dict[str, _Section] = field(default_factory=dict)
+
+
+@dataclass
+class _ScaleFile:
+    about: str = MISSING
+    set: dict[str, Any] = field(default_factory=dict)
+    eval: _Eval = field(default_factory=_Eval)
+    metrics: dict[str, str] = field(default_factory=dict)  # general name -> the scale's own
+
+
+def list_grids() -> list[tuple[str, str]]:
+    """Name and one line about each grid that ships."""
+    files = sorted(paths.GRIDS.glob("*.yaml"))
+    return [(file.stem, _read(_GridFile, file).about) for file in files]
+
+
+def list_scales() -> list[str]:
+    return sorted(file.stem for file in paths.SCALES.glob("*.yaml"))
+
+
+def load(
+    grid: str,
+    scale: str = "lab",
+    overrides: Sequence[str] = (),
+    seeds: Sequence[int] | None = None,
+    only: str | Sequence[str] | None = None,
+) -> Grid:
+    """Loads and checks a grid.
+
+    Args:
+        grid: Name of a file in experiments/grids/, or the path of a YAML file.
+        scale: Name of a file in experiments/scales/.
+        overrides: `key=value` texts that hold for every run. A key that is an axis replaces it.
+        seeds: Instead of the grid's own.
+        only: Label or labels of the rows to keep.
+
+    Raises:
+        UserError: One line that names what is wrong and what would be right.
+    """
+    path = _grid_path(grid)
+    if scale not in (known := list_scales()):
+        raise UserError(unknown("scale", scale, known))
+    file, scale_file = _read(_GridFile, path), _read(_ScaleFile, paths.SCALES / f"{scale}.yaml")
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", file.name) or file.name == "reference":
+        raise UserError(
+            f"{path.name}: name={file.name!r} becomes a folder of results; use letters, digits, "
+            "- and _, and not 'reference'"
+        )
+    _known_scales(path, file, known)
+    section = file.scales.get(scale, _Section())
+    changes = parse_overrides(overrides)
+
+    # Command line: a seed is the seeds, an axis becomes one value.
+    if SEED in changes:
+        if seeds is not None:
+            raise UserError(f"{SEED}={changes[SEED]} and seeds={list(seeds)} exclude each other")
+        seeds = [_typed(SEED, changes.pop(SEED), "command line")]
+    axes = {key: _axis(path, key, values) for key, values in file.axes.items()}
+    for key in axes.keys() & changes.keys():
+        axes[key] = (_typed(key, changes.pop(key), "command line"),)
+    chosen = seeds if seeds is not None else section.seeds or file.seeds or [0]
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise UserError(f"seeds={list(chosen)}: give distinct whole numbers such as seeds=[0,1,2]")
+
+    rows = _rows(path, file, scale, axes, only)
+    for row in rows:
+        for key in row.set.keys() & changes.keys():
+            if _typed(key, row.set[key], row.label) != _typed(key, changes[key], "command line"):
+                raise UserError(
+                    f"{key}={changes[key]} contradicts row {row.label!r}, which sets it to "
+                    f"{row.set[key]}; leave it out, or choose other rows with only=LABEL"
+                )
+
+    mapping = scale_file.metrics
+    evaluation = _evaluation(path, [scale_file.eval, file.eval, section.eval], mapping)
+    report = _report(path, [file.report, section.report], mapping, rows, only is not None)
+    base = [
+        (f"scale {scale}", scale_file.set),
+        (f"{path.name}: base", file.base),
+        (f"{path.name}: scales.{scale}.base", section.base),
+    ]
+    for where, values in base:
+        _no_seed(where, values)
+
+    runs: list[RunSpec] = []
+    for place, row in enumerate(rows):
+        for values in itertools.product(*axes.values()):
+            at = dict(zip(axes, values, strict=True))
+            for seed in chosen:
+                where = f"{path.name}: row {row.label!r}"
+                layers = [*base, (where, row.set), (f"{path.name}: axes", at)]
+                layers += [("seeds", {SEED: seed}), ("command line", changes)]
+                config = _config(layers, where)
+                runs.append(
+                    RunSpec(file.name, row.label, place, at, scale, config, evaluation)
+                )
+    _distinct(path, runs)
+    return Grid(
+        name=file.name,
+        about=file.about,
+        scale=scale,
+        rows=tuple(rows),
+        axes=axes,
+        seeds=tuple(chosen),
+        eval=evaluation,
+        report=report,
+        runs=tuple(runs),
+        overrides=changes,
+    )
+
+
+def parse_value(text: str, key: str) -> Any:
+    """A value as the command line gives it: YAML, so 1e-3 is a number and [1, 2] a list."""
+    try:
+        return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=True)[
+            "value"
+        ]  # type: ignore[index,call-overload]
+    except Exception as error:  # the YAML library's own errors, or an interpolation's
+        raise UserError(f"{key}={text}: not a value ({_first_line(error)})") from error
+
+
+def parse_overrides(texts: Iterable[str]) -> dict[str, Any]:
+    """`key=value` texts as a dict; the keys are checked, the values typed later."""
+    out: dict[str, Any] = {}
+    for text in texts:
+        key, _, value = text.partition("=")
+        _check_key(key, "command line")
+        if key in out:
+            raise UserError(f"{key} is given twice on the command line")
+        out[key] = parse_value(value, key)
+    return out
+
+
+@functools.cache
+def fields() -> dict[str, Any]:
+    """Dotted key -> type of every configuration field."""
+    return {
+        f"{group}.{name}": hint
+        for group, cls in get_type_hints(Config).items()
+        for name, hint in get_type_hints(cls).items()
+    }
+
+
+def _grid_path(grid: str) -> Path:
+    if grid.endswith((".yaml", ".yml")):
+        if not Path(grid).is_file():
+            raise UserError(f"grid={grid}: there is no such file")
+        return Path(grid)
+    known = sorted(file.stem for file in paths.GRIDS.glob("*.yaml"))
+    if grid not in known:
+        raise UserError(unknown("grid", grid, known) + " (or the path of a .yaml file)")
+    return paths.GRIDS / f"{grid}.yaml"
+
+
+def _read(cls: type[Any], path: Path) -> Any:
+    """A YAML file as an instance of `cls`."""
+    try:
+        loaded = OmegaConf.load(path)
+        if not isinstance(loaded, DictConfig):
+            raise UserError(f"{path}: must hold keys and values at its top level")
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), loaded))
+    except ConfigKeyError as error:
+        owner = getattr(error, "object_type", None)
+        names = [f.name for f in dataclasses.fields(owner)] if _is_dataclass(owner) else []
+        raise UserError(f"{path}: {unknown('key', str(error.full_key), names)}") from error
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None)
+        raise UserError(f"{path}: {key}: {_first_line(error)}") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not a text file") from error
+    except UserError:
+        raise
+    except Exception as error:  # the YAML library's own
+        raise UserError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from error
+
+
+def _known_scales(path: Path, file: _GridFile, known: list[str]) -> None:
+    named = [("scales", name) for name in file.scales]
+    named += [(f"row {row.label!r}", name) for row in file.rows for name in row.scales or []]
+    for where, name in named:
+        if name not in known:
+            raise UserError(f"{path.name}: {where}: {unknown('scale', name, known)}")
+
+
+def _axis(path: Path, key: str, values: Sequence[Any]) -> tuple[Any, ...]:
+    where = f"{path.name}: axes"
+    _no_seed(where, [key])
+    typed = tuple(_typed(key, value, where) for value in values)
+    if not typed or len(set(map(repr, typed))) < len(typed):
+        raise UserError(f"{where}: {key}={list(values)}: give one or more distinct values")
+    return typed
+
+
+def _rows(
+    path: Path,
+    file: _GridFile,
+    scale: str,
+    axes: Mapping[str, Any],
+    only: str | Sequence[str] | None,
+) -> list[Row]:
+    """The rows of this scale, or those of them that `only` names."""
+    found: dict[str, Row] = {}
+    for row in file.rows:
+        where = f"{path.name}: row {row.label!r}"
+        if row.label in found:
+            raise UserError(f"{where} is there twice; labels name the lines of a table")
+        for key in row.set.keys() & axes.keys():
+            raise UserError(f"{where} sets {key}, which is an axis; take it out of one of the two")
+        _no_seed(where, row.set)
+        found[row.label] = Row(row.label, row.set)
+    here = [found[r.label] for r in file.rows if r.scales is None or scale in r.scales]
+    if not here:
+        raise UserError(f"{path.name}: has no row at scale {scale}")
+    if only is None:
+        return here
+    by_name = {row.label.lower(): row for row in here}
+    wanted = [only] if isinstance(only, str) else only
+    for label in wanted:
+        if str(label).lower() not in by_name:
+            raise UserError(unknown("row", str(label), [row.label for row in here]))
+    keep = {str(label).lower() for label in wanted}
+    return [row for row in here if row.label.lower() in keep]
+
+
+def _evaluation(path: Path, parts: Sequence[_Eval], mapping: Mapping[str, str]) -> EvalSpec:
+    given = _given(parts)
+    given["metrics"] = tuple(mapping.get(name, name) for name in given.get("metrics", ()))
+    if "also_at_kimg" in given:
+        given["also_at_kimg"] = tuple(given["also_at_kimg"])
+    try:
+        _check_metrics(given["metrics"])
+        return EvalSpec(**given)
+    except UserError as error:
+        raise UserError(f"{path.name}: {error}") from error
+
+
+def _report(
+    path: Path,
+    parts: Sequence[_Report],
+    mapping: Mapping[str, str],
+    rows: Sequence[Row],
+    narrowed: bool,
+) -> ReportSpec:
+    given = _given(parts)
+    given["columns"] = tuple(_own_name(name, mapping) for name in given.get("columns", ()))
+    given["notes"] = tuple(given.get("notes", ()))
+    if "rank_by" in given:
+        given["rank_by"] = _own_name(given["rank_by"], mapping)
+    report = ReportSpec(**given)
+    papers = [file.stem for file in paths.PAPER.glob("*.csv")]
+    if report.paper is not None and report.paper not in papers:
+        raise UserError(f"{path.name}: report: {unknown('paper table', report.paper, papers)}")
+    labels = [row.label for row in rows]
+    if report.baseline is not None and report.baseline not in labels and not narrowed:
+        raise UserError(f"{path.name}: report: {unknown('baseline row', report.baseline, labels)}")
+    return report
+
+
+def _given(parts: Sequence[_Eval | _Report]) -> dict[str, Any]:
+    """The values that are given; a later part overrides an earlier one."""
+    out: dict[str, Any] = {}
+    for part in parts:
+        out |= {k: v for k, v in dataclasses.asdict(part).items() if v is not None}
+    return out
+
+
+def _own_name(column: str, mapping: Mapping[str, str]) -> str:
+    """`fd`, `rel:fd`, … with the metric's name at this scale."""
+    prefix, _, name = column.rpartition(":")
+    return f"{prefix}:{mapping.get(name, name)}" if prefix else mapping.get(name, name)
+
+
+def _check_metrics(names: Sequence[str]) -> None:
+    from bench.metrics.table import check_metrics
+
+    check_metrics(names)
+
+
+def _config(layers: Sequence[tuple[str, Mapping[str, Any]]], where: str) -> Config:
+    """Merges dotted settings, the later over the earlier, into a checked configuration."""
+    nested: dict[str, dict[str, Any]] = {}
+    for origin, settings in layers:
+        for key, value in settings.items():
+            _check_key(key, origin)
+            group, name = key.split(".")
+            nested.setdefault(group, {})[name] = _typed(key, value, origin)
+    try:
+        config: Config = build(Config, nested)
+        _check_names(config)
+    except UserError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    return config
+
+
+def _check_names(config: Config) -> None:
+    from projgan.backbones.registry import describe
+
+    describe(config.backbone)
+
+
+def _check_key(key: str, where: str) -> None:
+    if key not in fields():
+        raise UserError(f"{where}: {unknown('key', key, fields())}")
+
+
+def _no_seed(where: str, keys: Iterable[str]) -> None:
+    if SEED in keys:
+        raise UserError(f"{where}: {SEED} is set by `seeds: [0, 1]`")
+
+
+def _typed(key: str, value: Any, where: str) -> Any:
+    """`value` converted to the type of the field `key`."""
+    _check_key(key, where)
+    if isinstance(value, DictConfig | dict):
+        raise UserError(f"{where}: {key}={value}: give {_wanted(fields()[key])}")
+    return _convert(key, json.dumps(value), where)
+
+
+@functools.cache
+def _convert(key: str, value_json: str, where: str) -> Any:
+    # Cached, since a grid repeats the same few settings in all its runs.
+    value, hint = json.loads(value_json), fields()[key]
+    choices = get_args(hint) if get_origin(hint) is Literal else ()
+    if choices and value not in choices:
+        raise UserError(f"{where}: {unknown(key, str(value), choices)}")
+    group, name = key.split(".")
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(get_type_hints(Config)[group]), {name: value})
+        typed = OmegaConf.to_container(merged, resolve=True)[name]
+    except OmegaConfBaseException as error:
+        raise UserError(f"{where}: {key}={value}: give {_wanted(hint)}") from error
+    if (hint is bool and not isinstance(value, bool)) or (
+        isinstance(typed, float) and not math.isfinite(typed)
+    ):
+        raise UserError(f"{where}: {key}={value}: give {_wanted(hint)}")
+    return tuple(typed) if isinstance(typed, list) else typed
+
+
+def _wanted(hint: Any) -> str:
+    """A type in words, for an error message."""
+    if get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(str, get_args(hint)))
+    if get_origin(hint) is tuple:
+        return "a list of whole numbers such as [1,2]"
+    if get_origin(hint) in (Union, types.UnionType):
+        return _wanted(get_args(hint)[0]) + " or null"
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[hint]
+
+
+def _distinct(path: Path, runs: Sequence[RunSpec]) -> None:
+    seen: dict[str, RunSpec] = {}
+    for run in runs:
+        if (other := seen.setdefault(run.run_id, run)) is not run:
+            raise UserError(
+                f"{path.name}: {other.name!r} and {run.name!r} are one and the same run; "
+                "a table needs rows that differ"
+            )
+
+
+def _is_dataclass(value: Any) -> bool:
+    return isinstance(value, type) and dataclasses.is_dataclass(value)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+

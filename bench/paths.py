@@ -1,0 +1,55 @@
+"""The one place that knows the file names of a run and where the checkout's own files lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]  # the checkout: run_bench.py, experiments/
+EXPERIMENTS = ROOT / "experiments"
+GRIDS = EXPERIMENTS / "grids"
+SCALES = EXPERIMENTS / "scales"
+PAPER = EXPERIMENTS / "paper"
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """The files of one run, all inside its folder."""
+
+    dir: Path
+
+    @property
+    def spec(self) -> Path:
+        return self.dir / "spec.json"
+
+    @property
+    def record(self) -> Path:
+        return self.dir / "record.json"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.dir / "checkpoint.pt"
+
+    @property
+    def log(self) -> Path:
+        return self.dir / "log.txt"
+
+    @property
+    def claim(self) -> Path:
+        return self.dir / "claim.json"
+
+    @property
+    def samples_dir(self) -> Path:
+        return self.dir / "samples"
+
+    @property
+    def snapshots_dir(self) -> Path:
+        return self.dir / "snapshots"
+
+    def samples(self, nimg: int) -> Path:
+        """64 fixed latents, eight by eight, after `nimg` images."""
+        return self.samples_dir / f"{nimg:09d}.png"
+
+    def snapshot(self, nimg: int) -> Path:
+        """The averaged generator after `nimg` images."""
+        return self.snapshots_dir / f"{nimg:09d}.safetensors"

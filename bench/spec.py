@@ -1,0 +1,178 @@
+"""What a run is: a configuration, how it is evaluated, and where it stands in a table.
+
+Identity (which folder a run lives in) is a short hash of the configuration fields that differ from
+their defaults, plus `RECIPE_VERSION`. Evaluation and the grid that asked are not part of it, so two
+grids share a run that they both need, and a new metric adds to old runs instead of repeating them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, get_type_hints
+
+from projgan.config import Config
+from projgan.errors import UserError, unknown
+
+# Raise it when a changed default or a changed computation makes old runs incomparable.
+RECIPE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class EvalSpec:
+    """When and how the snapshots of a run are measured; not part of a run's identity."""
+
+    metrics: tuple[str, ...] = ()  # rows of bench.metrics.table.METRICS
+    every_kimg: float = 200.0  # a snapshot after each so many thousand images, and at the end
+    also_at_kimg: tuple[float, ...] = ()  # further snapshots, for the steep start of a curve
+    fake: int = 50000  # generated images that a distance is computed from
+    real: int | None = None  # real images that it is computed from. None = all
+
+    def __post_init__(self) -> None:
+        if self.every_kimg <= 0:
+            raise UserError(f"eval.every_kimg={self.every_kimg}: give more than 0")
+        if any(k <= 0 for k in self.also_at_kimg):
+            raise UserError(f"eval.also_at_kimg={list(self.also_at_kimg)}: give more than 0")
+        for name, value in (("fake", self.fake), ("real", self.real)):
+            if value is not None and value < 2:
+                raise UserError(f"eval.{name}={value}: a distance needs 2 images or more")
+
+    def snapshot_at(self, total_kimg: float, batch: int) -> tuple[int, ...]:
+        """The numbers of images, in whole batches and ascending, at which a run is measured."""
+        steps = int(total_kimg / self.every_kimg + 1e-9)
+        points = [self.every_kimg * (i + 1) for i in range(steps)]
+        points += [k for k in self.also_at_kimg if k < total_kimg]
+        return tuple(sorted({in_batches(k, batch) for k in [*points, total_kimg]}))
+
+
+@dataclass(frozen=True)
+class ReportSpec:
+    """What the tables of a grid show."""
+
+    paper: str | None = None  # experiments/paper/<paper>.csv, whose numbers stand beside ours
+    rank_by: str | None = None  # the metric that orders rows and enters the rank correlation
+    columns: tuple[str, ...] = ()
+    baseline: str | None = None  # label of the row that the rel: columns divide by
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """A named line of a table."""
+
+    label: str
+    set: Mapping[str, Any] = field(default_factory=dict)  # dotted configuration keys
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One run: a cell (a row and its axis values) at one seed."""
+
+    grid: str
+    label: str  # of the row
+    row: int  # the row's place in the grid
+    axes: Mapping[str, Any]  # dotted key -> value
+    scale: str
+    config: Config
+    eval: EvalSpec
+
+    @property
+    def run_id(self) -> str:
+        return _hash(changed(self.config))
+
+    @property
+    def cell_id(self) -> str:
+        """The same for all seeds: what is averaged over."""
+        return _hash({k: v for k, v in changed(self.config).items() if k != "train.seed"})
+
+    @property
+    def name(self) -> str:
+        """The label, with what varies beside it: axis values and the seed."""
+        axes = [f"{key.split('.')[-1]}={value}" for key, value in self.axes.items()]
+        return " · ".join([self.label, *axes, f"seed={self.config.train.seed}"])
+
+    @property
+    def total_images(self) -> int:
+        return self.snapshot_at[-1]
+
+    @property
+    def snapshot_at(self) -> tuple[int, ...]:
+        train = self.config.train
+        return self.eval.snapshot_at(train.total_kimg, train.batch)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"run_id": self.run_id, "recipe_version": RECIPE_VERSION} | dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> RunSpec:
+        known = {f.name for f in dataclasses.fields(cls)}
+        return cls(
+            **{k: v for k, v in value.items() if k in known - {"config", "eval"}},
+            config=build(Config, value["config"]),
+            eval=build(EvalSpec, value["eval"]),
+        )
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A grid file at one scale, with what the command line changed."""
+
+    name: str
+    about: str
+    scale: str
+    rows: tuple[Row, ...]
+    axes: Mapping[str, tuple[Any, ...]]
+    seeds: tuple[int, ...]
+    eval: EvalSpec
+    report: ReportSpec
+    runs: tuple[RunSpec, ...]
+    overrides: Mapping[str, Any] = field(default_factory=dict)  # from the command line
+
+
+def in_batches(kimg: float, batch: int) -> int:
+    """The first whole number of batches that covers `kimg` thousand images, in images."""
+    images = round(kimg * 1000)
+    return max(-(-images // batch), 1) * batch
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """A dataclass of dataclasses as dotted key -> plain value (tuples as lists)."""
+    out: dict[str, Any] = {}
+    hints = get_type_hints(type(value))
+    for f in dataclasses.fields(value):
+        item = getattr(value, f.name)
+        if dataclasses.is_dataclass(item):
+            out |= flatten(item, f"{prefix}{f.name}.")
+        elif isinstance(item, tuple):
+            out[prefix + f.name] = list(item)
+        else:  # 6 and 6.0 are one number, and must give one identity
+            out[prefix + f.name] = float(item) if hints[f.name] is float else item
+    return out
+
+
+def changed(config: Config) -> dict[str, Any]:
+    """The fields that differ from their defaults, dotted: what decides a run's identity."""
+    default = flatten(Config())
+    return {k: v for k, v in flatten(config).items() if v != default[k]}
+
+
+def build(cls: type[Any], value: Mapping[str, Any], prefix: str = "") -> Any:
+    """A dataclass from JSON; a field that the JSON lacks keeps its default."""
+    hints = get_type_hints(cls)
+    args: dict[str, Any] = {}
+    for name, item in value.items():
+        if name not in hints:
+            raise UserError(unknown("key", prefix + name, hints))
+        if dataclasses.is_dataclass(hints[name]):
+            args[name] = build(hints[name], item, f"{prefix}{name}.")
+        else:
+            args[name] = tuple(item) if isinstance(item, list) else item
+    return cls(**args)
+
+
+def _hash(fields: dict[str, Any]) -> str:
+    text = json.dumps([RECIPE_VERSION, fields], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
