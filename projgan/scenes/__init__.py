@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from projgan.errors import UserError
-from projgan.scenes.draw import check_name, draw
-from projgan.scenes.trace import trace
+from projgan.scenes.layout import check_name, draw
+from projgan.scenes.tracer import trace
 from projgan.scenes.words import CLASSES, caption, label
 
 __all__ = ["CLASSES", "VERSION", "captions", "labels", "render"]

@@ -126,7 +126,7 @@ def _pyramid_normal(p: Vectors) -> Vectors:
     )
 
 
-# For each name of draw.SHAPES: the interval on a ray and the outward normal at a surface point (any
+# For each name of layout.SHAPES: the interval on a ray and the outward normal at a surface point (any
 # length, in the solid's own coordinates; bottom faces rest on the floor and are never seen).
 SOLIDS: dict[
     str, tuple[Callable[[Vectors, Vectors], Interval], Callable[[Vectors], Vectors]]

@@ -6,7 +6,7 @@ from itertools import product
 
 import numpy as np
 
-from projgan.scenes.draw import COLOURS, FLOORS, MATERIALS, MAX_OBJECTS, SHAPES, SIZES, Ints, Scenes
+from projgan.scenes.layout import COLOURS, FLOORS, MATERIALS, MAX_OBJECTS, SHAPES, SIZES, Ints, Scenes
 
 _COUNTS = ("one object", "two objects", "three objects", "four objects")
 

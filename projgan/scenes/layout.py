@@ -50,8 +50,8 @@ MATERIALS = ("matte", "shiny")
 FLOORS = ("plain", "checkered", "striped")
 MAX_OBJECTS = 4
 
-_DRAWS = 192  # uniforms taken per image; drawing more than this is a programming error
-_TRIES = 12  # candidate places per object; one that fits nowhere is left out
+_DRAWS = 288  # uniforms taken per image; drawing more than this is a programming error
+_TRIES = 24  # candidate places per object; one that fits nowhere is left out
 
 
 @dataclass(frozen=True)
@@ -134,9 +134,9 @@ def _draw_clevr(dice: _Dice) -> Scenes:
     count = 1 + dice.choice(MAX_OBJECTS, 1)
     shape, colour = dice.choice(CLEVR_SHAPES, *wide), dice.choice(len(COLOURS), *wide)
     shiny, large = dice.choice(2, *wide), dice.choice(2, *wide)
-    radius = np.where(large == 1, 1.05, 0.62)
+    radius = np.where(large == 1, 1.15, 0.72)
     camera = _Camera(dice, distance=(8.3, 9.3), azimuth=(-0.25, 0.25), elevation=(0.42, 0.62))
-    place, fits = _place(dice, camera, radius, across=2.1, near=1.7, far=2.3, main=1.0)
+    place, fits = _place(dice, camera, radius, across=2.2, near=1.7, far=2.8, main=0.8)
     turn = dice.uniform(0, 2 * math.pi, *wide)
     light = _light(
         dice, camera, azimuth=(-1.3, -0.5), elevation=(0.75, 1.05), distance=(8.0, 10.0)
@@ -164,21 +164,22 @@ def _draw_pretrain(dice: _Dice) -> Scenes:
     wide = (MAX_OBJECTS,)
     count = 1 + dice.choice(MAX_OBJECTS, 1)
     shape, colour = dice.choice(len(SHAPES), *wide), dice.choice(len(COLOURS), *wide)
-    shiny, size = dice.choice(2, *wide), dice.choice(2, *wide) + np.array([1, 0, 0, 0])
-    # The main object is medium or large, the others smaller than it.
-    size[:, 1:] = np.minimum(size[:, 1:], size[:, :1] - 1)
-    radius = np.array([0.55, 1.1, 1.5])[size] * dice.uniform(0.9, 1.1, *wide)
+    shiny = dice.choice(2, *wide)
+    # The main object is medium or large, the others are small, so that it is never in doubt.
+    size = np.zeros_like(shape)
+    size[:, 0] = 1 + dice.choice(2, 1)[:, 0]
+    radius = np.array([0.6, 1.1, 1.5])[size] * dice.uniform(0.88, 1.12, *wide)
     camera = _Camera(
         dice, distance=(7.6, 10.0), azimuth=(-math.pi, math.pi), elevation=(0.28, 0.85)
     )
-    place, fits = _place(dice, camera, radius, across=2.3, near=1.8, far=3.0, main=0.5)
+    place, fits = _place(dice, camera, radius, across=2.3, near=1.6, far=3.0, main=0.55)
     turn = dice.uniform(0, 2 * math.pi, *wide)
     light = _light(
         dice, camera, azimuth=(-2.2, 2.2), elevation=(0.55, 1.3), distance=(7.0, 12.0)
     )
     strength, warmth = dice.uniform(0.75, 1.35, 1), dice.uniform(-1, 1, 1)
     srgb = _PALETTE[colour] * dice.uniform(0.85, 1.15, *wide, 1)
-    srgb = np.clip(srgb + dice.uniform(-0.05, 0.05, *wide, 3), 0.02, 1.0)
+    srgb = np.clip(srgb + dice.uniform(-0.035, 0.035, *wide, 3), 0.02, 1.0)
     # The floor never has the main object's colour.
     floor_colour = (colour[:, 0] + 1 + dice.choice(len(COLOURS) - 1, 1)[:, 0]) % len(COLOURS)
     floor = dice.choice(len(FLOORS), 1)[:, 0]
@@ -192,7 +193,7 @@ def _draw_pretrain(dice: _Dice) -> Scenes:
         shape=shape, colour=colour, shiny=shiny, size=size,
         radius=radius, place=place, angle=turn, srgb=srgb,
         camera=camera, light=light, light_radius=dice.uniform(0.2, 1.2, 1)[:, 0],
-        light_colour=strength * (1.0 + warmth * np.array([0.12, 0.0, -0.12])),
+        light_colour=strength * (1.0 + warmth * np.array([0.08, 0.0, -0.08])),
         ambient=dice.uniform(0.25, 0.5, 1)[:, 0],
         floor=floor, floor_colour=floor_colour,
         floor_albedo=np.stack([first, second], axis=1) ** 2,
@@ -271,7 +272,7 @@ def _place(
             dx, dy = side - spot[:, j, :1], away - spot[:, j, 1:]
             apart = dx * dx + dy * dy > (1.05 * reach + 0.1) ** 2
             seen_dy = dy * camera.sin_elevation[:, None]
-            unhidden = dx * dx + seen_dy * seen_dy > (0.7 * reach) ** 2
+            unhidden = dx * dx + seen_dy * seen_dy > (0.75 * reach) ** 2
             good &= (apart & unhidden) | ~fits[:, j : j + 1]
         first = good.argmax(axis=1)[:, None]
         fits[:, k] = good.any(axis=1)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from projgan.scenes.draw import SHAPES, Floats, Ints, Scenes
+from projgan.scenes.layout import SHAPES, Floats, Ints, Scenes
 from projgan.scenes.solids import SOLIDS, Vectors
 
 _CHUNK_RAYS = 16384
@@ -191,7 +191,7 @@ def _render(scenes: Scenes, resolution: int, top: int, rows: int) -> NDArray[np.
     gleam = gleam * lit * shiny
     upward = np.clip(np.float32(0.5) + 3 * rz, 0, 1)
     glancing = 1 - np.clip(to_eye, 0, 1)
-    mirror = shiny * (np.float32(0.3) + np.float32(0.5) * glancing * glancing * glancing)
+    mirror = shiny * (np.float32(0.5) + np.float32(0.4) * glancing * glancing * glancing)
     away = _smoothstep((reached - eye_distance(scenes)) / 9)
     backdrop = np.where(on_object, 0, away)
 
@@ -202,8 +202,8 @@ def _render(scenes: Scenes, resolution: int, top: int, rows: int) -> NDArray[np.
         matte = colour * (ambient + fill + lamp * lamp_colour)
         ground = scenes.floor_albedo[:, 0, i, None] * np.float32(0.8)
         around = ground + (sky * np.float32(1.2) - ground) * upward
-        tinted = around * (np.float32(0.25) + np.float32(0.75) * colour)
-        value = matte + (tinted - matte) * mirror + gleam * lamp_colour
+        tinted = around * (np.float32(0.1) + np.float32(1.3) * colour)
+        value = matte + (tinted - matte) * mirror + np.float32(1.5) * gleam * lamp_colour
         value = value + (sky - value) * backdrop
         sub = np.clip(value, 0, 1).reshape(count, 4, rows, resolution)
         mean = (sub[:, 0] + sub[:, 1] + (sub[:, 2] + sub[:, 3])) / 4
