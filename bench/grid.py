@@ -23,8 +23,8 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from bench import paths
-from bench.spec import EvalSpec, Grid, ReportSpec, Row, RunSpec, build
-from projgan.config import Config
+from bench.spec import EvalSpec, Grid, ReportSpec, Row, RunSpec
+from projgan.config import Config, from_dict
 from projgan.errors import ConfigError, UserError, unknown
 
 SEED = "train.seed"
@@ -56,6 +56,7 @@ class _Row:
     label: str = MISSING
     set: dict[str, Any] = field(default_factory=dict)
     scales: list[str] | None = None  # the row is there at these scales only
+    paper: dict[str, str] | None = None  # picks a line of the paper's table
 
 
 @dataclass
@@ -158,17 +159,15 @@ def load(
         _no_seed(where, values)
 
     runs: list[RunSpec] = []
-    for place, row in enumerate(rows):
+    for row in rows:
+        where = f"{path.name}: row {row.label!r}"
         for values in itertools.product(*axes.values()):
             at = dict(zip(axes, values, strict=True))
             for seed in chosen:
-                where = f"{path.name}: row {row.label!r}"
                 layers = [*base, (where, row.set), (f"{path.name}: axes", at)]
                 layers += [("seeds", {SEED: seed}), ("command line", changes)]
                 config = _config(layers, where)
-                runs.append(
-                    RunSpec(file.name, row.label, place, at, scale, config, evaluation)
-                )
+                runs.append(RunSpec(file.name, row.label, at, scale, config, evaluation))
     _distinct(path, runs)
     return Grid(
         name=file.name,
@@ -284,7 +283,7 @@ def _rows(
         for key in row.set.keys() & axes.keys():
             raise UserError(f"{where} sets {key}, which is an axis; take it out of one of the two")
         _no_seed(where, row.set)
-        found[row.label] = Row(row.label, row.set)
+        found[row.label] = Row(row.label, row.set, row.paper)
     here = [found[r.label] for r in file.rows if r.scales is None or scale in r.scales]
     if not here:
         raise UserError(f"{path.name}: has no row at scale {scale}")
@@ -362,7 +361,7 @@ def _config(layers: Sequence[tuple[str, Mapping[str, Any]]], where: str) -> Conf
             group, name = key.split(".")
             nested.setdefault(group, {})[name] = _typed(key, value, origin)
     try:
-        config: Config = build(Config, nested)
+        config = from_dict(nested)
         _check_names(config)
     except UserError as error:
         raise ConfigError(f"{where}: {error}") from error

@@ -12,10 +12,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, get_type_hints
 
-from projgan.config import Config
-from projgan.errors import UserError, unknown
+from projgan.config import Config, from_dict
+from projgan.errors import UserError
 
 # Raise it when a changed default or a changed computation makes old runs incomparable.
 RECIPE_VERSION = 1
@@ -65,34 +66,39 @@ class Row:
 
     label: str
     set: Mapping[str, Any] = field(default_factory=dict)  # dotted configuration keys
+    paper: Mapping[str, str] | None = None  # column -> value; picks its one line of the paper's csv
 
 
 @dataclass(frozen=True)
 class RunSpec:
     """One run: a cell (a row and its axis values) at one seed."""
 
-    grid: str
-    label: str  # of the row
-    row: int  # the row's place in the grid
+    grid: str  # name of the grid that asks for the run
+    row: str  # label of the row
     axes: Mapping[str, Any]  # dotted key -> value
     scale: str
     config: Config
     eval: EvalSpec
 
-    @property
+    @cached_property
     def run_id(self) -> str:
         return _hash(changed(self.config))
 
-    @property
+    @cached_property
     def cell_id(self) -> str:
         """The same for all seeds: what is averaged over."""
         return _hash({k: v for k, v in changed(self.config).items() if k != "train.seed"})
 
     @property
-    def name(self) -> str:
-        """The label, with what varies beside it: axis values and the seed."""
+    def label(self) -> str:
+        """The row's label, with the axis values where there are axes."""
         axes = [f"{key.split('.')[-1]}={value}" for key, value in self.axes.items()]
-        return " · ".join([self.label, *axes, f"seed={self.config.train.seed}"])
+        return " · ".join([self.row, *axes])
+
+    @property
+    def name(self) -> str:
+        """The label and the seed: what tells this run from the grid's others."""
+        return f"{self.label} · seed={self.config.train.seed}"
 
     @property
     def total_images(self) -> int:
@@ -108,12 +114,10 @@ class RunSpec:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> RunSpec:
-        known = {f.name for f in dataclasses.fields(cls)}
-        return cls(
-            **{k: v for k, v in value.items() if k in known - {"config", "eval"}},
-            config=build(Config, value["config"]),
-            eval=build(EvalSpec, value["eval"]),
-        )
+        """The inverse of `to_json`; a configuration field that the JSON lacks is at its default."""
+        plain = {name: value[name] for name in ("grid", "row", "axes", "scale")}
+        measured = {k: tuple(v) if isinstance(v, list) else v for k, v in value["eval"].items()}
+        return cls(**plain, config=from_dict(value["config"]), eval=EvalSpec(**measured))
 
 
 @dataclass(frozen=True)
@@ -157,20 +161,6 @@ def changed(config: Config) -> dict[str, Any]:
     """The fields that differ from their defaults, dotted: what decides a run's identity."""
     default = flatten(Config())
     return {k: v for k, v in flatten(config).items() if v != default[k]}
-
-
-def build(cls: type[Any], value: Mapping[str, Any], prefix: str = "") -> Any:
-    """A dataclass from JSON; a field that the JSON lacks keeps its default."""
-    hints = get_type_hints(cls)
-    args: dict[str, Any] = {}
-    for name, item in value.items():
-        if name not in hints:
-            raise UserError(unknown("key", prefix + name, hints))
-        if dataclasses.is_dataclass(hints[name]):
-            args[name] = build(hints[name], item, f"{prefix}{name}.")
-        else:
-            args[name] = tuple(item) if isinstance(item, list) else item
-    return cls(**args)
 
 
 def _hash(fields: dict[str, Any]) -> str:
