@@ -7,10 +7,10 @@ named options. Counting is in images (kimg = 1000 real images shown to the discr
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
-from projgan.errors import ConfigError
+from projgan.errors import ConfigError, unknown
 
 
 def _require(ok: bool, message: str) -> None:
@@ -165,3 +165,23 @@ class Config:
     augment: Augment = field(default_factory=Augment)
     optim: Optim = field(default_factory=Optim)
     train: Train = field(default_factory=Train)
+
+
+def from_dict(values: dict[str, Any]) -> Config:
+    """A Config from nested plain values, as `dataclasses.asdict` or JSON gives them.
+
+    Fields that are absent keep their defaults; an unknown section or field is refused.
+    """
+    sections = {f.name: f.default_factory for f in fields(Config)}
+    built: dict[str, Any] = {}
+    for section, content in values.items():
+        if section not in sections:
+            raise ConfigError(unknown("config section", section, sections))
+        kind: Any = sections[section]
+        known = {f.name for f in fields(kind)}
+        for name in content:
+            if name not in known:
+                raise ConfigError(unknown(f"field of {section}", name, known))
+        content = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+        built[section] = kind(**content)
+    return Config(**built)

@@ -1,0 +1,214 @@
+"""Training images as one packed uint8 memory map, rendered or read from a folder, and their order.
+
+A packed data set is a folder `images.npy` ([N, 3, R, R] uint8) + `meta.json` (count, SHA-256 and
+origin). It is made once, checked by its hash whenever it is opened, and made again when damaged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from projgan import scenes
+from projgan.config import Data
+from projgan.errors import DataError, UserError
+from projgan.files import sha256_of, write_json_atomic
+
+RENDERED = {"clevr": 8192}  # data sets that are rendered here, and how many images they have
+RENDER_SEED = 0
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+_CHUNK = 256
+
+log = logging.getLogger(__name__)
+Progress = Callable[[int, int], None]  # images done, images in all
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images on disk.
+
+    Attributes:
+        name: for tables.
+        images: [N, 3, R, R] uint8 memory map, RGB.
+        fingerprint: SHA-256 of the pixels and their shape, as hex.
+    """
+
+    name: str
+    images: np.ndarray
+    fingerprint: str
+
+
+def check_data(cfg: Data) -> None:
+    """Refuses a configuration whose data cannot be found; reads no pixels."""
+    if cfg.path is None:
+        if cfg.name not in RENDERED:
+            raise DataError(
+                f"data.name={cfg.name} is not rendered here ({', '.join(RENDERED)} is): "
+                f"give its folder of images as data.path=FOLDER"
+            )
+        return
+    folder = Path(cfg.path)
+    if not folder.is_dir():
+        raise DataError(f"data.path={cfg.path}: no such folder; give a folder of images")
+    files = list_images(folder)
+    if cfg.subset is not None and cfg.subset > len(files):
+        raise DataError(f"data.subset={cfg.subset} is more than the {len(files)} of {cfg.path}")
+
+
+def open_dataset(cfg: Data, data_dir: Path, progress: Progress | None = None) -> Dataset:
+    """The configured images, packed under `data_dir` first where that has not been done.
+
+    Raises:
+        DataError: the folder is missing, empty or holds an unreadable image.
+    """
+    check_data(cfg)
+    if cfg.path is None:
+        count = cfg.images or RENDERED[cfg.name]
+        folder = data_dir / f"{cfg.name}-{cfg.resolution}px-{count}-v{scenes.VERSION}"
+        origin = {"rendered": cfg.name, "seed": RENDER_SEED, "version": scenes.VERSION}
+        return _open_or_pack(cfg, folder, count, origin, _render_chunk, progress)
+    files = list_images(Path(cfg.path))
+    key = hashlib.sha256()
+    for file in files:
+        stat = file.stat()
+        key.update(f"{file.relative_to(cfg.path)} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    folder = data_dir / f"{cfg.name}-{cfg.resolution}px-{len(files)}-{key.hexdigest()[:12]}"
+
+    def read_chunk(cfg: Data, start: int, stop: int) -> np.ndarray:
+        return np.stack([read_image(file, cfg.resolution) for file in files[start:stop]])
+
+    origin = {"folder": Path(cfg.path).name, "listing": key.hexdigest()}
+    return _open_or_pack(cfg, folder, len(files), origin, read_chunk, progress)
+
+
+def list_images(folder: Path) -> list[Path]:
+    """All PNG, JPEG and WebP files below a folder, sorted by their relative path."""
+    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
+    if not files:
+        raise DataError(f"data.path={folder} holds no PNG, JPEG or WebP image")
+    return files
+
+
+def read_image(path: Path, resolution: int) -> np.ndarray:
+    """One image as RGB, centre-cropped to a square and resized by Lanczos.
+
+    16-bit greyscale is scaled to 8 bits; transparency is laid on white.
+
+    Returns:
+        [3, R, R] uint8.
+    """
+    try:
+        with Image.open(path) as opened:
+            image: Image.Image = opened
+            image.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"Cannot read image {path} ({error}): replace or remove it") from None
+    if image.mode.startswith("I"):
+        grey = np.asarray(image).astype(np.float64) / 257.0
+        image = Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    image = image.convert("RGB")
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    image = image.crop((left, top, left + side, top + side))
+    if side != resolution:
+        image = image.resize((resolution, resolution), Image.Resampling.LANCZOS)
+    return np.asarray(image).transpose(2, 0, 1)
+
+
+def _render_chunk(cfg: Data, start: int, stop: int) -> np.ndarray:
+    return scenes.render(cfg.name, RENDER_SEED, np.arange(start, stop), cfg.resolution)
+
+
+def _open_or_pack(
+    cfg: Data,
+    folder: Path,
+    count: int,
+    origin: dict[str, Any],
+    make: Callable[[Data, int, int], np.ndarray],
+    progress: Progress | None,
+) -> Dataset:
+    pixels, meta = folder / "images.npy", folder / "meta.json"
+    if not _is_whole(pixels, meta):
+        shape = (count, 3, cfg.resolution, cfg.resolution)
+        _pack(pixels, shape, lambda start, stop: make(cfg, start, stop), progress)
+        write_json_atomic(meta, {"count": count, "sha256": sha256_of(pixels), **origin})
+    fingerprint = json.loads(meta.read_text())["sha256"]
+    return Dataset(cfg.name, np.load(pixels, mmap_mode="r"), fingerprint)
+
+
+def _is_whole(pixels: Path, meta: Path) -> bool:
+    if not (pixels.exists() and meta.exists()):
+        return False
+    try:
+        wanted = json.loads(meta.read_text())["sha256"]
+    except (ValueError, KeyError, TypeError):
+        wanted = None
+    if wanted != sha256_of(pixels):
+        log.warning("Packed data in %s is damaged; making it again", pixels.parent)
+        return False
+    return True
+
+
+def _pack(
+    path: Path,
+    shape: tuple[int, ...],
+    make: Callable[[int, int], np.ndarray],
+    progress: Progress | None,
+) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".npy.part")
+    os.close(handle)
+    try:
+        packed = np.lib.format.open_memmap(name, mode="w+", dtype=np.uint8, shape=shape)
+        for start in range(0, shape[0], _CHUNK):
+            stop = min(start + _CHUNK, shape[0])
+            packed[start:stop] = make(start, stop)
+            if progress:
+                progress(stop, shape[0])
+        packed.flush()
+        del packed
+        os.replace(name, path)
+    except OSError as error:
+        raise UserError(f"Cannot write {path}: {error.strerror or error}; free or change data_dir=") from error  # noqa: E501
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def training_indices(cfg: Data, total: int) -> np.ndarray:
+    """Which images are trained on: the first `subset` of one fixed shuffle, so subsets are nested.
+
+    The shuffle does not depend on the run's seed: a small subset lies inside every larger one.
+    """
+    if cfg.subset is None:
+        return np.arange(total)
+    return np.random.Generator(np.random.Philox(key=20211101)).permutation(total)[: cfg.subset]
+
+
+@lru_cache(maxsize=4)
+def _epoch(seed: int, epoch: int, size: int) -> np.ndarray:
+    generator = np.random.Generator(np.random.Philox(key=[seed, epoch]))
+    return generator.permutation(size)
+
+
+def sample_order(seed: int, start: int, count: int, size: int) -> np.ndarray:
+    """Positions in the training set of the samples start, ..., start + count - 1 of a run.
+
+    Each epoch is a permutation of its own, drawn from (seed, epoch): resuming at any sample needs
+    no state, and every image is shown once per epoch.
+    """
+    positions = np.arange(start, start + count)
+    return np.array([_epoch(seed, int(p // size), size)[p % size] for p in positions])

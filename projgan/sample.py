@@ -1,0 +1,76 @@
+"""Images from a trained generator, a seed for each image, and the generator as a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from projgan.config import Config, from_dict
+from projgan.errors import DataError
+from projgan.files import write_bytes_atomic
+from projgan.generators import build_generator
+from projgan.rng import Coordinates, Stream
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """[-1, 1] float to 0..255 uint8, rounded and clipped."""
+    return (images.float() * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+@torch.no_grad()
+def generate(
+    generator: nn.Module, seed: int, indices: Sequence[int], batch: int = 64
+) -> Iterator[Tensor]:
+    """Samples of an EMA generator in eval mode.
+
+    Image i depends on (seed, i) alone, whatever the batch, up to rounding.
+
+    Yields:
+        [B, 3, R, R] uint8 on the generator's device.
+    """
+    device = next(generator.parameters()).device
+    for start in range(0, len(indices), batch):
+        index = torch.tensor(indices[start : start + batch], dtype=torch.int64, device=device)
+        where = Coordinates(seed, Stream.LATENT_EVAL, index)
+        yield to_uint8(generator(where.normal(generator.z_dim), where))
+
+
+def image_grid(images: np.ndarray, columns: int) -> Image.Image:
+    """[N, 3, H, W] uint8 -> one picture of N tiles; rows are filled from the left."""
+    n, c, h, w = images.shape
+    rows = -(-n // columns)
+    tiles = np.zeros((rows * columns, c, h, w), np.uint8)
+    tiles[:n] = images
+    grid = tiles.reshape(rows, columns, c, h, w).transpose(0, 3, 1, 4, 2)
+    return Image.fromarray(grid.reshape(rows * h, columns * w, c))
+
+
+def save_generator(path: Path, generator: nn.Module, cfg: Config, nimg: int) -> None:
+    """Writes the weights as safetensors with the configuration in its header."""
+    header = {"config": json.dumps(asdict(cfg)), "nimg": str(nimg)}
+    tensors = {k: v.detach().cpu().contiguous() for k, v in generator.state_dict().items()}
+    write_bytes_atomic(path, save(tensors, header))
+
+
+def load_generator(path: Path) -> tuple[nn.Module, Config, int]:
+    """A generator as `save_generator` wrote it, in eval mode, with its config and image count."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        cfg = from_dict(json.loads(header["config"]))
+        generator = build_generator(cfg)
+        generator.load_state_dict(tensors)
+    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"Cannot load a generator from {path}: {reason}") from None
+    return generator.eval().requires_grad_(False), cfg, int(header["nimg"])

@@ -1,0 +1,265 @@
+"""The story of one run: train(cfg, run_dir) yields the averaged generator as it improves."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from projgan.checkpoint import load_checkpoint, save_checkpoint
+from projgan.config import Config
+from projgan.data import Dataset, open_dataset, sample_order, training_indices
+from projgan.diffaug import augment
+from projgan.discriminator import ProjectedDiscriminator, RGBDiscriminator, build_discriminator
+from projgan.ema import ema_beta, ema_update
+from projgan.errors import UserError
+from projgan.generators import build_generator
+from projgan.layers import seeded
+from projgan.losses import discriminator_hinge, generator_hinge
+from projgan.rng import Coordinates, Stream
+
+CHECKPOINT_SECONDS = 300  # at most this much training is lost to a crash
+WARMUP_STEPS = 5  # steps of a session whose time is not counted as throughput
+FINITE_CHECK_STEPS = 50  # how often the host looks at the losses
+
+log = logging.getLogger(__name__)
+
+
+class TrainingDiverged(UserError):
+    """A loss became infinite or not a number."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The state that is evaluated.
+
+    Attributes:
+        nimg: real images shown to the discriminator so far.
+        generator: the averaged generator, in eval mode, on `device`.
+        discriminator: for distances in the run's own features.
+        train_seconds: time spent in training steps, over all sessions of the run.
+        images_per_s: steady state of this session, warm-up left out. None = too few steps.
+        warmup_seconds: time of the steps left out.
+        final: whether the run's budget is used up.
+    """
+
+    nimg: int
+    generator: nn.Module
+    discriminator: ProjectedDiscriminator | RGBDiscriminator
+    dataset: Dataset
+    device: torch.device
+    train_seconds: float
+    images_per_s: float | None
+    warmup_seconds: float
+    final: bool
+
+
+class Trainer:
+    """Networks, optimisers and one training step (Algorithm: one D step, one G step, EMA)."""
+
+    def __init__(self, cfg: Config, device: torch.device):
+        self.cfg = cfg
+        self.device = device
+        with seeded(cfg.train.seed, "generator"):
+            generator = build_generator(cfg)
+        self.generator = generator.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.discriminator = build_discriminator(cfg).to(
+            device, memory_format=torch.channels_last  # type: ignore[call-overload]
+        )
+        self.average = deepcopy(self.generator).eval().requires_grad_(False)
+        betas = (cfg.optim.beta1, cfg.optim.beta2)
+        self.optim_g = torch.optim.Adam(self.generator.parameters(), cfg.optim.lr_g, betas)
+        self.optim_d = torch.optim.Adam(self.discriminator.heads.parameters(), cfg.optim.lr_d, betas)
+
+    def state(self) -> dict[str, Any]:
+        """All that changes during training, and the frozen projection as a witness."""
+        projection = self.discriminator.projection
+        return {
+            "generator": self.generator.state_dict(),
+            "heads": self.discriminator.heads.state_dict(),
+            "average": self.average.state_dict(),
+            "optim_g": self.optim_g.state_dict(),
+            "optim_d": self.optim_d.state_dict(),
+            "projection": projection.state_dict() if projection is not None else {},
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.generator.load_state_dict(state["generator"])
+        self.discriminator.heads.load_state_dict(state["heads"])
+        self.average.load_state_dict(state["average"])
+        self.optim_g.load_state_dict(state["optim_g"])
+        self.optim_d.load_state_dict(state["optim_d"])
+        if self.discriminator.projection is not None:
+            self.discriminator.projection.load_state_dict(state["projection"])
+
+    def step(self, real: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Trains on one batch.
+
+        Args:
+            real: [N, 3, R, R] float in [-1, 1].
+            index: [N] int64, the samples' global indices.
+
+        Returns:
+            The losses of discriminator and generator, on the device.
+        """
+        cfg = self.cfg
+
+        def draw(stream: Stream) -> Coordinates:
+            return Coordinates(cfg.train.seed, stream, index)
+
+        def fake(stream: Stream, augmentation: Stream) -> Tensor:
+            where = draw(stream)
+            images = self.generator(where.normal(cfg.generator.z_dim), where)
+            return augment(images, cfg.augment.policy, draw(augmentation))
+
+        # Discriminator: features of real and fake in one pass, without gradient, as they are frozen.
+        discriminator = self.discriminator
+        discriminator.heads.requires_grad_(True)
+        with torch.no_grad():
+            shown = augment(real, cfg.augment.policy, draw(Stream.AUGMENT_REAL))
+            both = torch.cat([shown, fake(Stream.LATENT_D, Stream.AUGMENT_FAKE_D)])
+            maps = discriminator.features(both.contiguous(memory_format=torch.channels_last))
+        n = real.shape[0]
+        logits_real = discriminator.judge([m[:n] for m in maps])
+        logits_fake = discriminator.judge([m[n:] for m in maps])
+        loss_d = discriminator_hinge(logits_real, logits_fake, cfg.discriminator.reduce)
+        self.optim_d.zero_grad(set_to_none=True)
+        loss_d.backward()  # type: ignore[no-untyped-call]
+        self.optim_d.step()
+
+        # Generator: the gradient passes through heads, projection and backbone into the images.
+        discriminator.heads.requires_grad_(False)
+        logits = discriminator(fake(Stream.LATENT_G, Stream.AUGMENT_FAKE_G))
+        loss_g = generator_hinge(logits, cfg.discriminator.reduce)
+        self.optim_g.zero_grad(set_to_none=True)
+        loss_g.backward()  # type: ignore[no-untyped-call]
+        self.optim_g.step()
+        return loss_d.detach(), loss_g.detach()
+
+
+def train(
+    cfg: Config,
+    run_dir: Path,
+    data_dir: Path,
+    snapshot_at: Sequence[int],
+    on_progress: Callable[[int], None] | None = None,
+    on_data: Callable[[int, int], None] | None = None,
+) -> Iterator[Snapshot]:
+    """Trains a Projected GAN, or goes on with it where `run_dir` holds a checkpoint.
+
+    Args:
+        cfg: what to train.
+        run_dir: keeps `checkpoint.pt`.
+        data_dir: where packed data sets are kept.
+        snapshot_at: yield at the first batch that reaches each of these numbers of images; the
+            end of the budget always yields.
+        on_progress: called with the number of images after each step.
+        on_data: called with (done, total) while images are rendered or packed.
+
+    Yields:
+        A Snapshot, always after its checkpoint was written. After a crash the snapshot that was
+        resumed from comes again, so that no evaluation is lost.
+    """
+    # Data and networks.
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dataset = open_dataset(cfg.data, data_dir, on_data)
+    chosen = training_indices(cfg.data, len(dataset.images))
+    trainer = Trainer(cfg, device)
+    batch = cfg.train.batch
+    total = round_up(int(cfg.train.total_kimg * 1000), batch)
+    due = sorted({min(round_up(n, batch), total) for n in snapshot_at} | {total})
+
+    # Resume.
+    checkpoint = run_dir / "checkpoint.pt"
+    identity = json.dumps(asdict(cfg), sort_keys=True)
+    nimg, train_seconds = 0, 0.0
+    state = load_checkpoint(checkpoint)
+    if state is not None:
+        if state["config"] != identity:
+            raise UserError(f"{checkpoint} belongs to another configuration; move it away")
+        trainer.load_state(state["trainer"])
+        nimg, train_seconds = state["nimg"], state["train_seconds"]
+        log.info("Going on from %d images", nimg)
+
+    steps, steady_images, steady_seconds, warmup_seconds = 0, 0, 0.0, 0.0
+    saved_at = time.monotonic()
+
+    def save() -> None:
+        nonlocal saved_at
+        position = {"config": identity, "nimg": nimg, "train_seconds": train_seconds}
+        save_checkpoint(checkpoint, {**position, "trainer": trainer.state()})
+        saved_at = time.monotonic()
+
+    def snapshot() -> Snapshot:
+        speed = steady_images / steady_seconds if steady_images else None
+        return Snapshot(nimg, trainer.average, trainer.discriminator, dataset, device,
+                        train_seconds, speed, warmup_seconds, nimg >= total)  # fmt: skip
+
+    if nimg in due:
+        yield snapshot()
+    losses: tuple[Tensor, Tensor] | None = None
+    while nimg < total:
+        started = time.perf_counter()
+
+        # One batch, from its coordinates.
+        order = sample_order(cfg.train.seed, nimg, batch, len(chosen))
+        index = torch.arange(nimg, nimg + batch, device=device)
+        real = load_batch(dataset.images, chosen[order], device)
+        if cfg.data.mirror:
+            flip = Coordinates(cfg.train.seed, Stream.FLIP, index).uniform(1) < 0.5
+            real = torch.where(flip[:, :, None, None], real.flip(3), real)
+        losses = trainer.step(real, index)
+        nimg += batch
+        beta = ema_beta(nimg, batch, cfg.train.ema_kimg, cfg.train.ema_rampup)
+        ema_update(trainer.average, trainer.generator, beta)
+
+        # The clock of training; the first steps of a session warm up.
+        steps += 1
+        if steps % FINITE_CHECK_STEPS == 0 or nimg in due:
+            check_finite(losses, nimg)
+        seconds = time.perf_counter() - started
+        train_seconds += seconds
+        if steps <= WARMUP_STEPS:
+            warmup_seconds += seconds
+        else:
+            steady_images += batch
+            steady_seconds += seconds
+        if on_progress:
+            on_progress(nimg)
+
+        # Keep, then show.
+        if nimg in due:
+            save()
+            yield snapshot()
+        elif time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+            save()
+
+
+def round_up(n: int, batch: int) -> int:
+    """The number of images after the first whole batch that reaches n."""
+    return -(-max(n, 1) // batch) * batch
+
+
+def load_batch(images: np.ndarray, indices: np.ndarray, device: torch.device) -> Tensor:
+    """Images at `indices` -> [N, 3, R, R] float in [-1, 1] on the device."""
+    pixels = torch.from_numpy(np.ascontiguousarray(images[indices])).to(device)
+    return pixels.float() / 127.5 - 1
+
+
+def check_finite(losses: tuple[Tensor, Tensor], nimg: int) -> None:
+    """Stops a run whose losses are no numbers: going on would only hide it."""
+    for name, loss in zip(("discriminator", "generator"), losses, strict=True):
+        if not bool(torch.isfinite(loss)):
+            raise TrainingDiverged(
+                f"The {name}'s loss is {loss.item()} after {nimg} images: the run diverged; "
+                f"try lower optim.lr_g and optim.lr_d"
+            )
