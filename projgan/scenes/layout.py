@@ -138,9 +138,7 @@ def _draw_clevr(dice: _Dice) -> Scenes:
     camera = _Camera(dice, distance=(8.3, 9.3), azimuth=(-0.25, 0.25), elevation=(0.42, 0.62))
     place, fits = _place(dice, camera, radius, across=2.2, near=1.7, far=2.8, main=0.8)
     turn = dice.uniform(0, 2 * math.pi, *wide)
-    light = _light(
-        dice, camera, azimuth=(-1.3, -0.5), elevation=(0.75, 1.05), distance=(8.0, 10.0)
-    )
+    light = _light(dice, camera, azimuth=(-1.3, -0.5), elevation=(0.75, 1.05), distance=(8.0, 10.0))
     strength = dice.uniform(1.0, 1.2, 1)
     grey = dice.uniform(0.36, 0.42, 1, 1)
     return _assemble(
@@ -174,9 +172,7 @@ def _draw_pretrain(dice: _Dice) -> Scenes:
     )
     place, fits = _place(dice, camera, radius, across=2.3, near=1.6, far=3.0, main=0.55)
     turn = dice.uniform(0, 2 * math.pi, *wide)
-    light = _light(
-        dice, camera, azimuth=(-2.2, 2.2), elevation=(0.55, 1.3), distance=(7.0, 12.0)
-    )
+    light = _light(dice, camera, azimuth=(-2.2, 2.2), elevation=(0.55, 1.3), distance=(7.0, 12.0))
     strength, warmth = dice.uniform(0.75, 1.35, 1), dice.uniform(-1, 1, 1)
     srgb = _PALETTE[colour] * dice.uniform(0.85, 1.15, *wide, 1)
     srgb = np.clip(srgb + dice.uniform(-0.035, 0.035, *wide, 3), 0.02, 1.0)

@@ -9,11 +9,12 @@ these the same in vector and scalar code, which keeps images the same in any bat
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating[Any]]  # float32 when run; numpy's stubs lose track of the width
 Vectors = tuple[Floats, Floats, Floats]
 Interval = tuple[Floats, Floats]
 
@@ -25,12 +26,11 @@ def _meet(a: Interval, b: Interval) -> Interval:
     return np.maximum(a[0], b[0]), np.minimum(a[1], b[1])
 
 
-def _quadratic(a: Floats, half_b: Floats, c: Floats) -> tuple[Floats, Floats, Floats]:
-    """Both roots of a t^2 + 2 half_b t + c (not ordered), and the discriminant."""
-    discriminant = half_b * half_b - a * c
-    root = np.sqrt(np.maximum(discriminant, 0))
+def _quadratic(a: Floats, half_b: Floats, c: Floats) -> Interval:
+    """Both roots of a t^2 + 2 half_b t + c, in order if a > 0; equal (a miss) if none is real."""
+    root = np.sqrt(np.maximum(half_b * half_b - a * c, 0))
     inverse = 1 / (a + _TINY)
-    return (-half_b - root) * inverse, (-half_b + root) * inverse, discriminant
+    return (-half_b - root) * inverse, (-half_b + root) * inverse
 
 
 def _slab(o: Floats, d: Floats) -> Interval:
@@ -43,8 +43,7 @@ def _sphere(o: Vectors, d: Vectors) -> Interval:
     a = d[0] * d[0] + d[1] * d[1] + d[2] * d[2]
     b = o[0] * d[0] + o[1] * d[1] + o[2] * d[2]
     c = o[0] * o[0] + o[1] * o[1] + o[2] * o[2] - 1
-    enter, leave, _ = _quadratic(a, b, c)
-    return enter, leave
+    return _quadratic(a, b, c)
 
 
 def _cube(o: Vectors, d: Vectors) -> Interval:
@@ -55,8 +54,7 @@ def _cylinder(o: Vectors, d: Vectors) -> Interval:
     a = d[0] * d[0] + d[1] * d[1]
     b = o[0] * d[0] + o[1] * d[1]
     c = o[0] * o[0] + o[1] * o[1] - 1
-    enter, leave, _ = _quadratic(a, b, c)
-    return _meet((enter, leave), _slab(o[2], d[2]))
+    return _meet(_quadratic(a, b, c), _slab(o[2], d[2]))
 
 
 def _cone(o: Vectors, d: Vectors) -> Interval:
@@ -65,7 +63,7 @@ def _cone(o: Vectors, d: Vectors) -> Interval:
     a = d[0] * d[0] + d[1] * d[1] - dw * dw / 4
     b = o[0] * d[0] + o[1] * d[1] - w * dw / 4
     c = o[0] * o[0] + o[1] * o[1] - w * w / 4
-    first, second, _ = _quadratic(a, b, c)
+    first, second = _quadratic(a, b, c)
     low, high = np.minimum(first, second), np.maximum(first, second)
     # A ray steeper than the flank (a < 0) is inside before one root and after the other, once in
     # the cone and once in its mirror image above the apex; the cone's is where w grows.
@@ -126,11 +124,11 @@ def _pyramid_normal(p: Vectors) -> Vectors:
     )
 
 
-# For each name of layout.SHAPES: the interval on a ray and the outward normal at a surface point (any
-# length, in the solid's own coordinates; bottom faces rest on the floor and are never seen).
-SOLIDS: dict[
-    str, tuple[Callable[[Vectors, Vectors], Interval], Callable[[Vectors], Vectors]]
-] = {
+Intersect = Callable[[Vectors, Vectors], Interval]  # origin, direction -> enter, leave
+Normal = Callable[[Vectors], Vectors]  # surface point -> outward, of any length
+
+# One row per name of layout.SHAPES. Bottom faces rest on the floor, so no normal is theirs.
+SOLIDS: dict[str, tuple[Intersect, Normal]] = {
     "sphere": (_sphere, _sphere_normal),
     "cube": (_cube, _cube_normal),
     "cylinder": (_cylinder, _cylinder_normal),

@@ -9,13 +9,13 @@ and rounded as IEEE says, so neither the cutting nor the threads can change an i
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
-from projgan.scenes.layout import SHAPES, Floats, Ints, Scenes
-from projgan.scenes.solids import SOLIDS, Vectors
+from projgan.scenes.layout import SHAPES, Ints, Scenes
+from projgan.scenes.solids import SOLIDS, Floats, Vectors
 
 _CHUNK_RAYS = 16384
 _MISS = np.float32(1e9)
@@ -73,8 +73,20 @@ class _Solids:
         return c * x + s * y, c * y - s * x, tall * z
 
     def inward_points(self, x: Floats, y: Floats, z: Floats) -> Vectors:
+        """The same for points."""
         centre = self.centre
         return self.inward(x - centre[:, 0], y - centre[:, 1], z - centre[:, 2])
+
+    def outward_normals(self, own: Vectors) -> Vectors:
+        """Normals in the objects' own coordinates, of any length, as unit normals in the world."""
+        flat, tall = self.inverse[:, 0], self.inverse[:, 1]  # normals scale by the inverse
+        x, y, z = own[0] * flat, own[1] * flat, own[2] * tall
+        return _unit(self.cosine * x - self.sine * y, self.sine * x + self.cosine * y, z)
+
+    def pick(self, which: Ints) -> _Solids:
+        """The objects with these numbers, in this order, repeats allowed."""
+        arrays = {f.name: getattr(self, f.name)[which] for f in fields(self) if f.name != "shape"}
+        return _Solids(shape=self.shape, **arrays)
 
 
 def _solids(scenes: Scenes) -> list[_Solids]:
@@ -117,17 +129,15 @@ def _render(scenes: Scenes, resolution: int, top: int, rows: int) -> NDArray[np.
     floor_at = np.where(dz < -1e-4, -eye[:, 2] / np.minimum(dz, -1e-4), _MISS)
     nearest = floor_at
     winner = np.full(dx.shape, -1, np.int8)
-    enters = []
     for solids in groups:
         o = solids.inward_points(*(eye[solids.image, i] for i in range(3)))
         d = solids.inward(dx[solids.image], dy[solids.image], dz[solids.image])
         enter, leave = SOLIDS[solids.shape][0](o, d)
-        enters.append(np.where((enter < leave) & (enter > 0), enter, _MISS))
-    for solids, enter in zip(groups, enters, strict=True):
-        for g, (n, k) in enumerate(zip(solids.image, solids.slot, strict=True)):
-            closer = enter[g] < nearest[n]
-            nearest[n] = np.where(closer, enter[g], nearest[n])
-            winner[n][closer] = k
+        enter = np.where((enter < leave) & (enter > 0), enter, _MISS)
+        for image, slot, at in zip(solids.image, solids.slot, enter, strict=True):
+            closer = at < nearest[image]
+            nearest[image][closer] = at[closer]
+            winner[image][closer] = slot
     reached = np.minimum(nearest, np.float32(200))
     x = eye[:, 0] + reached * dx
     y = eye[:, 1] + reached * dy
@@ -140,17 +150,11 @@ def _render(scenes: Scenes, resolution: int, top: int, rows: int) -> NDArray[np.
     shiny = np.zeros(dx.shape, bool)
     paint = _floor_paint(scenes, x, y)
     for solids in groups:
-        hit = winner[solids.image] == solids.slot[:, None]
-        g, p = np.nonzero(hit)
-        n, k = solids.image[g], solids.slot[g]
-        here = _Solids(
-            solids.shape, n, k, solids.centre[g], solids.inverse[g], solids.cosine[g],
-            solids.sine[g],
-        )  # fmt: skip
+        object_, p = np.nonzero(winner[solids.image] == solids.slot[:, None])
+        here = solids.pick(object_)  # one entry per ray that lands on a solid of this shape
+        n, k = here.image, here.slot
         point = here.inward_points(x[n, p, None], y[n, p, None], z[n, p, None])
-        ox, oy, oz = SOLIDS[solids.shape][1](point)
-        ox, oy, oz = ox * here.inverse[:, 0], oy * here.inverse[:, 0], oz * here.inverse[:, 1]
-        normal = _unit(here.cosine * ox - here.sine * oy, here.sine * ox + here.cosine * oy, oz)
+        normal = here.outward_normals(SOLIDS[solids.shape][1](point))
         for field, values in zip((nx, ny, nz), normal, strict=True):
             field[n, p] = values[:, 0]
         shiny[n, p] = scenes.shiny[n, k] == 1
@@ -161,9 +165,9 @@ def _render(scenes: Scenes, resolution: int, top: int, rows: int) -> NDArray[np.
     light = scenes.light
     across = _unit(-light[:, 1], light[:, 0], np.zeros_like(light[:, 0]))
     spread = scenes.light_radius[:, None]
-    lx = light[:, :1] + spread * (across[0][:, None] * light_u) - x
-    ly = light[:, 1:2] + spread * (across[1][:, None] * light_u) - y
-    lz = light[:, 2:] + spread * light_v - z
+    lx: Floats = light[:, :1] + spread * (across[0][:, None] * light_u) - x
+    ly: Floats = light[:, 1:2] + spread * (across[1][:, None] * light_u) - y
+    lz: Floats = light[:, 2:] + spread * light_v - z
     sx, sy, sz = x + _LIFT * nx, y + _LIFT * ny, z + _LIFT * nz
     lit = np.ones(dx.shape, np.float32)
     for solids in groups:
@@ -172,8 +176,8 @@ def _render(scenes: Scenes, resolution: int, top: int, rows: int) -> NDArray[np.
         d = solids.inward(lx[n], ly[n], lz[n])
         enter, leave = SOLIDS[solids.shape][0](o, d)
         free = ~((enter < leave) & (leave > 0))
-        for g, image in enumerate(n):
-            lit[image] *= free[g]
+        for image, unblocked in zip(n, free, strict=True):
+            lit[image] *= unblocked
     lx, ly, lz = _unit(lx, ly, lz)
     facing = np.maximum(nx * lx + ny * ly + nz * lz, 0)
 
@@ -192,7 +196,7 @@ def _render(scenes: Scenes, resolution: int, top: int, rows: int) -> NDArray[np.
     upward = np.clip(np.float32(0.5) + 3 * rz, 0, 1)
     glancing = 1 - np.clip(to_eye, 0, 1)
     mirror = shiny * (np.float32(0.5) + np.float32(0.4) * glancing * glancing * glancing)
-    away = _smoothstep((reached - eye_distance(scenes)) / 9)
+    away = _smoothstep((reached - _eye_distance(scenes)) / 9)
     backdrop = np.where(on_object, 0, away)
 
     out = np.empty((count, 3, rows, resolution), np.uint8)
@@ -231,13 +235,15 @@ def _unit(x: Floats, y: Floats, z: Floats) -> Vectors:
 
 def _smoothstep(t: Floats) -> Floats:
     t = np.clip(t, 0, 1)
-    return t * t * (3 - 2 * t)
+    smooth: Floats = t * t * (3 - 2 * t)
+    return smooth
 
 
-def eye_distance(scenes: Scenes) -> Floats:
+def _eye_distance(scenes: Scenes) -> Floats:
     """Distance [N, 1] of the camera from the floor's origin."""
-    x, y, z = scenes.eye.T
-    return np.sqrt(x * x + y * y + z * z)[:, None]
+    x, y, z = scenes.eye.T[..., None]
+    distance: Floats = np.sqrt(x * x + y * y + z * z)
+    return distance
 
 
 def _floor_paint(scenes: Scenes, x: Floats, y: Floats) -> list[Floats]:

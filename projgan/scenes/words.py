@@ -6,7 +6,16 @@ from itertools import product
 
 import numpy as np
 
-from projgan.scenes.layout import COLOURS, FLOORS, MATERIALS, MAX_OBJECTS, SHAPES, SIZES, Ints, Scenes
+from projgan.scenes.layout import (
+    COLOURS,
+    FLOORS,
+    MATERIALS,
+    MAX_OBJECTS,
+    SHAPES,
+    SIZES,
+    Ints,
+    Scenes,
+)
 
 _COUNTS = ("one object", "two objects", "three objects", "four objects")
 
@@ -18,9 +27,9 @@ CLASSES: dict[str, tuple[str, ...]] = {
 
 def label(name: str, scenes: Scenes) -> Ints:
     """Class numbers, int64 [N]: how many objects ("clevr"), what the main one is ("pretrain")."""
-    if name == "clevr":
-        return scenes.present.sum(axis=1).astype(np.int64) - 1
-    return scenes.shape[:, 0] * len(COLOURS) + scenes.colour[:, 0]
+    main: Ints = scenes.shape[:, 0] * len(COLOURS) + scenes.colour[:, 0]
+    count: Ints = np.count_nonzero(scenes.present, axis=1).astype(np.int64)
+    return count - 1 if name == "clevr" else main
 
 
 def caption(scenes: Scenes, n: int) -> str:
