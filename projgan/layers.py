@@ -33,6 +33,6 @@ def seeded(seed: int, purpose: str) -> Iterator[None]:
         yield
 
 
-def trainable_millions(module: nn.Module) -> float:
-    """Parameters that are trained, in millions."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad) / 1e6
+def millions(module: nn.Module) -> float:
+    """Parameters of a module, in millions."""
+    return sum(p.numel() for p in module.parameters()) / 1e6

@@ -1,0 +1,88 @@
+"""FastGAN: sizes, blocks, noise, and what EMA and spectral norm do to it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from projgan.config import Config, Data, Generator
+from projgan.ema import ema_beta, ema_update
+from projgan.errors import ConfigError
+from projgan.generators import GENERATORS, build_generator
+from projgan.generators.fastgan import LargeBlock, Noise, SmallBlock
+from projgan.layers import millions, seeded
+from projgan.rng import Coordinates, Stream
+
+
+def make(resolution: int = 32, **generator: object) -> torch.nn.Module:
+    settings = Generator(width=8, z_dim=32, **generator)  # type: ignore[arg-type]
+    with seeded(0, "generator"):
+        return build_generator(Config(data=Data(resolution=resolution), generator=settings))
+
+
+def where(*indices: int) -> Coordinates:
+    return Coordinates(0, Stream.LATENT_EVAL, torch.tensor(indices))
+
+
+def settle(generator: torch.nn.Module) -> torch.nn.Module:
+    """Gives batch norm its running statistics, so that eval mode has images of usual size."""
+    for step in range(30):
+        at = where(*range(8 * step, 8 * step + 8))
+        generator(at.normal(32), at)
+    return generator.eval()
+
+
+@pytest.mark.parametrize("name", list(GENERATORS))
+@pytest.mark.parametrize("resolution", [32, 64, 128, 256])
+def test_images_have_their_size_at_every_resolution(name: str, resolution: int) -> None:
+    generator = make(resolution, name=name)
+    images = generator(where(0, 1).normal(32), where(0, 1))
+    assert images.shape == (2, 3, resolution, resolution) and images.isfinite().all()
+
+
+def test_presets_differ_in_blocks_and_in_the_latents_sphere() -> None:
+    paper, released = make(64, preset="paper"), make(64, preset="released")
+    assert [type(b) for b in paper.blocks.values()] == [LargeBlock, SmallBlock, LargeBlock, SmallBlock]  # fmt: skip  # noqa: E501
+    assert all(isinstance(b, LargeBlock) for b in released.blocks.values())
+    z = where(0).normal(32)
+    settle(released), settle(paper)
+    assert torch.allclose(released(z, where(0)), released(3 * z, where(0)), atol=1e-4)
+    assert not torch.allclose(paper(z, where(0)), paper(3 * z, where(0)), atol=1e-2)
+
+
+def test_lite_is_smaller() -> None:
+    assert millions(make(name="fastgan_lite")) < millions(make()) < millions(make(preset="released"))
+
+
+def test_images_do_not_depend_on_their_batch() -> None:
+    generator = make(preset="released")
+    for module in generator.modules():
+        if isinstance(module, Noise):
+            torch.nn.init.ones_(module.scale)
+    settle(generator)
+    together = generator(where(0, 1, 2).normal(32), where(0, 1, 2))
+    alone = generator(where(2).normal(32), where(2))
+    assert torch.allclose(alone[0], together[2], atol=1e-4)
+    elsewhere = generator(where(2).normal(32), where(5))  # the same latent, other noise
+    assert not torch.allclose(alone, elsewhere, atol=1e-2)
+
+
+def test_every_parameter_learns() -> None:
+    generator = make(64)
+    generator(where(*range(4)).normal(32), where(*range(4))).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in generator.parameters())
+
+
+def test_unknown_generator_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'fastgan'"):
+        make(name="fastgam")
+
+
+def test_ema_half_life() -> None:
+    assert ema_beta(10**9, 1000, 20, 0.05) == pytest.approx(0.5 ** (1 / 20))
+    assert ema_beta(1000, 50, 20, 0.05) == pytest.approx(0.5)  # ramp-up: half-life of 50 images
+    a, b = torch.nn.BatchNorm1d(1), torch.nn.BatchNorm1d(1)
+    torch.nn.init.zeros_(a.weight)
+    b.running_mean.fill_(7)  # type: ignore[union-attr]
+    ema_update(a, b, beta=0.75)
+    assert a.weight.item() == pytest.approx(0.25) and a.running_mean.item() == 7  # type: ignore[union-attr]
