@@ -1,0 +1,264 @@
+"""Records -> cells: what each line of a table knows, with every point kept and no gap hidden."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from bench.paths import RunPaths
+from projgan.errors import UserError
+
+if TYPE_CHECKING:
+    from bench.spec import RunSpec
+
+Record = dict[str, Any]
+Status = Literal["finished", "running", "failed", "missing", "unreadable"]
+
+# A row is averaged over these as it is over seeds: neither is what a table compares.
+AVERAGED = ("train.seed", "backbone.pretrain_seed")
+
+# Where the values that are not metrics stand in a record.
+FIELDS: dict[str, tuple[str, str]] = {
+    "params_m": ("backbone", "params_m"),
+    "accuracy": ("backbone", "accuracy"),
+    "generator_m": ("params", "generator_m"),
+    "discriminator_m": ("params", "discriminator_m"),
+    "images_per_s": ("throughput", "images_per_s"),
+    "peak_mb": ("memory", "peak_mb"),
+    "time_s": ("time", "total_s"),
+    "train_s": ("time", "train_s"),
+    "eval_s": ("time", "eval_s"),
+}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One evaluated snapshot of a run."""
+
+    nimg: int  # real images shown to the discriminator so far
+    train_seconds: float  # clock of training alone
+    metrics: dict[str, float]
+    missing: dict[str, str]  # metric -> why it could not be computed
+    eval: dict[str, Any]
+    samples: str | None  # PNG, relative to the run's folder
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as the report sees it: what was asked for, and what its record says."""
+
+    spec: RunSpec
+    folder: Path
+    status: Status
+    reason: str = ""  # one line; empty for a finished run
+    record: Record | None = None
+    points: tuple[Point, ...] = ()  # by number of images, ascending
+
+    @property
+    def final(self) -> Point | None:
+        return self.points[-1] if self.points else None
+
+    def value(self, key: str) -> float | None:
+        """A field of the record or a metric of the final snapshot; None = not measured."""
+        if key in FIELDS:
+            part, name = FIELDS[key]
+            found = ((self.record or {}).get(part) or {}).get(name)
+        else:
+            found = self.final.metrics.get(key) if self.final else None
+        return _finite(found)
+
+    def why_missing(self, key: str) -> str:
+        """The reason that `value(key)` is None, for a footnote."""
+        if key in FIELDS:
+            if FIELDS[key][0] == "backbone" and not (self.record or {}).get("backbone"):
+                return "has no feature network"
+            random = key == "accuracy" and self.spec.config.backbone.weights == "random"
+            return "random weights" if random else "not recorded"
+        if self.final is None:
+            return "no snapshot was evaluated"
+        return self.final.missing.get(key, "not evaluated")
+
+    def curve(self, key: str) -> list[tuple[int, float, float]]:
+        """`(images, training seconds, metric)` of every snapshot that has the metric."""
+        found = ((p.nimg, p.train_seconds, _finite(p.metrics.get(key))) for p in self.points)
+        return [(nimg, seconds, value) for nimg, seconds, value in found if value is not None]
+
+    def best(self, key: str, lower_is_better: bool = True) -> float | None:
+        """The best value on the curve. Picked after looking: never a substitute for the final."""
+        values = [value for _, _, value in self.curve(key)]
+        return (min if lower_is_better else max)(values, default=None)
+
+
+@dataclass(frozen=True)
+class Stat:
+    """A value over the finished runs of a cell."""
+
+    points: tuple[float, ...]
+
+    @property
+    def n(self) -> int:
+        return len(self.points)
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.points)
+
+    @property
+    def min(self) -> float:
+        return min(self.points)
+
+    @property
+    def max(self) -> float:
+        return max(self.points)
+
+    @property
+    def std(self) -> float | None:
+        """Sample standard deviation (n-1). None = a single run has no spread."""
+        return statistics.stdev(self.points) if self.n > 1 else None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A row at one choice of axis values, over its seeds."""
+
+    row: str
+    axes: dict[str, Any]  # without those that are averaged over
+    runs: tuple[Run, ...]
+
+    @property
+    def name(self) -> str:
+        """The row's label, with the axis values where the grid has axes."""
+        values = (f"{k.split('.')[-1]}={_plain(v)}" for k, v in self.axes.items())
+        return " · ".join([self.row, *values])
+
+    @property
+    def finished(self) -> tuple[Run, ...]:
+        return tuple(run for run in self.runs if run.status == "finished")
+
+    @property
+    def unfinished(self) -> tuple[Run, ...]:
+        return tuple(run for run in self.runs if run.status != "finished")
+
+    @property
+    def spec(self) -> RunSpec:
+        return self.runs[0].spec
+
+    def stat(self, key: str) -> Stat | None:
+        """`key` over the finished runs that have it; None = none has."""
+        return _stat(run.value(key) for run in self.finished)
+
+    def best(self, key: str, lower_is_better: bool = True) -> Stat | None:
+        return _stat(run.best(key, lower_is_better) for run in self.finished)
+
+    def why_missing(self, key: str) -> str:
+        reasons = dict.fromkeys(run.why_missing(key) for run in self.finished)
+        return "; ".join(reasons) or "no finished run"
+
+    def progress(self, key: str, kimg: float = 1.0) -> Stat | None:
+        """Final value over the run's own value at `kimg`; None = no run has a snapshot there."""
+        ratios = []
+        for run in self.finished:
+            first = round(kimg * 1000)  # snapshots are taken after whole batches
+            last = first + run.spec.config.train.batch
+            early = [v for nimg, _, v in run.curve(key)[:-1] if first <= nimg < last]
+            final = run.value(key)
+            if early and final is not None and early[0] > 0:
+                ratios.append(final / early[0])
+        return _stat(ratios)
+
+
+def read_runs(
+    specs: Iterable[RunSpec],
+    runs_dir: Path,
+    load: Callable[[Path], Record | None] | None = None,
+) -> list[Run]:
+    """Reads the record of every run of a grid.
+
+    Args:
+        specs: The grid's runs, in its order.
+        runs_dir: Holds one folder per run, named by its id.
+        load: Reads a record file; None for a file that is not there. None = `bench.record.load`.
+
+    Returns:
+        One `Run` per spec. A record that cannot be read becomes a run that says so.
+    """
+    if load is None:
+        from bench.record import load as load_record
+
+        load = load_record
+    return [_read_run(spec, runs_dir / spec.run_id, load) for spec in specs]
+
+
+def cells(runs: Sequence[Run], averaged: Sequence[str] = AVERAGED) -> list[Cell]:
+    """Groups runs by row and axis values, in the grid's order; averages over `averaged`."""
+    groups: dict[tuple[str, str], list[Run]] = {}
+    axes: dict[tuple[str, str], dict[str, Any]] = {}
+    for run in runs:
+        kept = {k: v for k, v in run.spec.axes.items() if k not in averaged}
+        key = (run.spec.row, repr(sorted(kept.items())))
+        axes[key] = kept
+        groups.setdefault(key, []).append(run)
+    return [Cell(key[0], axes[key], tuple(group)) for key, group in groups.items()]
+
+
+def _read_run(spec: RunSpec, folder: Path, load: Callable[[Path], Record | None]) -> Run:
+    path = RunPaths(folder).record
+    try:
+        record = load(path)
+    except (UserError, OSError, ValueError) as error:
+        return Run(spec, folder, "unreadable", one_line(error))
+    if record is None:
+        return Run(spec, folder, "missing", "not run")
+    try:
+        points = tuple(sorted(map(_point, record["snapshots"]), key=lambda p: p.nimg))
+        status, error_text = record["status"], record.get("error")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = f"{path} is not a whole record ({one_line(error)}); run it again with force=true"
+        return Run(spec, folder, "unreadable", reason)
+    if status == "finished" and not points:
+        return Run(spec, folder, "failed", "finished without a snapshot", record)
+    if status == "finished":
+        return Run(spec, folder, "finished", "", record, points)
+    if status == "failed":
+        return Run(spec, folder, "failed", one_line(error_text or "no reason"), record, points)
+    kimg = points[-1].nimg / 1000 if points else 0
+    reason = f"{kimg:g} of {spec.config.train.total_kimg:g} kimg evaluated"
+    return Run(spec, folder, "running", reason, record, points)
+
+
+def _point(raw: dict[str, Any]) -> Point:
+    return Point(
+        nimg=int(raw["nimg"]),
+        train_seconds=float(raw["train_seconds"]),
+        metrics=dict(raw["metrics"]),
+        missing=dict(raw.get("missing") or {}),
+        eval=dict(raw.get("eval") or {}),
+        samples=raw.get("samples"),
+    )
+
+
+def _stat(values: Iterable[float | None]) -> Stat | None:
+    points = tuple(value for value in values if value is not None)
+    return Stat(points) if points else None
+
+
+def _finite(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(str, value))
+    return "all" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def one_line(text: object) -> str:
+    """The first line of a message, for a table or a terminal."""
+    lines = str(text).strip().splitlines()
+    return lines[0].strip() if lines else type(text).__name__

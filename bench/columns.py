@@ -1,0 +1,195 @@
+"""What each column of a grid's table means: header, unit, and where its values come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from bench import targets
+from bench.aggregate import FIELDS, Cell, Stat
+from bench.metrics.table import METRICS, metric_keys
+from bench.spec import Grid
+from bench.tables import Column, Entry, Row, Table
+from projgan.errors import ConfigError, unknown
+
+MEASURED = {
+    "params_m": Column("params_m", "params", "M"),
+    "accuracy": Column("accuracy", "accuracy", "%", decimals=1),
+    "generator_m": Column("generator_m", "G params", "M"),
+    "discriminator_m": Column("discriminator_m", "D params", "M"),
+    "images_per_s": Column("images_per_s", "speed", "img/s"),
+    "peak_mb": Column("peak_mb", "memory", "MB", decimals=0),
+    "time_s": Column("time_s", "time", "s", decimals=0),
+    "train_s": Column("train_s", "training", "s", decimals=0),
+    "eval_s": Column("eval_s", "evaluation", "s", decimals=0),
+    "kimg": Column("kimg", "images", "k"),
+    "n": Column("n", "n", decimals=0),
+}
+PAPER = {
+    "paper_params_m": Column("paper_params_m", "paper params", "M", True, decimals=2, minor=True),
+    "paper_top1": Column("paper_top1", "paper top-1", "%", True, decimals=2, minor=True),
+    "paper_fid": Column("paper_fid", "paper FID", paper=True, decimals=2),
+    **{
+        f"paper_rel_fd_l{i}": Column(
+            f"paper_rel_fd_l{i}", f"paper rel. FD-L{i}", paper=True, decimals=2, minor=True
+        )
+        for i in (1, 2, 3, 4)
+    },
+    "paper_rel_fid": Column("paper_rel_fid", "paper rel. FID", paper=True, decimals=2),
+}
+PaperRows = Mapping[str, targets.PaperRow]  # cell name -> the paper's numbers
+
+
+def known() -> list[str]:
+    """Every name that a grid's `report.columns` may hold."""
+    metrics = [*METRICS, *(m.group for m in METRICS.values())]
+    derived = [f"{kind}:{key}" for kind in ("rel", "best") for key in METRICS]
+    return [*dict.fromkeys(["label", *MEASURED, *PAPER, *metrics, *derived])]
+
+
+def expand(names: Sequence[str]) -> list[str]:
+    """Column keys of a table: groups of metrics opened, `label` left out (it is always first).
+
+    Raises:
+        ConfigError: a name that is no column.
+    """
+    keys: dict[str, None] = {}
+    for name in names:
+        if name not in known():
+            raise ConfigError(unknown("column", name, known()))
+        groups = name not in METRICS and any(m.group == name for m in METRICS.values())
+        keys.update(dict.fromkeys(metric_keys([name]) if groups else [name]))
+    keys.pop("label", None)
+    return list(keys)
+
+
+def build(
+    grid: Grid,
+    cells: Sequence[Cell],
+    paper: PaperRows,
+    caption: str,
+    notes: Sequence[str],
+    remarks: Mapping[str, Sequence[str]],
+) -> Table:
+    """The table of a grid: one line per cell, in the grid's order, measured columns first.
+
+    Args:
+        cells: What was measured.
+        paper: The paper's numbers by cell name.
+        caption: Above the table.
+        notes: Under the table.
+        remarks: Footnotes at a cell's ranking value, by cell name.
+    """
+    keys = expand(grid.report.columns)
+    if "n" not in keys and len({len(cell.finished) for cell in cells} - {0}) > 1:
+        keys.append("n")  # the caption says it where all are alike
+    columns = [column(key) for key in keys]
+    columns.sort(key=lambda c: c.paper)  # stable: ours, then the paper's
+    baseline = {_others(c): c for c in cells if c.row == grid.report.baseline}
+    rows = []
+    for cell in cells:
+        entries = [_label(cell)]
+        for c in columns:
+            entry = _entry(cell, c.key, baseline.get(_others(cell)), paper.get(cell.name, {}))
+            if c.key == grid.report.rank_by and entry.value is not None:
+                more = (*entry.notes, *remarks.get(cell.name, ()))
+                entry = Entry(entry.value, entry.text, entry.points, more)
+            entries.append(entry)
+        first = cell.unfinished[0] if cell.unfinished else None
+        if cell.finished or first is None:
+            rows.append(Row(tuple(entries)))
+        else:
+            rows.append(Row(tuple(entries), first.status, first.reason))
+    return Table(
+        name=grid.name,
+        caption=caption,
+        columns=(Column("label", "row", text=True), *columns),
+        rows=tuple(rows),
+        notes=tuple(notes),
+        extra={
+            "scale": (grid.scale,) * len(rows),
+            "run_ids": tuple(" ".join(run.spec.run_id for run in cell.runs) for cell in cells),
+        },
+    )
+
+
+def column(key: str) -> Column:
+    """The header of one column."""
+    if key in MEASURED:
+        return MEASURED[key]
+    if key in PAPER:
+        return PAPER[key]
+    kind, _, name = key.rpartition(":")
+    metric = METRICS[name]
+    unit = metric.unit.replace("x", "×")
+    header = metric.header.removesuffix(metric.unit).strip()
+    if kind == "rel":
+        return Column(key, f"rel. {header}", spread=True, decimals=2)
+    if kind == "best":
+        return Column(key, f"best {header}", unit, spread=True)
+    return Column(key, header, unit, spread=True)
+
+
+def lower_is_better(metric: str) -> bool:
+    return METRICS[metric].lower_is_better if metric in METRICS else True
+
+
+def alone(key: str) -> bool:
+    """Whether a metric is the only number of its group: not one level of four."""
+    return key in METRICS and sum(m.group == METRICS[key].group for m in METRICS.values()) == 1
+
+
+def accuracy_kind(cell: Cell) -> str:
+    """What a row's accuracy is an accuracy of; empty = it has none."""
+    kinds = (
+        (run.record or {}).get("backbone", {}).get("accuracy_kind", "")
+        for run in cell.finished
+        if run.value("accuracy") is not None
+    )
+    return next(kinds, "")
+
+
+def _label(cell: Cell) -> Entry:
+    notes = []
+    if cell.finished and cell.unfinished:
+        why = "; ".join(dict.fromkeys(f"{r.status}: {r.reason}" for r in cell.unfinished))
+        notes.append(f"{len(cell.finished)} of {len(cell.runs)} runs; {why}")
+    return Entry(text=cell.name, notes=tuple(notes))
+
+
+def _entry(cell: Cell, key: str, baseline: Cell | None, paper: targets.PaperRow) -> Entry:
+    if key in PAPER:
+        number = paper.get(key)
+        if number is None:
+            return Entry(notes=("the paper has no such row",)) if not paper else Entry()
+        notes = (number.note,) if number.note else ()
+        return Entry(number.value, notes=notes, confidence=number.confidence)
+    if key == "n":
+        return Entry(float(len(cell.finished)))
+    if not cell.finished:
+        return Entry()
+    if key == "kimg":
+        return _of(Stat(tuple(run.points[-1].nimg / 1000 for run in cell.finished)), "")
+    kind, _, name = key.rpartition(":")
+    if kind == "best":
+        return _of(cell.best(name, lower_is_better(name)), cell.why_missing(name))
+    stat = cell.stat(name)
+    if kind == "rel" and stat is not None:
+        divisor = baseline.stat(name) if baseline else None
+        if divisor is None or divisor.mean == 0:
+            return Entry(notes=("the baseline row has no value to divide by",))
+        stat = Stat(tuple(point / divisor.mean for point in stat.points))
+    return _of(stat, cell.why_missing(name))
+
+
+def _of(stat: Stat | None, why_missing: str) -> Entry:
+    if stat is None:
+        return Entry(notes=(why_missing,))
+    return Entry(stat.mean, points=stat.points)
+
+
+def _others(cell: Cell) -> str:
+    """What a baseline shares with the cells that it divides: the axis values."""
+    return repr(sorted(cell.axes.items()))
+
+
+assert set(FIELDS) <= set(MEASURED), "every field of a record has a column"

@@ -1,0 +1,196 @@
+"""Metric against images and against training time, one line per cell, the same bytes each time."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from bench.aggregate import Cell
+from bench.tables import Column, decimals
+
+# Okabe and Ito's palette for all kinds of colour vision, less its pale yellow. Where there are
+# more lines than colours, the dashes tell them apart; the markers differ from line to line.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (6, 1.5, 1.2, 1.5)))
+MARKERS = "os^Dv<>pPX*h"
+LOG_FROM = 6.0  # an axis whose ends differ by this factor is logarithmic
+
+STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "projgan",  # ids of clip paths would else be random
+    "svg.fonttype": "path",  # letters as outlines: looks the same without our fonts
+    "font.family": ["DejaVu Sans"],  # comes with matplotlib
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e3e3e3",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4.0,
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """A cell's curve over its finished runs, at the numbers of images that all of them have."""
+
+    name: str
+    index: int  # place in the grid: decides colour, dashes and marker
+    n: int
+    images: tuple[float, ...]
+    seconds: tuple[float, ...]  # mean over the runs
+    mean: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+def line(cell: Cell, metric: str, index: int) -> Line | None:
+    """The curve of a cell; None = nothing to draw."""
+    curves = [{p[0]: p for p in run.curve(metric)} for run in cell.finished]
+    curves = [curve for curve in curves if curve]
+    if not curves:
+        return None
+    at = sorted(set.intersection(*(set(curve) for curve in curves)))
+    if not at:
+        return None
+    values = [[curve[n][2] for curve in curves] for n in at]
+    return Line(
+        name=cell.name,
+        index=index,
+        n=len(curves),
+        images=tuple(map(float, at)),
+        seconds=tuple(statistics.fmean(curve[n][1] for curve in curves) for n in at),
+        mean=tuple(map(statistics.fmean, values)),
+        low=tuple(map(min, values)),
+        high=tuple(map(max, values)),
+    )
+
+
+def draw(
+    cells: Sequence[Cell],
+    metric: str,
+    column: Column,
+    lower_is_better: bool = True,
+    log_x: bool | None = None,
+) -> dict[str, bytes]:
+    """Draws one metric of a grid.
+
+    Args:
+        cells: One line each, coloured by their place.
+        metric: Key of the metric in the records.
+        column: Its header and unit.
+        lower_is_better: Which end of the ranking the legend begins with.
+        log_x: Logarithmic axis of images. None = where its ends differ by `LOG_FROM` and more.
+
+    Returns:
+        `curves/<metric>.png`, `.svg` and `.csv` (every point drawn, run by run); empty where no
+        run has two snapshots with the metric.
+    """
+    lines = [found for i, cell in enumerate(cells) if (found := line(cell, metric, i))]
+    if not any(len(x.images) > 1 for x in lines):
+        return {}
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        figure = _figure(lines, column, lower_is_better, log_x)
+        png, svg = io.BytesIO(), io.BytesIO()
+        figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    name = f"curves/{metric}"
+    return {
+        f"{name}.png": png.getvalue(),
+        f"{name}.svg": svg.getvalue(),
+        f"{name}.csv": data_csv(cells, metric).encode(),
+    }
+
+
+def data_csv(cells: Sequence[Cell], metric: str) -> str:
+    """Every point behind a figure: one line per run and snapshot."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["row", "run_id", "seed", "images", "train_seconds", metric])
+    for cell in cells:
+        for run in cell.finished:
+            for nimg, seconds, value in run.curve(metric):
+                seed = run.spec.config.train.seed
+                writer.writerow([cell.name, run.spec.run_id, seed, nimg, seconds, value])
+    return out.getvalue()
+
+
+def _figure(
+    lines: Sequence[Line], column: Column, lower_is_better: bool, log_x: bool | None
+) -> Figure:
+    height = max(4.2, 1.0 + 0.23 * len(lines))
+    figure = Figure(figsize=(10.5, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    by_images, by_time = figure.subplots(1, 2, sharey=True)
+    longest = max(x.seconds[-1] for x in lines)
+    unit, scale = ("hours", 3600.0) if longest > 7200 else ("seconds", 1.0)
+    if 600 < longest <= 7200:
+        unit, scale = "minutes", 60.0
+
+    # Best at the end first: the legend reads as the ranking.
+    order = sorted(lines, key=lambda x: x.mean[-1], reverse=not lower_is_better)
+    places = decimals(x.mean[-1] for x in lines)
+    sizes = {x.n for x in lines}
+    faint = min(0.18, 0.9 / len(lines))  # many bands lie over each other
+    for x in order:
+        n = f"  (n={x.n})" if len(sizes) > 1 else ""
+        look: dict[str, Any] = {
+            "color": COLOURS[x.index % len(COLOURS)],
+            "linestyle": DASHES[x.index // len(COLOURS) % len(DASHES)],
+            "marker": MARKERS[x.index % len(MARKERS)],
+            "label": f"{x.name}  {x.mean[-1]:.{places}f}{n}",
+        }
+        kimg = [n / 1000 for n in x.images]
+        hours = [s / scale for s in x.seconds]
+        for axes, at in ((by_images, kimg), (by_time, hours)):
+            axes.plot(at, x.mean, **look)
+            if x.n > 1:
+                axes.fill_between(at, x.low, x.high, color=look["color"], alpha=faint, lw=0)
+
+    by_images.set_xlabel("images shown to the discriminator (thousands)")
+    by_time.set_xlabel(f"training time ({unit})")
+    title = f"{column.header} ({column.unit})" if column.unit else column.header
+    by_images.set_ylabel(title)
+    images = [n for x in lines for n in x.images]
+    if log_x or (log_x is None and _wide(images)):
+        _log(by_images, "x", [n / 1000 for n in images])
+        _log(by_time, "x", [s / scale for x in lines for s in x.seconds])
+    if _wide([v for x in lines for v in x.low]):
+        _log(by_images, "y", [v for x in lines for v in x.mean])
+    entries = by_images.get_legend_handles_labels()
+    head = "at the end, best first"
+    if max(sizes) > 1:
+        head = "mean at the end, best first\nband: lowest to highest run"
+        head += f" (n={max(sizes)})" if len(sizes) == 1 else ""
+    figure.legend(*entries, loc="outside right center", frameon=False, title=head, alignment="left")
+    return figure
+
+
+def _log(axes: Any, which: str, values: Sequence[float]) -> None:
+    """A logarithmic axis with plain numbers at its ticks."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    getattr(axes, f"set_{which}scale")("log")
+    axis = getattr(axes, f"{which}axis")
+    positive = [v for v in values if v > 0]
+    decades = math.log10(max(positive) / min(positive)) if positive else 0
+    subs = (1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)
+    axis.set_major_locator(LogLocator(base=10, subs=subs))
+    axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _wide(values: Sequence[float]) -> bool:
+    return min(values) > 0 and max(values) / min(values) >= LOG_FROM

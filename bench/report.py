@@ -1,0 +1,306 @@
+"""Records -> results/<grid>/: tables, curves, samples, and a manifest that leads to the runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench import aggregate, columns, tables, targets
+from bench.aggregate import Cell, Run
+from bench.spec import Grid
+from projgan.errors import UserError
+from projgan.files import sha256_of, write_bytes_atomic, write_json_atomic
+
+Echo = Callable[[str], None]
+
+
+def write_report(
+    grid: Grid, runs_dir: Path, results_dir: Path, echo: Echo, width: int | None = None
+) -> list[Path]:
+    """Writes the report of a grid from the records of its runs; prints its table.
+
+    Args:
+        grid: The whole grid, whatever part of it was run.
+        runs_dir: Holds one folder per run.
+        results_dir: The report goes to `results_dir/<grid>`.
+        echo: Takes one or more lines for the terminal.
+        width: Columns of the terminal. None = ask it.
+
+    Returns:
+        The files written; empty when no run has finished.
+    """
+    folder = _target(grid, results_dir)
+    runs = aggregate.read_runs(grid.runs, runs_dir)
+    for run in runs:
+        if run.status == "unreadable":
+            echo(run.reason)
+    if not any(run.status == "finished" for run in runs):
+        echo(f"{grid.name}: no run has finished yet, nothing to report")
+        return []
+
+    cells = aggregate.cells(runs)
+    table = make_table(grid, cells)
+    echo(terminal(table, width))
+
+    files: dict[str, bytes] = {
+        "table.md": tables.to_markdown(table).encode(),
+        "table.csv": tables.to_csv(table).encode(),
+        "table.tex": tables.to_latex(table).encode(),
+    }
+    files |= _pictures(grid, cells, echo)
+    before = _previous(folder)
+    for name, data in files.items():
+        write_bytes_atomic(folder / name, data)
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
+    write_json_atomic(folder / "manifest.json", manifest(grid, cells, hashes))
+    _remove_stale(folder, before, files)
+    return [*(folder / name for name in files), folder / "manifest.json"]
+
+
+def make_table(grid: Grid, cells: Sequence[Cell]) -> tables.Table:
+    """The table of a grid with its caption, the paper's numbers and the remarks under it."""
+    report = grid.report
+    paper: dict[str, targets.PaperRow] = {}
+    if report.paper:
+        chosen = {row.label: row.paper for row in grid.rows}
+        paper = {c.name: targets.paper_row(report.paper, c.spec, chosen.get(c.row)) for c in cells}
+    remarks = _remarks(cells, report.rank_by) if report.rank_by else {}
+    notes = [
+        *([rank_line(cells, paper, report.paper, report.rank_by)] if report.paper else []),
+        _accuracy_kind(cells) if "accuracy" in report.columns else "",
+        *_counts(cells),
+        *report.notes,
+    ]
+    return columns.build(grid, cells, paper, caption(grid, cells), [n for n in notes if n], remarks)
+
+
+def caption(grid: Grid, cells: Sequence[Cell]) -> str:
+    """What was trained on what, and how it was measured, from the records themselves."""
+    runs = [run for cell in cells for run in cell.finished]
+    data = _varying(
+        f"{(r.record or {}).get('data', {}).get('name', r.spec.config.data.name)} at "
+        f"{r.spec.config.data.resolution} px ({(r.record or {}).get('data', {}).get('images')} "
+        "images)"
+        for r in runs
+    )
+    budget = _varying(f"{r.points[-1].nimg / 1000:.3g}" for r in runs)
+    batch = _varying(str(r.spec.config.train.batch) for r in runs)
+    ends = [r.points[-1].eval for r in runs]
+    fake = _varying(str(e.get("fake", "?")) for e in ends)
+    real = _varying(str(e.get("real", "?")) for e in ends)
+    several = any(len(cell.finished) > 1 for cell in cells)
+    parts = [
+        f"{grid.about.rstrip('.')}.",
+        f"Scale {grid.scale}: {data}.",
+        f"{budget} thousand images shown to the discriminator (batch {batch}).",
+        f"Last snapshot; {fake} generated against {real} real images.",
+    ]
+    if several:
+        counts = sorted({len(cell.finished) for cell in cells} - {0})
+        n = f"n = {counts[0]}" if len(counts) == 1 else "n"
+        parts.append(f"Mean ± standard deviation over {n} runs.")
+    if grid.scale == "lab":
+        parts.append(
+            "Lab distances use the project's own small networks: they are not FID and compare "
+            "with nothing outside this project."
+        )
+    if grid.report.paper:
+        parts.append("Columns marked paper are the published numbers at the paper's own scale.")
+    return " ".join(parts)
+
+
+def rank_line(
+    cells: Sequence[Cell],
+    paper: Mapping[str, targets.PaperRow],
+    name: str | None,
+    rank_by: str | None,
+) -> str:
+    """How far our ranking agrees with the paper's; empty = fewer than three rows."""
+    if name is None or rank_by is None:
+        return ""
+    key = targets.main_column(name)
+    sign = 1 if columns.lower_is_better(rank_by) else -1
+    pairs = [
+        (sign * ours.mean, theirs)
+        for cell in cells
+        if (ours := cell.stat(rank_by))
+        and (theirs := paper.get(cell.name, {}).get(key))
+        and theirs.value is not None
+    ]
+    what = "relative FID" if key == "paper_rel_fid" else "FID"
+    if len(pairs) < 3:
+        return ""
+    rho, tau = _correlations(pairs)
+    line = (
+        f"Spearman rank correlation with the paper's {what} over {len(pairs)} rows: {rho} "
+        f"(Kendall's tau {tau}; our ranking by {rank_by})."
+    )
+    sure = [pair for pair in pairs if not pair[1].confidence.startswith("memory")]
+    if 3 <= len(sure) < len(pairs):
+        line += (
+            f" Without the paper's numbers from memory, over {len(sure)} rows: "
+            f"{_correlations(sure)[0]}."
+        )
+    return line
+
+
+def manifest(grid: Grid, cells: Sequence[Cell], hashes: Mapping[str, str]) -> dict[str, Any]:
+    """What leads from every cell back to its runs; the same records give the same manifest."""
+    return {
+        "schema": 1,
+        "grid": grid.name,
+        "about": grid.about,
+        "scale": grid.scale,
+        "rank_by": grid.report.rank_by,
+        "paper": grid.report.paper,
+        "cells": [
+            {"cell": cell.name, "axes": dict(cell.axes), "runs": [_evidence(r) for r in cell.runs]}
+            for cell in cells
+        ],
+        "files": dict(hashes),
+    }
+
+
+def terminal(table: tables.Table, width: int | None = None) -> str:
+    """The table as a terminal shows it: plain text, coloured where the terminal takes it."""
+    if not sys.stdout.isatty():
+        return tables.to_text(table, width or 120)
+    import io
+    import shutil
+
+    from rich.console import Console
+    from rich.text import Text
+
+    width = width or shutil.get_terminal_size((120, 24)).columns
+    text = Text(tables.to_text(table, width))
+    text.highlight_regex(r"\b(failed|unreadable): .*", "red")
+    text.highlight_regex(r"\b(missing|running): .*", "yellow")
+    text.highlight_regex(r"[─–]+", "dim")
+    out = io.StringIO()
+    Console(file=out, force_terminal=True, width=width, soft_wrap=True).print(text, end="")
+    return out.getvalue()
+
+
+def _pictures(grid: Grid, cells: Sequence[Cell], echo: Echo) -> dict[str, bytes]:
+    """Curves and samples; a missing drawing library costs the pictures, not the tables."""
+    files: dict[str, bytes] = {}
+    # The ranking metric and what else is one number; the levels of a ladder stand in the table.
+    keys = [k for k in columns.expand(grid.report.columns) if columns.alone(k)]
+    chosen = [m for m in dict.fromkeys([grid.report.rank_by, *keys]) if m]
+    try:
+        from bench import curves, sheets
+    except ImportError as error:
+        echo(f"No curves and samples: {error.name} is not installed (pip install {error.name})")
+        return files
+    for metric in chosen:
+        files |= curves.draw(cells, metric, columns.column(metric), columns.lower_is_better(metric))
+    files |= sheets.sheets(cells, echo)
+    return files
+
+
+def _target(grid: Grid, results_dir: Path) -> Path:
+    """The folder of the report; never the published results unless `results_dir` names them."""
+    folder = results_dir / grid.name
+    if folder.resolve().parent != results_dir.resolve():
+        raise UserError(f"Grid name {grid.name!r} is no plain folder name; rename the grid")
+    published = "reference" in folder.resolve().parts
+    if published and "reference" not in results_dir.absolute().parts:
+        raise UserError(
+            f"{folder} holds published results; give results_dir=results/reference to replace them"
+        )
+    return folder
+
+
+def _remarks(cells: Sequence[Cell], metric: str) -> dict[str, list[str]]:
+    """Rows that did not learn as they should, said at their number."""
+    remarks: dict[str, list[str]] = {}
+    if not columns.lower_is_better(metric):
+        return remarks
+    controls = {_identity(c): c for c in cells if c.spec.config.backbone.weights == "random"}
+    for cell in cells:
+        found = []
+        ratio = cell.progress(metric)
+        if ratio and ratio.mean >= 0.5:
+            found.append(f"ends at {ratio.mean:.2f} of its own value at 1 kimg, not below half")
+        ours, control = cell.stat(metric), controls.get(_identity(cell))
+        theirs = control.stat(metric) if control and control is not cell else None
+        if ours and theirs and ours.mean >= theirs.mean:
+            found.append("not below its control with random weights")
+        remarks[cell.name] = found
+    return remarks
+
+
+def _identity(cell: Cell) -> tuple[str, str]:
+    return cell.spec.config.backbone.name, repr(sorted(cell.axes.items()))
+
+
+def _accuracy_kind(cells: Sequence[Cell]) -> str:
+    kinds = dict.fromkeys(k for cell in cells if (k := columns.accuracy_kind(cell)))
+    return f"Accuracy of a network in its own pretraining: {'; '.join(kinds)}." if kinds else ""
+
+
+def _counts(cells: Sequence[Cell]) -> list[str]:
+    left = [run for cell in cells for run in cell.unfinished]
+    if not left:
+        return []
+    total = sum(len(cell.runs) for cell in cells)
+    kinds = dict.fromkeys(run.status for run in left)
+    counts = (f"{sum(run.status == kind for run in left)} {kind}" for kind in kinds)
+    return [f"{total - len(left)} of {total} runs finished ({', '.join(counts)})."]
+
+
+def _correlations(pairs: Sequence[tuple[float, targets.PaperValue]]) -> tuple[str, str]:
+    ours, theirs = [a for a, _ in pairs], [b.value or 0.0 for _, b in pairs]
+    found = targets.spearman(ours, theirs), targets.kendall(ours, theirs)
+    rho, tau = ("undefined" if x is None else f"{x:.2f}" for x in found)
+    return rho, tau
+
+
+def _evidence(run: Run) -> dict[str, Any]:
+    record = run.record or {}
+    config = record.get("config")
+    found: dict[str, Any] = {
+        "run_id": run.spec.run_id,
+        "status": run.status,
+        "reason": run.reason or None,
+        "seed": run.spec.config.train.seed,
+        "recipe_version": record.get("recipe_version"),
+        "config_sha256": _digest(config) if config is not None else None,
+        "data": record.get("data"),
+        "backbone": record.get("backbone"),
+        "environment": record.get("environment"),
+        "eval": run.final.eval if run.final else None,
+        "metrics": run.final.metrics if run.final else None,
+    }
+    return found
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _varying(values: Any) -> str:
+    """The one value, or all of them: `6` or `3, 6`."""
+    return ", ".join(dict.fromkeys(values))
+
+
+def _previous(folder: Path) -> dict[str, str]:
+    """Name -> hash of what an earlier report wrote here."""
+    try:
+        files = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"]
+        return {str(name): str(digest) for name, digest in files.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _remove_stale(folder: Path, before: Mapping[str, str], now: Mapping[str, bytes]) -> None:
+    """Removes what an earlier report wrote and this one did not, if nobody changed it since."""
+    for name in before.keys() - now.keys():
+        path = folder / name
+        inside = path.resolve().is_relative_to(folder.resolve())
+        if inside and path.is_file() and sha256_of(path) == before[name]:
+            path.unlink()

@@ -1,0 +1,311 @@
+"""One neutral table, written as Markdown, CSV, LaTeX and for the terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import statistics
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+MISSING = "–"
+MARKS = "abcdefghijklmnoprstuvwxyz"  # q has no superscript letter
+SUPERSCRIPT = dict(zip(MARKS, "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ", strict=True))
+
+
+@dataclass(frozen=True)
+class Column:
+    key: str  # name in the CSV
+    header: str
+    unit: str = ""
+    paper: bool = False  # a number of the paper, not measured here
+    text: bool = False  # words, aligned left
+    spread: bool = False  # show the standard deviation where there is one
+    decimals: int | None = None  # None = three significant digits of the column's median
+    minor: bool = False  # first to be left out of a narrow terminal
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What stands at one place of a table. Neither value nor text = missing."""
+
+    value: float | None = None
+    text: str = ""
+    points: tuple[float, ...] = ()  # every measurement that `value` is the mean of
+    notes: tuple[str, ...] = ()  # footnotes
+    confidence: str = ""  # of a paper's number
+
+    @property
+    def std(self) -> float | None:
+        return statistics.stdev(self.points) if len(self.points) > 1 else None
+
+
+@dataclass(frozen=True)
+class Row:
+    entries: tuple[Entry, ...]  # one per column
+    status: str = "finished"
+    reason: str = ""
+
+    @property
+    def span(self) -> str:
+        """The words that replace the measured columns of a row without a result."""
+        return "" if self.status == "finished" else f"{self.status}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Table:
+    name: str
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()  # general remarks under the table
+    extra: dict[str, tuple[str, ...]] = field(default_factory=dict)  # CSV-only columns
+
+    @property
+    def footnotes(self) -> dict[str, str]:
+        """Footnote text -> its mark, in reading order."""
+        texts = dict.fromkeys(t for row in self.rows for e in row.entries for t in e.notes)
+        return {text: _mark(i) for i, text in enumerate(texts)}
+
+
+def to_markdown(table: Table) -> str:
+    """GitHub-flavoured Markdown: caption, table, footnotes, notes."""
+    heads = [_escape_md(_head(c)) for c in table.columns]
+    rules = [":---" if c.text else "---:" for c in table.columns]
+    lines = [_escape_md(table.caption), "", _bar(heads), _bar(rules)]
+    for row, texts in _body(table):
+        cells = [_escape_md(text) + _sup(marks) for text, marks in texts]
+        start, width = _span(table, row)
+        if width:
+            cells[start : start + width] = [f"*{_escape_md(row.span)}*"] + [""] * (width - 1)
+        lines.append(_bar(cells))
+    lines += ["", *(f"{_sup([m])} {_escape_md(t)}  " for t, m in table.footnotes.items())]
+    lines += ["", *(f"- {_escape_md(note)}" for note in table.notes)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def to_csv(table: Table) -> str:
+    """Full precision for reading by programs: spreads, n, status, confidence in own columns."""
+    spread = [
+        not c.paper and not c.text and any(len(r.entries[i].points) > 1 for r in table.rows)
+        for i, c in enumerate(table.columns)
+    ]
+    heads: list[str] = []
+    for c, wide in zip(table.columns, spread, strict=True):
+        heads.append(c.key)
+        heads += [f"{c.key}_{s}" for s in ("std", "min", "max", "n")] if wide else []
+        heads += [f"{c.key}_confidence"] if c.paper else []
+        if c.key == table.columns[0].key:
+            heads += ["status", "reason"]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*heads, *table.extra])
+    for r, row in enumerate(table.rows):
+        cells: list[str] = []
+        for c, wide, entry in zip(table.columns, spread, row.entries, strict=True):
+            cells.append(entry.text if entry.value is None else _full(entry.value))
+            if wide:
+                p = entry.points
+                cells += ["" if entry.std is None else _full(entry.std)]
+                cells += [_full(min(p)), _full(max(p))] if p else ["", ""]
+                cells.append(str(len(p)))
+            cells += [entry.confidence] if c.paper else []
+            if c.key == table.columns[0].key:
+                cells += [row.status, row.reason]
+        writer.writerow([*cells, *(values[r] for values in table.extra.values())])
+    return out.getvalue()
+
+
+def to_latex(table: Table) -> str:
+    r"""A `table` environment; the document needs `\usepackage{booktabs}` and nothing else."""
+    spec = "".join("l" if c.text else "r" for c in table.columns)
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{_escape_tex(table.caption)}}}",
+        rf"\label{{tab:{table.name}}}",
+        rf"\begin{{tabular}}{{{spec}}}",
+        r"\toprule",
+        _tex_line(_escape_tex(c.header) for c in table.columns),
+    ]
+    if any(c.unit for c in table.columns):
+        lines.append(_tex_line(_escape_tex(c.unit) for c in table.columns))
+    lines.append(r"\midrule")
+    for row, texts in _body(table):
+        cells = [_escape_tex(text) + _tex_marks(marks) for text, marks in texts]
+        start, width = _span(table, row)
+        if width:
+            words = rf"\multicolumn{{{width}}}{{l}}{{\emph{{{_escape_tex(row.span)}}}}}"
+            cells[start : start + width] = [words]
+        lines.append(_tex_line(cells))
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    under = [
+        rf"\textsuperscript{{{mark}}}\,{_escape_tex(text)}"
+        for text, mark in table.footnotes.items()
+    ]
+    under += [_escape_tex(note) for note in table.notes]
+    if under:
+        lines += ["", r"\smallskip", r"\begin{minipage}{\linewidth}\footnotesize"]
+        lines += [" \\\\\n".join(under), r"\end{minipage}"]
+    lines.append(r"\end{table}")
+    return "\n".join(lines) + "\n"
+
+
+def to_text(table: Table, width: int = 100) -> str:
+    """Plain text for a terminal. Columns that do not fit in `width` are left out by name."""
+    body = _body(table)
+    heads = [[*c.header.split(" "), c.unit] for c in table.columns]
+    heads = [[part for part in head if part] for head in heads]
+    tall = max(map(len, heads))
+    heads = [[""] * (tall - len(head)) + head for head in heads]
+    texts: list[list[str]] = []
+    for i in range(len(table.columns)):
+        marks = [_sup(row[i][1]) for _, row in body]
+        room = max(map(len, marks), default=0)
+        texts.append(
+            [row[i][0] + mark.ljust(room) for (_, row), mark in zip(body, marks, strict=True)]
+        )
+    for r, (row, _) in enumerate(body):
+        start, count = _span(table, row)
+        for i in range(start, start + count):
+            texts[i][r] = ""
+    sizes = [max(map(len, head + text)) for head, text in zip(heads, texts, strict=True)]
+    shown, gap = _fitting(table.columns, sizes, width)
+
+    def line(cells: Sequence[str]) -> str:
+        padded = (
+            cells[i].ljust(sizes[i]) if table.columns[i].text else cells[i].rjust(sizes[i])
+            for i in shown
+        )
+        return (" " * gap).join(padded).rstrip()
+
+    rule = "─" * (sum(sizes[i] for i in shown) + gap * (len(shown) - 1))
+    lines = [line([head[k] for head in heads]) for k in range(tall)] + [rule]
+    cut: list[str] = []
+    for r, (row, _) in enumerate(body):
+        text = line([column[r] for column in texts])
+        start, count = _span(table, row)
+        inside = [i for i in range(start, start + count) if i in shown]
+        if inside:
+            at = sum(sizes[i] + gap for i in shown if i < start)
+            room = sum(sizes[i] + gap for i in inside) - gap
+            words = row.span if len(row.span) <= room else row.span[: room - 1] + "…"
+            text = (text.ljust(at)[:at] + words.ljust(room) + text[at + room :]).rstrip()
+            cut += [f"{row.entries[0].text}: {row.span}"] if words != row.span else []
+        lines.append(text)
+    lines += [rule, *cut]
+    used = {note for row in table.rows for i in shown for note in row.entries[i].notes}
+    lines += [f"{_sup([m])} {t}" for t, m in table.footnotes.items() if t in used]
+    hidden = [c.header for i, c in enumerate(table.columns) if i not in shown]
+    if hidden:
+        lines.append(f"Left out to fit {width} columns: {', '.join(hidden)} (see table.md)")
+    wrapped = [part for note in table.notes for part in textwrap.wrap(note, width)]
+    return "\n".join([*lines, *wrapped]) + "\n"
+
+
+def decimals(values: Iterable[float], digits: int = 3) -> int:
+    """Decimals that give the median of `values` `digits` significant digits, 0 to 6."""
+    sizes = [abs(v) for v in values if v != 0]
+    if not sizes:
+        return digits - 1
+    return min(max(digits - 1 - math.floor(math.log10(statistics.median(sizes))), 0), 6)
+
+
+def _body(table: Table) -> list[tuple[Row, list[tuple[str, list[str]]]]]:
+    """Each row's texts with their footnote marks, formatted column by column."""
+    places = [
+        decimals(r.entries[i].value or 0 for r in table.rows if r.entries[i].value is not None)
+        if c.decimals is None
+        else c.decimals
+        for i, c in enumerate(table.columns)
+    ]
+    marks = table.footnotes
+    body = []
+    for row in table.rows:
+        texts = []
+        for column, entry, d in zip(table.columns, row.entries, places, strict=True):
+            text = entry.text or MISSING
+            if entry.value is not None:
+                text = f"{entry.value:.{d}f}"
+                if column.spread and entry.std is not None:
+                    text += f" ± {entry.std:.{d}f}"
+            texts.append((text, [marks[note] for note in entry.notes]))
+        body.append((row, texts))
+    return body
+
+
+def _span(table: Table, row: Row) -> tuple[int, int]:
+    """Start and number of the measured columns that a row's `span` replaces; (1, 0) = none."""
+    if not row.span:
+        return 1, 0
+    papers = [i for i, c in enumerate(table.columns) if c.paper] or [len(table.columns)]
+    return 1, papers[0] - 1
+
+
+def _fitting(columns: Sequence[Column], sizes: Sequence[int], width: int) -> tuple[list[int], int]:
+    """Which columns fit, and the gap between them: narrow gaps first, then minor columns go."""
+
+    def fits(shown: Sequence[int], gap: int) -> bool:
+        return sum(sizes[i] + gap for i in shown) - gap <= width
+
+    shown = list(range(len(columns)))
+    # What goes first: minor columns, speed and size, metrics, the paper's; rightmost before left.
+    order = sorted(shown[:0:-1], key=lambda i: _weight(columns[i]))
+    while order and not fits(shown, 1):
+        shown.remove(order.pop(0))
+    return shown, 2 if fits(shown, 2) else 1
+
+
+def _weight(column: Column) -> int:
+    if column.minor:
+        return 0
+    return 3 if column.paper else 2 if column.spread else 1
+
+
+def _mark(index: int) -> str:
+    return MARKS[index] if index < len(MARKS) else f"{MARKS[index % len(MARKS)]}{index // 25 + 1}"
+
+
+def _sup(marks: Iterable[str]) -> str:
+    return "".join(SUPERSCRIPT.get(mark, f"({mark})") for mark in marks)
+
+
+def _head(column: Column) -> str:
+    return f"{column.header} ({column.unit})" if column.unit else column.header
+
+
+def _full(value: float) -> str:
+    return str(int(value)) if value == int(value) else f"{value:.8g}"
+
+
+def _bar(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _escape_md(text: str) -> str:
+    for sign in "\\|*_<>":
+        text = text.replace(sign, "\\" + sign)
+    return text
+
+
+TEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$", "×": r"$\times$", "·": r"$\cdot$",
+    "–": "--", "…": r"\ldots{}", "é": r"\'e", "³": r"\textsuperscript{3}",
+    "⁻": r"\textsuperscript{-}", "τ": r"$\tau$", "ρ": r"$\rho$", "²": r"\textsuperscript{2}",
+}  # fmt: skip
+
+
+def _escape_tex(text: str) -> str:
+    return "".join(TEX.get(sign, sign) for sign in text)
+
+
+def _tex_marks(marks: Sequence[str]) -> str:
+    return rf"\textsuperscript{{{','.join(marks)}}}" if marks else ""
+
+
+def _tex_line(cells: Iterable[str]) -> str:
+    return " & ".join(cells).rstrip() + r" \\"

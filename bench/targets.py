@@ -1,0 +1,221 @@
+"""The paper's numbers beside ours, and how far the two rankings agree.
+
+The numbers lie in `experiments/paper/*.csv`, each with its source and a confidence. An empty
+field is a number that nobody here has seen; it stays unknown.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bench.paths import PAPER
+from projgan.errors import ConfigError, DataError, unknown
+
+if TYPE_CHECKING:
+    from bench.spec import RunSpec
+
+# What a table says under a number whose confidence begins so; "" = read from the paper itself.
+CONFIDENCE = {
+    "verified-image": "",
+    "verified-secondary": "the paper's number as another text quotes it",
+    "verified": "",
+    "digitised": "digitised from the paper's figure, a few per cent of error",
+    "inferred": "inferred from the paper's other numbers",
+    "memory": "the paper's number from memory, not confirmed",
+    "by definition": "1 by the paper's definition",
+    "not applicable": "not applicable",
+    "missing": "unknown: in the paper, not in the sources at hand",
+}
+
+
+@dataclass(frozen=True)
+class PaperValue:
+    value: float | None  # None = unknown here
+    confidence: str
+
+    @property
+    def note(self) -> str:
+        """The footnote that this number needs; empty = none."""
+        for start, text in CONFIDENCE.items():
+            if self.confidence.startswith(start):
+                return text
+        return f"confidence: {self.confidence}"
+
+
+REL = ("rel_fd_l1", "rel_fd_l2", "rel_fd_l3", "rel_fd_l4", "rel_fid")  # columns of table1.csv
+
+PaperRow = dict[str, PaperValue]  # column key -> number
+
+
+def paper_row(paper: str, spec: RunSpec, where: Mapping[str, str] | None = None) -> PaperRow:
+    """The paper's numbers for the row that `spec` belongs to; empty = the paper has no such row.
+
+    Args:
+        paper: `table1`, `table2` or `figure4`.
+        spec: Any run of the row; label and config say which line of the paper it is.
+        where: The row's own choice of that line, column -> value. None = by label and config.
+    """
+    if paper not in PAPERS:
+        raise ConfigError(unknown("report.paper", paper, PAPERS))
+    if where is None:
+        return PAPERS[paper].find(spec)
+    lines = [x for x in _read(paper) if all(x.get(k) == v for k, v in where.items())]
+    if len(lines) != 1:
+        raise ConfigError(
+            f"Row {spec.row!r}: paper: {dict(where)} picks {len(lines)} lines of "
+            f"experiments/paper/{paper}.csv; name columns and values that pick one"
+        )
+    return PAPERS[paper].values(lines[0])
+
+
+def main_column(paper: str) -> str:
+    """The column of the paper's table that a ranking is compared with."""
+    return "paper_rel_fid" if paper == "table1" else "paper_fid"
+
+
+def _table1(spec: RunSpec) -> PaperRow:
+    """Table 1: projection x layers with a discriminator; ratios to the RGB discriminator."""
+    discriminator = spec.config.discriminator
+    if discriminator.kind == "rgb":
+        return {f"paper_{c}": PaperValue(1.0, "by definition") for c in REL}
+    if spec.config.backbone.weights != "pretrained":
+        return {}
+    projection = {"none": "no_projection"}.get(kind := spec.config.projection.kind, kind)
+    layers = ";".join(f"L{i}" for i in discriminator.layers)
+    if discriminator.kind == "perceptual":
+        if layers != "L1;L2;L3;L4":
+            return {}
+        layers = "perceptual"
+    for line in _read("table1"):
+        if (line["projection"], line["discriminators_on"]) == (projection, layers):
+            return _table1_values(line)
+    return {}
+
+
+def _table1_values(line: dict[str, str]) -> PaperRow:
+    return _values({f"paper_{c}": (line[c], line["confidence"]) for c in REL})
+
+
+def _table2(spec: RunSpec) -> PaperRow:
+    """Table 2: feature networks on LSUN-Church. A control row with random weights has no line."""
+    if spec.config.backbone.weights != "pretrained" or spec.config.discriminator.kind == "rgb":
+        return {}
+    lines = {_plain(line["network"]): line for line in _read("table2")}
+    for name in (_plain(spec.row), _plain(spec.config.backbone.name)):
+        if name in lines:
+            return _table2_values(lines[name])
+    return {}
+
+
+def _table2_values(line: dict[str, str]) -> PaperRow:
+    return _values(
+        {
+            "paper_params_m": (line["params_m"], line["params_confidence"]),
+            "paper_top1": (line["imagenet_top1"], line["top1_confidence"]),
+            "paper_fid": (line["fid"], line["fid_confidence"]),
+        }
+    )
+
+
+def _figure4(spec: RunSpec) -> PaperRow:
+    """Figure 4: right panel for a grid over subsets (CLEVR), left panel's dashed levels else."""
+    kinds = {"projected": "Projected FastGAN"}  # the RGB baseline is not FastGAN's own
+    method = kinds.get(spec.config.discriminator.kind)
+    if not spec.config.generator.name.startswith("fastgan") or method is None:
+        return {}
+    right = "data.subset" in spec.axes
+    subset = spec.config.data.subset
+    thousands = 70.0 if subset is None else subset / 1000
+    for line in _read("figure4"):
+        if line["method"] != method:
+            continue
+        hit = (
+            line["panel"] == "right" and float(line["x"] or "nan") == thousands
+            if right
+            else line["kind"] == "dashed converged level"
+        )
+        if hit:
+            return _figure4_values(line)
+    return {}
+
+
+def _figure4_values(line: dict[str, str]) -> PaperRow:
+    return _values({"paper_fid": (line["fid"], line["confidence"])})
+
+
+@dataclass(frozen=True)
+class Source:
+    """One of the paper's tables or figures."""
+
+    find: Callable[[RunSpec], PaperRow]  # the line that a row's label and config point to
+    values: Callable[[dict[str, str]], PaperRow]  # the numbers of a line
+
+
+PAPERS = {
+    "table1": Source(_table1, _table1_values),
+    "table2": Source(_table2, _table2_values),
+    "figure4": Source(_figure4, _figure4_values),
+}
+
+
+def spearman(x: Sequence[float], y: Sequence[float]) -> float | None:
+    """Spearman's rank correlation, ties by mean rank. None = fewer than two, or all equal."""
+    return _pearson(_ranks(x), _ranks(y))
+
+
+def kendall(x: Sequence[float], y: Sequence[float]) -> float | None:
+    """Kendall's tau-b. None = fewer than two, or all equal."""
+    agree = ties_x = ties_y = 0
+    pairs = [(i, j) for i in range(len(x)) for j in range(i)]
+    for i, j in pairs:
+        dx, dy = _sign(x[i] - x[j]), _sign(y[i] - y[j])
+        agree += dx * dy
+        ties_x += dx == 0
+        ties_y += dy == 0
+    scale = math.sqrt((len(pairs) - ties_x) * (len(pairs) - ties_y))
+    return agree / scale if scale else None
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    order = sorted(values)
+    return [order.index(v) + (order.count(v) - 1) / 2 for v in values]
+
+
+def _pearson(x: Sequence[float], y: Sequence[float]) -> float | None:
+    if len(x) < 2:
+        return None
+    mx, my = sum(x) / len(x), sum(y) / len(y)
+    sxy = sum((a - mx) * (b - my) for a, b in zip(x, y, strict=True))
+    scale = math.sqrt(sum((a - mx) ** 2 for a in x) * sum((b - my) ** 2 for b in y))
+    return sxy / scale if scale else None
+
+
+def _sign(value: float) -> int:
+    return (value > 0) - (value < 0)
+
+
+def _values(raw: dict[str, tuple[str, str]]) -> PaperRow:
+    return {
+        key: PaperValue(float(text) if text else None, conf or "missing")
+        for key, (text, conf) in raw.items()
+    }
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+@functools.cache
+def _read(name: str) -> list[dict[str, str]]:
+    path = PAPER / f"{name}.csv"
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); restore it by git") from None
