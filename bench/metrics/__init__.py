@@ -1,0 +1,10 @@
+"""The metric ladder: images -> features -> statistics -> distance.
+
+`table` says what there is (free of torch), `extractors` turn images into features, `statistics`
+condenses features, `frechet` and `kernel` compare, `reference` keeps the real side, and
+`evaluate` runs the whole in one pass over the generated images.
+"""
+
+from bench.metrics.table import METRICS, Metric, check_metrics, metric_keys
+
+__all__ = ["METRICS", "Metric", "check_metrics", "metric_keys"]

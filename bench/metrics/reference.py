@@ -1,0 +1,161 @@
+"""The real side of every metric: computed once per data set and extractor, kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.metrics.extractors import BATCH, EXTRACTORS, Extractor, Images, Outputs, Source
+from bench.metrics.statistics import Accumulator, Features, load_features, save_features
+from bench.metrics.table import METRICS, metric_keys
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from projgan.config import Backbone
+
+log = logging.getLogger(__name__)
+Progress = Callable[[int, int], None]  # images done, images in all
+
+_CHOICE = 20211101  # seed of the choice of images; one for all, so that runs share a cache
+
+
+class Reference:
+    """Real images, the extractors that look at them, and what these saw.
+
+    All images count, also those that a subset run is not trained on, and none is mirrored. The
+    moments (and the features of some images) are cached under `data_dir`/reference/, in a file
+    named by a hash of everything they depend on. Processes that compute one at the same time each
+    write the whole file and rename it into place: either is right.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        fingerprint: str,
+        data_dir: Path,
+        device: torch.device,
+        *,
+        levels: Backbone | None = None,
+        own: nn.Module | None = None,
+        count: int | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """
+        Args:
+            images: all real images, [N, 3, R, R] uint8; a memory map is read once, in order.
+            fingerprint: hash of their pixels.
+            data_dir: parent of the cache; weights that do not ship are looked for in its weights/.
+            device: where extractors run.
+            levels: the reference backbone of `fd_levels`.
+            own: the run's own feature network, for `own_levels`.
+            count: use so many images, chosen by a fixed seed. None = all.
+            progress: told how far a computation is.
+        """
+        self._images = images
+        self._fingerprint = fingerprint
+        self._folder = data_dir / "reference"
+        self._source = Source(images.shape[-1], device, data_dir / "weights", levels, own)
+        self._count = min(count or len(images), len(images))
+        self._progress = progress
+        self._extractors: dict[str, Extractor] = {}
+        self._real: dict[str, dict[str, Features]] = {}
+
+    @property
+    def count(self) -> int:
+        """How many real images the moments are computed from."""
+        return self._count
+
+    @property
+    def has_own(self) -> bool:
+        """Whether the run has a feature network of its own."""
+        return self._source.own is not None
+
+    def extractor(self, name: str) -> Extractor:
+        """The extractor of a row of EXTRACTORS, loaded once."""
+        if name not in self._extractors:
+            self._extractors[name] = EXTRACTORS[name].load(self._source)
+        return self._extractors[name]
+
+    def real(self, name: str) -> dict[str, Features]:
+        """What an extractor makes of the real images, by output; from the cache if it is there."""
+        if name not in self._real:
+            self._real[name] = self._load_or_compute(name)
+        return self._real[name]
+
+    def prepare(self, metrics: Iterable[str]) -> None:
+        """Gets ready everything that `metrics` will need of the real side.
+
+        Called before training, it finds out then whether weights are missing.
+        """
+        for name in {METRICS[key].extractor for key in metric_keys(metrics)}:
+            if name != "own" or self.has_own:
+                self.real(name)
+
+    def cache_path(self, name: str) -> Path:
+        """Where `real(name)` is kept."""
+        digest = hashlib.sha256(self._key(name).encode()).hexdigest()
+        return self._folder / f"{name}-{digest[:24]}.npz"
+
+    def _key(self, name: str) -> str:
+        return json.dumps(
+            {
+                "data": self._fingerprint,
+                "shape": list(self._images.shape),
+                "count": self._count,
+                "extractor": self.extractor(name).identity,
+                "keeps": EXTRACTORS[name].keeps,
+            }
+        )
+
+    def _load_or_compute(self, name: str) -> dict[str, Features]:
+        path, key = self.cache_path(name), self._key(name)
+        found = load_features(path, key)
+        if found is None:
+            log.info("Computing %s features of %d real images", name, self._count)
+            found = self._compute(name)
+            save_features(path, key, found)
+        return found
+
+    def _compute(self, name: str) -> dict[str, Features]:
+        extractor, collector = self.extractor(name), Collector()
+        order = np.random.default_rng(_CHOICE).permutation(len(self._images))[: self._count]
+        # Kept are the first of the shuffled order: a folder's own order may be by class.
+        kept = np.zeros(len(self._images), dtype=bool)
+        kept[order[: EXTRACTORS[name].keeps]] = True
+        chosen = np.sort(order)
+        for start in range(0, self._count, BATCH):
+            at = chosen[start : start + BATCH]
+            collector.add(extractor(self._images[at]), kept[at])
+            if self._progress:
+                self._progress(start + len(at), self._count)
+        return collector.features()
+
+
+class Collector:
+    """Gathers the outputs of one extractor over many images."""
+
+    def __init__(self) -> None:
+        self._moments: dict[str, Accumulator] = {}
+        self._kept: dict[str, list[NDArray[np.float32]]] = {}
+
+    def add(self, outputs: Outputs, keep: NDArray[np.bool_]) -> None:
+        """Adds the features of one batch, [B, D] by output; `keep` [B] chooses rows to hold."""
+        for name, features in outputs.items():
+            self._moments.setdefault(name, Accumulator()).update(features)
+            self._kept.setdefault(name, []).append(features[keep])
+
+    def features(self) -> dict[str, Features]:
+        """Everything so far, by output."""
+        return {
+            name: Features(moments.statistics(), np.concatenate(self._kept[name]))
+            for name, moments in self._moments.items()
+        }

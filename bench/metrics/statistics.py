@@ -1,0 +1,149 @@
+"""Features -> mean and covariance, streamed in float64, and kept on disk.
+
+Features are float32 as networks give them; their moments are float64, because a covariance summed
+in float32 loses the digits that a small Fréchet distance is made of.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.metrics.frechet import frechet_distance
+from projgan.files import write_bytes_atomic
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean and covariance of a set of features."""
+
+    n: int  # samples
+    mean: NDArray[np.float64]  # [D]
+    cov: NDArray[np.float64]  # [D, D], divided by n - 1
+
+
+class Accumulator:
+    """Mean and covariance of features that arrive in batches.
+
+    Each batch is centred on its own mean and then merged (the pairwise update of Chan, Golub and
+    LeVeque), so that a large common offset does not cancel digits, and how the samples were
+    batched changes the result by rounding only.
+    """
+
+    def __init__(self) -> None:
+        self.n = 0
+        self._mean = np.zeros(0)
+        self._scatter = np.zeros((0, 0))
+
+    def update(self, features: NDArray[np.floating]) -> None:
+        """Adds features [B, D] of any float type; a torch tensor on the CPU will do."""
+        batch = np.asarray(features, dtype=np.float64)
+        if batch.ndim != 2:
+            raise ValueError(f"features must be [B, D], not {batch.shape}")
+        if self.n == 0:
+            dim = batch.shape[1]
+            self._mean, self._scatter = np.zeros(dim), np.zeros((dim, dim))
+        if batch.shape[1] != len(self._mean):
+            raise ValueError(f"{batch.shape[1]} dimensions after batches of {len(self._mean)}")
+        if len(batch) == 0:
+            return
+        total = self.n + len(batch)
+        mean = batch.mean(axis=0)
+        centred = batch - mean
+        step = mean - self._mean
+        self._scatter += centred.T @ centred
+        self._scatter += np.outer(step, step * (self.n * len(batch) / total))
+        self._mean += step * (len(batch) / total)
+        self.n = total
+
+    def statistics(self) -> Statistics:
+        """The moments of everything added so far."""
+        if self.n < 2:
+            raise ValueError("a covariance needs two samples or more")
+        return Statistics(self.n, self._mean.copy(), self._scatter / (self.n - 1))
+
+
+def features_to_statistics(features: NDArray[np.floating]) -> Statistics:
+    """Moments of features [N, D]."""
+    accumulator = Accumulator()
+    accumulator.update(features)
+    return accumulator.statistics()
+
+
+def statistics_to_frechet(real: Statistics, fake: Statistics, *, nvlabs: bool = False) -> float:
+    """Fréchet distance of two sets of features, by their moments.
+
+    Args:
+        real: moments of the reference.
+        fake: moments of the generated images.
+        nvlabs: divide covariances by n instead of n - 1, as NVIDIA's StyleGAN family does.
+    """
+    cov1, cov2 = (s.cov * ((s.n - 1) / s.n) if nvlabs else s.cov for s in (real, fake))
+    return frechet_distance(real.mean, cov1, fake.mean, cov2)
+
+
+@dataclass(frozen=True)
+class Features:
+    """What one side of a comparison keeps of one output of an extractor."""
+
+    statistics: Statistics  # of all images
+    kept: NDArray[np.float32]  # [K, D]: the features of some images, for metrics that need them
+
+
+def save_features(path: Path, key: str, outputs: Mapping[str, Features]) -> None:
+    """Writes `outputs` to an npz file, whole or not at all.
+
+    Args:
+        path: where to.
+        key: what the content was computed from; a reader that expects another key refuses it.
+        outputs: by the name of the extractor's output.
+    """
+    arrays: dict[str, NDArray[np.generic]] = {"key": np.array(key), "names": np.array([*outputs])}
+    for name, features in outputs.items():
+        moments = features.statistics
+        arrays |= {
+            f"{name}.n": np.array(moments.n),
+            f"{name}.mean": moments.mean,
+            f"{name}.cov": moments.cov,
+            f"{name}.kept": features.kept,
+        }
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    write_bytes_atomic(path, buffer.getvalue())
+
+
+def load_features(path: Path, key: str) -> dict[str, Features] | None:
+    """What `save_features` wrote; None where there is no such file or it cannot be trusted.
+
+    A damaged file is logged. The zip container's checksums cover every array.
+    """
+    try:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            if str(file["key"]) != key:
+                raise ValueError("made from something else")
+            return {str(name): _load_one(file, str(name)) for name in file["names"]}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        log.warning("Reference cache %s is damaged (%s); computing it again", path, error)
+        return None
+
+
+def _load_one(file: Mapping[str, NDArray[np.generic]], name: str) -> Features:
+    n, mean, cov, kept = (file[f"{name}.{part}"] for part in ("n", "mean", "cov", "kept"))
+    dim = mean.size
+    if mean.shape != (dim,) or cov.shape != (dim, dim) or kept.shape[1:] != (dim,) or n < 2:
+        raise ValueError("arrays do not fit together")
+    if not (np.isfinite(mean).all() and np.isfinite(cov).all()):
+        raise ValueError("values are not finite")
+    statistics = Statistics(int(n), mean.astype(np.float64), cov.astype(np.float64))
+    return Features(statistics, kept.astype(np.float32))

@@ -1,0 +1,72 @@
+"""The METRICS table: what each number is called, where it comes from, which way is better.
+
+Free of torch and numpy, because plans and tables read it. Adding a metric is adding one entry
+here; only a new kind of arithmetic or a new network needs a function, in the table `COMPUTE` of
+`evaluate.py` or `EXTRACTORS` of `extractors.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from projgan.errors import ConfigError, unknown
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number per snapshot.
+
+    Values are stored in `unit`: a value in a record stands beside its header as it is.
+    """
+
+    key: str  # name in records and tables
+    group: str  # name in a grid file's `eval.metrics`; one group may give several keys
+    header: str  # column header, unit included
+    unit: str  # what the stored value is counted in. "" = nothing
+    extractor: str  # row of `extractors.EXTRACTORS`
+    compute: str  # row of `evaluate.COMPUTE`
+    output: str = ""  # which of the extractor's outputs. "" = its only one
+    lower_is_better: bool = True
+
+
+_LEVELS = ("l1", "l2", "l3", "l4")
+
+_ENTRIES = (
+    Metric("fd_lab", "fd_lab", "FD-lab", "", "lab", "frechet"),
+    Metric("kid_lab", "kid_lab", "KID-lab x1000", "x1000", "lab", "kernel"),
+    # The four feature levels of one reference backbone, the same for every row of a grid.
+    *(
+        Metric(f"fd_{level}", "fd_levels", f"FD-{level.upper()}", "", "levels", "frechet", level)
+        for level in _LEVELS
+    ),
+    # The four feature levels of the run's own backbone: comparable within a row only.
+    *(
+        Metric(f"own_{level}", "own_levels", f"own FD-{level.upper()}", "", "own", "frechet", level)
+        for level in _LEVELS
+    ),
+    Metric("fid", "fid", "FID", "", "inception", "frechet"),
+    Metric("kid", "kid", "KID x1000", "x1000", "inception", "kernel"),
+)
+
+METRICS: dict[str, Metric] = {metric.key: metric for metric in _ENTRIES}
+
+
+def metric_keys(names: Iterable[str]) -> list[str]:
+    """The keys of METRICS that `names` stand for: groups and single keys, each once, in order.
+
+    Raises:
+        ConfigError: a name that is neither a group nor a key.
+    """
+    known = {metric.group for metric in METRICS.values()} | METRICS.keys()
+    keys: dict[str, None] = {}
+    for name in names:
+        if name not in known:
+            raise ConfigError(unknown("metric", name, known))
+        keys.update({m.key: None for m in METRICS.values() if name in (m.key, m.group)})
+    return list(keys)
+
+
+def check_metrics(names: Iterable[str]) -> None:
+    """Refuses an unknown metric name before anything is trained."""
+    metric_keys(names)
