@@ -1,0 +1,100 @@
+"""What a run ran on: versions, machine and commit; never a path or a host name. Free of torch."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+_ROOT = Path(__file__).resolve().parents[1]
+
+
+def environment(device: torch.device | None = None) -> dict[str, Any]:
+    """The `environment` part of a record; what cannot be found out is None.
+
+    Args:
+        device: what the run computes on. None = not known, or nothing is computed.
+    """
+    commit, dirty = _checkout(_ROOT)
+    return {
+        "python": platform.python_version(),
+        "torch": _version("torch"),
+        "timm": _version("timm"),
+        "numpy": _version("numpy"),
+        "platform": platform.platform(),
+        "cpu": cpu_model(),
+        "threads": _threads(),
+        "device": _device_name(device),
+        "commit": commit,
+        "dirty": dirty,
+    }
+
+
+def _version(package: str) -> str | None:
+    """From the installed package's metadata, which needs no import of it."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _threads() -> int:
+    """Threads that a computation uses: torch's own count where torch is loaded."""
+    if "torch" in sys.modules:
+        return int(sys.modules["torch"].get_num_threads())
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _device_name(device: torch.device | None) -> str | None:
+    """`cpu`, or the accelerator's own name."""
+    if device is None or device.type != "cuda":
+        return device.type if device else None
+    import torch
+
+    return torch.cuda.get_device_name(device)
+
+
+@cache
+def cpu_model() -> str | None:
+    """The processor's name as the system gives it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return _output("sysctl", "-n", "machdep.cpu.brand_string") or platform.processor() or None
+
+
+@cache
+def _checkout(root: Path) -> tuple[str | None, bool | None]:
+    """Commit of the checkout at `root`, and whether tracked files differ from it.
+
+    A package that is installed elsewhere may lie inside another project's checkout, whose commit
+    would be a lie.
+    """
+    top = _output("git", "-C", str(root), "rev-parse", "--show-toplevel")
+    if top is None or Path(top).resolve() != root:
+        return None, None
+    commit = _output("git", "-C", str(root), "rev-parse", "HEAD")
+    changes = _output("git", "-C", str(root), "status", "--porcelain", "--untracked-files=no")
+    return commit, None if changes is None else bool(changes)
+
+
+def _output(*command: str) -> str | None:
+    """What a command prints; None where it is not there or fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
