@@ -21,7 +21,8 @@ def environment(device: torch.device | None = None) -> dict[str, Any]:
     """The `environment` part of a record; what cannot be found out is None.
 
     Args:
-        device: what the run computes on. None = not known, or nothing is computed.
+        device: what the run computes on. None = a GPU if torch is loaded and sees one, else the
+            CPU; not known before torch is loaded.
     """
     commit, dirty = _checkout(_ROOT)
     return {
@@ -32,10 +33,19 @@ def environment(device: torch.device | None = None) -> dict[str, Any]:
         "platform": platform.platform(),
         "cpu": cpu_model(),
         "threads": _threads(),
-        "device": _device_name(device),
+        "device": _device_name(device or current_device()),
         "commit": commit,
         "dirty": dirty,
     }
+
+
+def current_device() -> torch.device | None:
+    """Where torch computes by default: a GPU if it sees one. None = torch is not loaded."""
+    loaded: Any = sys.modules.get("torch")
+    if loaded is None:
+        return None
+    device: torch.device = loaded.device("cuda" if loaded.cuda.is_available() else "cpu")
+    return device
 
 
 def _version(package: str) -> str | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import resource
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
+
+from bench.environment import current_device
 
 if TYPE_CHECKING:
     import torch
@@ -17,7 +19,7 @@ _MB = 1e6
 
 
 class PeakMemory:
-    """The most memory held since this object was made.
+    """The most memory held since this object was made, or since its `with` block was entered.
 
     On a GPU that is what torch allocated there; on a CPU the resident set of the whole process,
     interpreter and libraries included. Where the system cannot set its high-water mark back
@@ -27,16 +29,27 @@ class PeakMemory:
     def __init__(self, device: torch.device | None = None) -> None:
         """
         Args:
-            device: what the run computes on. None = the CPU.
+            device: what the run computes on. None = a GPU if torch is loaded and sees one.
         """
+        device = device or current_device()
         self._cuda = device if device is not None and device.type == "cuda" else None
         self._scope = "run"
+        self._reset()
+
+    def __enter__(self) -> Self:
+        self._reset()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Nothing is held open: reading stays possible."""
+
+    def _reset(self) -> None:
         if self._cuda is not None:
             import torch
 
             torch.cuda.reset_peak_memory_stats(self._cuda)
-        elif not _reset_peak():
-            self._scope = "process"
+        else:
+            self._scope = "run" if _reset_peak() else "process"
 
     def read(self) -> dict[str, Any]:
         """The `memory` part of a record.

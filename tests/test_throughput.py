@@ -36,9 +36,18 @@ def test_sees_memory_that_was_given_back() -> None:
 
 @needs_reset
 def test_a_new_run_forgets_the_last_ones_peak() -> None:
-    first = PeakMemory()
-    allocate()
+    with PeakMemory() as first:
+        allocate()
     assert first.read()["peak_mb"] - PeakMemory().read()["peak_mb"] > 0.8 * LARGE
+
+
+@needs_reset
+def test_counts_from_where_its_block_begins() -> None:
+    peak = PeakMemory()
+    allocate()
+    with peak:
+        pass
+    assert PeakMemory().read()["peak_mb"] > peak.read()["peak_mb"] - 0.2 * LARGE
 
 
 @pytest.mark.parametrize("name", ["_CLEAR", "_STATUS"])

@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,7 +108,7 @@ def save_features(path: Path, key: str, outputs: Mapping[str, Features]) -> None
         key: what the content was computed from; a reader that expects another key refuses it.
         outputs: by the name of the extractor's output.
     """
-    arrays: dict[str, NDArray[np.generic]] = {"key": np.array(key), "names": np.array([*outputs])}
+    arrays: dict[str, NDArray[Any]] = {"key": np.array(key), "names": np.array([*outputs])}
     for name, features in outputs.items():
         moments = features.statistics
         arrays |= {
@@ -138,7 +139,7 @@ def load_features(path: Path, key: str) -> dict[str, Features] | None:
         return None
 
 
-def _load_one(file: Mapping[str, NDArray[np.generic]], name: str) -> Features:
+def _load_one(file: Mapping[str, NDArray[Any]], name: str) -> Features:
     n, mean, cov, kept = (file[f"{name}.{part}"] for part in ("n", "mean", "cov", "kept"))
     dim = mean.size
     if mean.shape != (dim,) or cov.shape != (dim, dim) or kept.shape[1:] != (dim,) or n < 2:
