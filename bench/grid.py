@@ -8,6 +8,7 @@ line. Everything is checked here, before anything runs.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import itertools
 import json
@@ -40,6 +41,7 @@ class _Eval:
     also_at_kimg: list[float] | None = None
     fake: int | None = None
     real: int | None = None
+    levels: str | None = None
 
 
 @dataclass
@@ -215,6 +217,21 @@ def fields() -> dict[str, Any]:
     }
 
 
+def unknown_key(key: str, others: Iterable[str] = ()) -> str:
+    """The message for a key that is no field; lists its own group where it names one.
+
+    Args:
+        others: keys beside the configuration's that would have been right.
+    """
+    group = [name for name in fields() if name.split(".")[0] == key.split(".")[0]]
+    if group:
+        return unknown("key", key, group)
+    near = difflib.get_close_matches(key, [*others, *fields()], n=1, cutoff=0.5)
+    groups = [f"{name}.…" for name in dict.fromkeys(name.split(".")[0] for name in fields())]
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"Unknown key {key!r}.{hint} Known: {', '.join([*others, *groups])}"
+
+
 def _grid_path(grid: str) -> Path:
     if grid.endswith((".yaml", ".yml")):
         if not Path(grid).is_file():
@@ -369,14 +386,14 @@ def _config(layers: Sequence[tuple[str, Mapping[str, Any]]], where: str) -> Conf
 
 
 def _check_names(config: Config) -> None:
-    from projgan.backbones.registry import describe
+    from projgan.backbones.registry import find
 
-    describe(config.backbone)
+    find(config.backbone)
 
 
 def _check_key(key: str, where: str) -> None:
     if key not in fields():
-        raise UserError(f"{where}: {unknown('key', key, fields())}")
+        raise UserError(f"{where}: {unknown_key(key)}")
 
 
 def _no_seed(where: str, keys: Iterable[str]) -> None:

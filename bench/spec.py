@@ -31,6 +31,7 @@ class EvalSpec:
     also_at_kimg: tuple[float, ...] = ()  # further snapshots, for the steep start of a curve
     fake: int = 50000  # generated images that a distance is computed from
     real: int | None = None  # real images that it is computed from. None = all
+    levels: str = "efficientnet_lite1"  # backbone of fd_levels, in the zoo of the run
 
     def __post_init__(self) -> None:
         if self.every_kimg <= 0:

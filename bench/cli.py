@@ -1,0 +1,297 @@
+"""The command line: `python run_bench.py [grid=NAME] [do=VERB] [key=value …]`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench import grid as grids
+from bench.dispatch import BACKENDS
+from bench.paths import RunPaths
+from bench.progress import progress_for
+from bench.record import Standing, standing
+from bench.spec import Grid, RunSpec
+from projgan.errors import UserError, unknown
+from projgan.files import write_json_atomic
+
+USAGE = """\
+python run_bench.py grid=NAME [key=value …]      train, measure and report a grid
+python run_bench.py grid=NAME do=plan            what would run, and where it stands
+python run_bench.py grid=NAME do=status          how far it is
+python run_bench.py grid=NAME do=report          tables and curves again, from the records
+python run_bench.py do=list                      the grids
+
+  scale=lab|paper     small and here, or the paper's setting (default lab)
+  only=LABEL          one row; only=[A,B] several
+  seeds=[0,1,2]       instead of the grid's own
+  force=true          do the runs again from nothing; force=failed: the failed ones go on
+  runs_dir=, results_dir=, data_dir=   folders (runs, results, data)
+  dispatch=inprocess  where runs are done
+  train.batch=64 …    any field of the configuration, for every run of the grid"""
+
+OK, SOME_FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+
+
+@dataclass
+class Options:
+    """What the command line asks for, apart from the configuration."""
+
+    grid: str | None = None
+    do: str = "run"
+    scale: str = "lab"
+    only: list[str] | None = None
+    seeds: list[int] | None = None
+    force: str = "none"  # none | failed | all
+    dispatch: str = "inprocess"
+    runs_dir: Path = Path("runs")
+    results_dir: Path = Path("results")
+    data_dir: Path = Path("data")
+    overrides: list[str] = field(default_factory=list)  # key=value, of the configuration
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns the exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if {"-h", "--help", "help"} & set(argv):
+        print(USAGE)
+        return OK
+    options = Options()
+    try:
+        options = parse(argv)
+        return VERBS[options.do](options)
+    except UserError as error:
+        return _refuse(str(error))
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to continue", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has left
+        sys.stderr.close()
+        return OK
+
+
+def parse(argv: Sequence[str]) -> Options:
+    """Splits `key=value` texts into options and overrides; every mistake is a UserError."""
+    options, given = Options(), set()
+    for text in argv:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise UserError(f"{text!r} is not key=value; python run_bench.py --help shows how")
+        if key in given:
+            raise UserError(f"{key} is given twice")
+        given.add(key)
+        if key in CONVERT:
+            setattr(options, key, CONVERT[key](key, value))
+        elif key in grids.fields():
+            options.overrides.append(text)
+        else:
+            raise UserError(grids.unknown_key(key, CONVERT))
+    if options.do not in VERBS:
+        raise UserError(unknown("verb", options.do, VERBS))
+    if "do" not in given and options.grid is None and given:
+        raise UserError("grid=NAME is missing; python run_bench.py do=list shows the grids")
+    if not given:
+        options.do = "list"
+    return options
+
+
+def run(options: Options) -> int:
+    """Trains and measures what is not done yet, then writes the report."""
+    from bench.preflight import check
+    from bench.report import write_report
+
+    grid = _load(options)
+    if options.dispatch not in BACKENDS:
+        raise UserError(unknown("dispatch", options.dispatch, BACKENDS))
+    before = [standing(spec, options.runs_dir) for spec in grid.runs]
+    todo = [
+        spec
+        for spec, at in zip(grid.runs, before, strict=True)
+        if options.force == "all"
+        or at.state not in ("finished", "failed")
+        or (at.state == "failed" and options.force == "failed")
+    ]
+    if todo:
+        check(todo, options.runs_dir, options.results_dir, options.data_dir)
+        skipped = len(grid.runs) - len(todo)
+        print(f"{grid.name} ({grid.scale}): {_count(todo)} to do, {skipped} done before")
+        for spec in todo:
+            write_json_atomic(RunPaths(options.runs_dir / spec.run_id).spec, spec.to_json())
+        with progress_for(todo, _echo) as progress:
+            BACKENDS[options.dispatch](
+                todo, options.runs_dir, options.data_dir, progress, options.force == "all"
+            )
+    write_report(_whole(grid, options), options.runs_dir, options.results_dir, _echo)
+
+    after = [standing(spec, options.runs_dir) for spec in grid.runs]
+    failed = [spec for spec, at in zip(grid.runs, after, strict=True) if at.state == "failed"]
+    if failed:
+        print(f"{_count(failed)} failed; force=failed tries again", file=sys.stderr)
+    return SOME_FAILED if failed else OK
+
+
+def plan(options: Options) -> int:
+    """Lists the runs, where each stands, and what is left."""
+    grid = _load(options)
+    at = [standing(spec, options.runs_dir) for spec in grid.runs]
+    lines = [["run", "row", *grid.axes, "seed", "state", "kimg", "note"]]
+    for spec, now in zip(grid.runs, at, strict=True):
+        axes = [str(value) for value in spec.axes.values()]
+        seed = str(spec.config.train.seed)
+        lines.append([spec.run_id, spec.row, *axes, seed, now.state, _kimg(spec, now), now.note])
+    _print_table(lines)
+    counts = {state: sum(now.state == state for now in at) for state in _order(at)}
+    total = sum(spec.total_images for spec in grid.runs)
+    left = sum(
+        spec.total_images - now.nimg
+        for spec, now in zip(grid.runs, at, strict=True)
+        if now.state not in ("finished", "incomplete")
+    )
+    print(
+        f"{_count(grid.runs)} ({', '.join(f'{n} {state}' for state, n in counts.items())}), "
+        f"{left / 1000:g} of {total / 1000:g} kimg left, scale {grid.scale}"
+    )
+    return OK
+
+
+def status(options: Options) -> int:
+    """How far every run is, with its latest value of the ranking metric."""
+    grid = _load(options)
+    at = [standing(spec, options.runs_dir) for spec in grid.runs]
+    lines = [["run", "row", "state", "kimg", "latest", "note"]]
+    for spec, now in zip(grid.runs, at, strict=True):
+        name = spec.name if len(grid.seeds) > 1 else spec.label
+        lines.append(
+            [spec.run_id, name, now.state, _kimg(spec, now), _latest(grid, now), now.note]
+        )
+    _print_table(lines)
+    finished = sum(now.state == "finished" for now in at)
+    print(f"{finished} of {_count(grid.runs)} finished")
+    return OK
+
+
+def report(options: Options) -> int:
+    """Writes tables and curves from the records."""
+    from bench.preflight import check_folder
+    from bench.report import write_report
+
+    grid = _load(options)
+    check_folder("results_dir", options.results_dir)
+    files = write_report(grid, options.runs_dir, options.results_dir, _echo)
+    return OK if files else SOME_FAILED
+
+
+def list_grids(options: Options) -> int:
+    """Names every grid, with a line about it."""
+    _print_table([[name, about] for name, about in grids.list_grids()])
+    print("\npython run_bench.py grid=NAME runs one; --help shows more")
+    return OK
+
+
+VERBS: dict[str, Callable[[Options], int]] = {
+    "run": run,
+    "plan": plan,
+    "status": status,
+    "report": report,
+    "list": list_grids,
+}
+
+
+def _text(key: str, value: str) -> str:
+    if not value:
+        raise UserError(f"{key}= needs a value")
+    return value
+
+
+def _path(key: str, value: str) -> Path:
+    return Path(_text(key, value)).expanduser()
+
+
+def _labels(key: str, value: str) -> list[str]:
+    parsed = grids.parse_value(_text(key, value), key) if value.startswith("[") else value
+    return [str(label) for label in parsed] if isinstance(parsed, list) else [value]
+
+
+def _seeds(key: str, value: str) -> list[int]:
+    parsed = grids.parse_value(value, key)
+    parsed = parsed if isinstance(parsed, list) else [parsed]
+    if not parsed or not all(type(seed) is int and seed >= 0 for seed in parsed):
+        raise UserError(f"{key}={value}: give whole numbers from 0, such as seeds=[0,1,2]")
+    return parsed
+
+
+def _force(key: str, value: str) -> str:
+    known = {"true": "all", "all": "all", "failed": "failed", "false": "none"}
+    if value.lower() not in known:
+        raise UserError(unknown("value of force", value, ["true", "false", "failed"]))
+    return known[value.lower()]
+
+
+CONVERT: dict[str, Callable[[str, str], Any]] = {
+    "grid": _text,
+    "do": _text,
+    "scale": _text,
+    "only": _labels,
+    "seeds": _seeds,
+    "force": _force,
+    "dispatch": _text,
+    "runs_dir": _path,
+    "results_dir": _path,
+    "data_dir": _path,
+}
+
+
+def _load(options: Options) -> Grid:
+    if options.grid is None:
+        raise UserError("grid=NAME is missing; python run_bench.py do=list shows the grids")
+    return grids.load(
+        options.grid, options.scale, options.overrides, options.seeds, options.only
+    )
+
+
+def _whole(grid: Grid, options: Options) -> Grid:
+    """The grid with all its rows, for a report in which the others keep their place."""
+    if options.only is None:
+        return grid
+    assert options.grid is not None
+    try:
+        return grids.load(options.grid, options.scale, options.overrides, options.seeds)
+    except UserError:  # an override that suits the chosen rows alone
+        return grid
+
+
+def _kimg(spec: RunSpec, now: Standing) -> str:
+    return f"{now.nimg / 1000:.1f}/{spec.total_images / 1000:.1f}"
+
+
+def _latest(grid: Grid, now: Standing) -> str:
+    metrics = now.metrics or {}
+    wanted = grid.report.rank_by
+    chosen = wanted if wanted in metrics else next(iter(metrics), None)
+    return f"{chosen} {metrics[chosen]:.4g}" if chosen else ""
+
+
+def _order(at: Sequence[Standing]) -> list[str]:
+    return list(dict.fromkeys(now.state for now in at))
+
+
+def _count(runs: Sequence[RunSpec]) -> str:
+    return f"{len(runs)} run" + ("s" if len(runs) != 1 else "")
+
+
+def _print_table(lines: Sequence[Sequence[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        print("  ".join(cells).rstrip())
+
+
+def _echo(text: str) -> None:
+    print(text, flush=True)
+
+
+def _refuse(message: str) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return REFUSED

@@ -1,0 +1,11 @@
+"""Where runs are done. A backend takes run folders and ends each in `bench.execute.execute`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bench.dispatch import inprocess
+
+BACKENDS: dict[str, Callable[..., None]] = {
+    "inprocess": inprocess.dispatch,
+}

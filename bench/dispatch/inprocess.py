@@ -1,0 +1,44 @@
+"""One run after the other in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.progress import Progress, duration
+from bench.record import Record
+from bench.spec import RunSpec
+
+
+def dispatch(
+    runs: Sequence[RunSpec], runs_dir: Path, data_dir: Path, progress: Progress, force: bool
+) -> None:
+    """Does every run; one that fails leaves a record that says so, and the others go on.
+
+    Args:
+        runs: each with its spec.json already in `runs_dir`/<run id>.
+        force: forget what was done of them before.
+
+    Raises:
+        StorageFull: nothing can be written any more.
+    """
+    from bench.claim import RunIsTaken
+    from bench.execute import execute
+
+    for run in runs:
+        progress.begin(run)
+        try:
+            record = execute(runs_dir / run.run_id, data_dir, progress, force)
+        except RunIsTaken as error:
+            progress.end(f"left alone: {error}")
+        else:
+            progress.end(outcome(record))
+
+
+def outcome(record: Record) -> str:
+    """How a run ended, in one line."""
+    if record["status"] == "failed":
+        return f"failed: {record['error']}"
+    last = record["snapshots"][-1]
+    values = [f"{key} {value:.4g}" for key, value in last["metrics"].items()]
+    return f"finished in {duration(record['time']['total_s'])}: " + ", ".join(values[:3])

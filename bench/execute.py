@@ -1,0 +1,372 @@
+"""execute(run_dir): the one way a run is done, in this process or any other.
+
+Reads spec.json, trains from the last checkpoint on, measures every snapshot that the record does
+not hold yet, and leaves record.json. What was done is never done twice; what a kill interrupts is
+done again from the last whole file.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import logging
+import shutil
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from bench import record as records
+from bench.claim import Claim, RunIsTaken
+from bench.environment import environment
+from bench.metrics.evaluate import evaluate
+from bench.metrics.reference import Reference
+from bench.paths import RunPaths
+from bench.progress import Progress
+from bench.record import Record
+from bench.spec import RunSpec
+from bench.throughput import PeakMemory
+from projgan.backbones import build_backbone, describe
+from projgan.checkpoint import previous
+from projgan.config import Backbone
+from projgan.data import Dataset, open_dataset
+from projgan.errors import DataError, UserError
+from projgan.files import write_bytes_atomic
+from projgan.sample import generate, image_grid, load_generator, save_generator
+from projgan.train import Snapshot, train
+
+SAMPLE_SEED = 0  # of all images that are measured or shown; the same for every run
+SHOWN = 64  # samples in the picture of a snapshot, eight by eight
+_STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+
+log = logging.getLogger(__name__)
+
+
+class StorageFull(UserError):
+    """Nothing can be written: no run can go on."""
+
+
+def execute(
+    run_dir: Path, data_dir: Path, progress: Progress | None = None, force: bool = False
+) -> Record:
+    """Does the run of `run_dir`, or what is missing of it.
+
+    Args:
+        run_dir: holds spec.json; gets checkpoint, samples, snapshots, log and record.json.
+        data_dir: packed data sets and the real side of the metrics.
+        progress: is told what happens. None = silent.
+        force: forget what was done before.
+
+    Returns:
+        The record: finished, or failed with one line in `error` and the traceback in log.txt.
+
+    Raises:
+        RunIsTaken: another process is at work on it.
+        StorageFull: the disk is full or read-only.
+    """
+    run = RunPaths(run_dir)
+    spec = RunSpec.from_json(json.loads(run.spec.read_text(encoding="utf-8")))
+    progress = progress or Progress([spec])
+    with Claim(run.claim) as claim, _logging_to(run.log, progress):
+        try:
+            return _Session(run, spec, data_dir, progress, claim).run(force)
+        except OSError as error:
+            raise _storage_full(error, run_dir) from error
+
+
+class _Session:
+    """One process's work on one run."""
+
+    def __init__(
+        self, run: RunPaths, spec: RunSpec, data_dir: Path, progress: Progress, claim: Claim
+    ):
+        self.paths, self.spec, self.data_dir = run, spec, data_dir
+        self.progress, self.claim = progress, claim
+        self.record: Record = {}
+        self.due: Sequence[int] = spec.snapshot_at
+        self.reference: Reference | None = None
+
+    def run(self, force: bool) -> Record:
+        if force:
+            self.clear()
+        self.record = self.load()
+        if self.record["status"] == "finished" and not self.lacking():
+            return self.record
+        self.record |= {"status": "running", "error": None, "ended": None}
+        records.save(self.paths.record, self.record)
+        try:
+            self.work()
+        except (KeyboardInterrupt, RunIsTaken):
+            raise
+        except Exception as error:
+            if _is_storage(error):
+                raise _storage_full(error, self.paths.dir) from error
+            log.error("Failed:\n%s", traceback.format_exc())
+            self.record |= {"status": "failed", "error": _one_line(error)}
+        else:
+            self.record["status"] = "finished"
+        self.record["ended"] = _now()
+        records.save(self.paths.record, self.record)
+        return self.record
+
+    def work(self) -> None:
+        """Prepares, measures kept snapshots, trains and measures the rest."""
+        # What is the same for all runs on this data is prepared first: a missing file of weights
+        # shows before training, and the run's clock does not count it.
+        spec, cfg = self.spec, self.spec.config
+        dataset = open_dataset(cfg.data, self.data_dir, self.progress.data)
+        self.reference = self.make_reference(dataset)
+        self.reference.prepare(spec.eval.metrics)
+        self.record["environment"] = environment(_device())
+        before, started = self.record["time"]["total_s"], time.monotonic()
+
+        def tick() -> None:
+            self.record["time"]["total_s"] = before + time.monotonic() - started
+
+        # Snapshots that were kept are measured without training again.
+        for nimg in list(self.lacking()) if self.record["snapshots"] else []:
+            self.measure_kept(nimg)
+            tick()
+        if not self.lacking() and self.record["snapshots"][-1]["nimg"] >= self.spec.total_images:
+            return
+        if self.trained_to_the_end():
+            log.info("Snapshots are missing that were not kept: training again")
+            self.clear_training()
+
+        # Training, and every snapshot on the way. Memory is that of training alone.
+        memory = PeakMemory(_device())
+        for snapshot in train(cfg, self.paths.dir, self.data_dir, self.due, self.on_images):
+            self.add_memory(memory.read())
+            self.on_snapshot(snapshot)
+            tick()
+            records.save(self.paths.record, self.record)
+            memory = PeakMemory(_device())
+
+    def on_images(self, nimg: int) -> None:
+        self.claim.check()
+        self.claim.nimg = nimg
+        self.progress.train(nimg, self.spec.config.train.batch)
+
+    def on_snapshot(self, snapshot: Snapshot) -> None:
+        """Keeps, shows and measures what the record does not hold yet."""
+        record, nimg = self.record, snapshot.nimg
+        self.progress.evaluate(nimg)
+        self.describe(snapshot)
+        record["time"]["train_s"] = snapshot.train_seconds
+        if snapshot.images_per_s is not None:
+            record["throughput"] = {
+                "images_per_s": snapshot.images_per_s,
+                "warmup_seconds": snapshot.warmup_seconds,
+            }
+        entry = self.entry(nimg)
+        if entry is None:
+            save_generator(self.paths.snapshot(nimg), snapshot.generator, self.spec.config, nimg)
+            self.show(snapshot.generator, nimg)
+            entry = {"nimg": nimg, "train_seconds": snapshot.train_seconds, "metrics": {}}
+            entry["samples"] = str(self.paths.samples(nimg).relative_to(self.paths.dir))
+            record["snapshots"] = sorted([*record["snapshots"], entry], key=lambda s: s["nimg"])
+        if keys := self.lacking().get(nimg):
+            self.measure(snapshot.generator, entry, keys)
+
+    def measure_kept(self, nimg: int) -> None:
+        """Adds what is missing to a snapshot whose generator was kept."""
+        entry = self.entry(nimg)
+        if entry is None or not self.paths.snapshot(nimg).exists():
+            return
+        try:
+            generator, _, _ = load_generator(self.paths.snapshot(nimg))
+        except DataError as error:
+            log.warning("%s; training again", error)
+            return
+        self.progress.evaluate(nimg)
+        self.measure(generator.to(_device()), entry, self.lacking()[nimg])
+        records.save(self.paths.record, self.record)
+
+    def measure(self, generator: nn.Module, entry: dict[str, Any], keys: Sequence[str]) -> None:
+        """Computes metrics of one snapshot and puts them into its entry."""
+        assert self.reference is not None
+        started, wanted = time.monotonic(), self.spec.eval
+        images = generate(generator, SAMPLE_SEED, range(wanted.fake))
+        scores = evaluate(images, self.reference, keys)
+        protocol = records.protocol(self.spec)
+        if not records.same_protocol(entry, self.spec):  # measured otherwise: nothing to add to
+            entry |= {"metrics": {}, "missing": {}}
+        seconds = time.monotonic() - started
+        entry["metrics"] |= dict(scores)
+        entry["missing"] = entry.get("missing", {}) | scores.missing
+        entry["eval"] = {
+            "seconds": entry.get("eval", {}).get("seconds", 0.0) + seconds,
+            "real": scores.real,
+            **protocol,
+        }
+        self.record["time"]["eval_s"] += seconds
+
+    def show(self, generator: nn.Module, nimg: int) -> None:
+        """Writes the picture of the first samples."""
+        tiles = [batch.cpu().numpy() for batch in generate(generator, SAMPLE_SEED, range(SHOWN))]
+        buffer = io.BytesIO()
+        image_grid(np.concatenate(tiles), columns=8).save(buffer, "PNG")
+        write_bytes_atomic(self.paths.samples(nimg), buffer.getvalue())
+
+    def add_memory(self, found: dict[str, Any]) -> None:
+        if found["peak_mb"] > self.record["memory"].get("peak_mb", 0.0):
+            self.record["memory"] = found
+
+    def describe(self, snapshot: Snapshot) -> None:
+        """What the networks and the data turned out to be."""
+        dataset, discriminator = snapshot.dataset, snapshot.discriminator
+        data = self.spec.config.data
+        self.record["params"] = {
+            "generator_m": _millions(snapshot.generator),
+            "discriminator_m": _millions(discriminator.heads),
+        }
+        self.record["data"] = {
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            "images": len(dataset.images),
+            "trained_on": data.subset or len(dataset.images),
+        }
+        if (network := discriminator.backbone) is not None:
+            self.record["backbone"] = asdict(describe(self.spec.config.backbone)) | {
+                "params_m": network.params_m,
+                "accuracy": network.accuracy,
+                "accuracy_kind": network.accuracy_kind,
+                "weights_sha256": network.weights_sha256,
+                "input_size": network.input_size,
+                "strides": list(network.strides),
+            }
+
+    def make_reference(self, dataset: Dataset) -> Reference:
+        """The real side of the metrics."""
+        spec, cfg, device = self.spec, self.spec.config, _device()
+        wants_own = any(name.startswith("own") for name in spec.eval.metrics)
+        own = None
+        if wants_own and cfg.discriminator.kind != "rgb":
+            own = build_backbone(cfg.backbone, cfg.data.resolution).to(device)
+        return Reference(
+            dataset.images,
+            dataset.fingerprint,
+            self.data_dir,
+            device,
+            levels=Backbone(name=spec.eval.levels, zoo=cfg.backbone.zoo),
+            own=own,
+            count=spec.eval.real,
+            progress=self.progress.data,
+        )
+
+    def load(self) -> Record:
+        """The record, or a new one; a damaged one is set aside and the run done again."""
+        try:
+            found = records.load(self.paths.record)
+        except DataError as error:
+            aside = records.set_aside(self.paths.record)
+            log.warning("%s (kept as %s)", error, aside.name)
+            self.clear_training()
+            found = None
+        if found is None:
+            return records.new(self.spec, _now())
+        self.due = sorted({*self.spec.snapshot_at, *(s["nimg"] for s in found["snapshots"])})
+        return found
+
+    def lacking(self) -> dict[int, list[str]]:
+        return records.lacks(self.record, self.spec, self.due)
+
+    def entry(self, nimg: int) -> dict[str, Any] | None:
+        found = [s for s in self.record["snapshots"] if s["nimg"] == nimg]
+        return found[0] if found else None
+
+    def trained_to_the_end(self) -> bool:
+        return self.entry(self.spec.total_images) is not None
+
+    def clear(self) -> None:
+        """Forgets the run; the log stays."""
+        self.paths.record.unlink(missing_ok=True)
+        self.clear_training()
+
+    def clear_training(self) -> None:
+        self.record = {}
+        for path in (self.paths.checkpoint, previous(self.paths.checkpoint)):
+            path.unlink(missing_ok=True)
+        for folder in (self.paths.samples_dir, self.paths.snapshots_dir):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _logging_to(path: Path, progress: Progress) -> Iterator[None]:
+    """Everything goes to the run's log; warnings of this project to the terminal too."""
+    file = logging.FileHandler(path, encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    screen = _Lines(progress)
+    screen.setLevel(logging.WARNING)
+    screen.addFilter(lambda line: line.exc_info is None and line.levelno < logging.ERROR)
+    ours = [logging.getLogger(name) for name in ("projgan", "bench")]
+    logging.captureWarnings(True)
+    python = logging.getLogger("py.warnings")
+    for logger in [*ours, python]:
+        logger.addHandler(file)
+        logger.propagate = False
+    for logger in ours:
+        logger.setLevel(logging.INFO)
+        logger.addHandler(screen)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        for logger in [*ours, python]:
+            logger.removeHandler(file)
+            logger.removeHandler(screen)
+            logger.propagate = True
+        file.close()
+
+
+class _Lines(logging.Handler):
+    """Log lines as lines of the progress display."""
+
+    def __init__(self, progress: Progress):
+        super().__init__()
+        self.progress = progress
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.progress.line(f"note: {record.getMessage()}")
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _millions(module: nn.Module) -> float:
+    return sum(p.numel() for p in module.parameters()) / 1e6
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _one_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    first = lines[0] if lines else ""
+    return first if isinstance(error, UserError) and first else f"{type(error).__name__}: {first}"
+
+
+def _is_storage(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, StorageFull) or getattr(error, "errno", None) in _STORAGE:
+            return True
+        error = error.__cause__
+    return False
+
+
+def _storage_full(error: BaseException, folder: Path) -> UserError:
+    reason = getattr(error, "strerror", None) or _one_line(error)
+    return StorageFull(
+        f"{folder}: cannot be written ({reason}); make room and run the same command again"
+    )

@@ -1,0 +1,191 @@
+"""record.json: all that is known of a run. Read back checked, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from bench.claim import holder
+from bench.metrics.table import metric_keys
+from bench.paths import RunPaths
+from bench.spec import RECIPE_VERSION, RunSpec
+from projgan.errors import DataError, UserError
+from projgan.files import write_json_atomic
+
+SCHEMA = 1
+STATUSES = ("running", "finished", "failed")
+
+Record = dict[str, Any]
+
+
+def new(spec: RunSpec, started: str) -> Record:
+    """The record of a run that begins."""
+    config = spec.to_json()["config"]
+    return {
+        "schema": SCHEMA,
+        "run_id": spec.run_id,
+        "status": "running",
+        "error": None,
+        "scale": spec.scale,
+        "recipe_version": RECIPE_VERSION,
+        "config": config,
+        "backbone": None,
+        "params": {},
+        "data": {},
+        "snapshots": [],
+        "throughput": {},
+        "memory": {},
+        "time": {"train_s": 0.0, "eval_s": 0.0, "total_s": 0.0},
+        "environment": {},
+        "started": started,
+        "ended": None,
+    }
+
+
+def load(path: Path) -> Record | None:
+    """Reads and checks a record. None = there is none.
+
+    Raises:
+        DataError: the file is damaged or of another schema; the line names it and the remedy.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError:
+        raise DataError(f"{path}: damaged record (not JSON); {_REMEDY}") from None
+    if not isinstance(record, dict):
+        raise DataError(f"{path}: damaged record (no fields); {_REMEDY}")
+    schema = record.get("schema")
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise DataError(f"{path}: written by a newer version (schema {schema}); update this one")
+    if fault := _fault(record):
+        raise DataError(f"{path}: damaged record ({fault}); {_REMEDY}")
+    return record
+
+
+def save(path: Path, record: Record) -> None:
+    """Writes a record; a value that is not finite is kept as missing, never as a number."""
+    for snapshot in record["snapshots"]:
+        metrics = snapshot["metrics"]
+        for key in [k for k, v in metrics.items() if not math.isfinite(v)]:
+            snapshot.setdefault("missing", {})[key] = f"came out as {metrics.pop(key)}"
+    write_json_atomic(path, record)
+
+
+def set_aside(path: Path) -> Path:
+    """Moves a damaged file out of the way and keeps it."""
+    number = 1
+    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
+        number += 1
+    os.replace(path, aside)
+    return aside
+
+
+def protocol(spec: RunSpec) -> dict[str, Any]:
+    """What a measured value depends on beside the snapshot; kept with it in `eval`."""
+    return {
+        "fake": spec.eval.fake,
+        "real_limit": spec.eval.real,
+        "levels": spec.eval.levels,
+    }
+
+
+def same_protocol(snapshot: Mapping[str, Any], spec: RunSpec) -> bool:
+    """Whether a snapshot was measured as `spec` asks for."""
+    done = snapshot.get("eval", {})
+    return all(done.get(name) == value for name, value in protocol(spec).items())
+
+
+def lacks(
+    record: Mapping[str, Any], spec: RunSpec, at: Sequence[int] | None = None
+) -> dict[int, list[str]]:
+    """What `spec` wants measured and the record does not hold: images -> metric keys.
+
+    Args:
+        at: numbers of images to look at. None = those of `spec`.
+    """
+    keys = metric_keys(spec.eval.metrics)
+    found = {snapshot["nimg"]: snapshot for snapshot in record["snapshots"]}
+    missing: dict[int, list[str]] = {}
+    for nimg in spec.snapshot_at if at is None else at:
+        held: set[str] = set()
+        if (snapshot := found.get(nimg)) and same_protocol(snapshot, spec):
+            held = {*snapshot["metrics"], *snapshot.get("missing", {})}
+        if lacking := [key for key in keys if key not in held]:
+            missing[nimg] = lacking
+    return missing
+
+
+State = Literal["finished", "incomplete", "running", "stopped", "failed", "missing", "damaged"]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a run stands, as plan and status show it."""
+
+    state: State
+    nimg: int = 0
+    metrics: Mapping[str, float] | None = None  # of the last snapshot
+    note: str = ""
+
+
+def standing(spec: RunSpec, runs_dir: Path) -> Standing:
+    """Reads where a run stands; never raises for a damaged record."""
+    run = RunPaths(runs_dir / spec.run_id)
+    claim = holder(run.claim)
+    try:
+        record = load(run.record)
+    except UserError as error:
+        return Standing("damaged", note=str(error))
+    snapshots = record["snapshots"] if record else []
+    nimg = max([s["nimg"] for s in snapshots] + [claim.nimg if claim else 0])
+    metrics = snapshots[-1]["metrics"] if snapshots else None
+    if claim:
+        return Standing("running", nimg, metrics, f"by {claim.who}")
+    if record is None:
+        return Standing("stopped" if run.checkpoint.exists() else "missing")
+    if record["status"] == "failed":
+        return Standing("failed", nimg, metrics, record["error"] or "")
+    if record["status"] == "running":
+        return Standing("stopped", nimg, metrics)
+    if missing := lacks(record, spec):
+        names = sorted({key for keys in missing.values() for key in keys})
+        return Standing("incomplete", nimg, metrics, f"to measure: {', '.join(names)}")
+    return Standing("finished", nimg, metrics)
+
+
+_REMEDY = "running the same command again sets it aside and does the run again"
+
+
+def _fault(record: Record) -> str:
+    """What is wrong with a record; empty = nothing."""
+    if record.get("schema") != SCHEMA:
+        return f"schema is {record.get('schema')!r}"
+    if record.get("status") not in STATUSES:
+        return f"status is {record.get('status')!r}"
+    for name, kind in (("run_id", str), ("config", dict), ("snapshots", list), ("time", dict)):
+        if not isinstance(record.get(name), kind):
+            return f"{name} is missing or of the wrong kind"
+    for snapshot in record["snapshots"]:
+        ok = (
+            isinstance(snapshot, dict)
+            and isinstance(snapshot.get("nimg"), int)
+            and isinstance(snapshot.get("metrics"), dict)
+            and all(_is_number(v) for v in snapshot["metrics"].values())
+            and _is_number(snapshot.get("train_seconds"))
+        )
+        if not ok:
+            return "a snapshot is not whole"
+    return ""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
