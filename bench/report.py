@@ -11,7 +11,7 @@ from typing import Any
 
 from bench import aggregate, columns, tables, targets
 from bench.aggregate import Cell, Run
-from bench.spec import Grid
+from bench.spec import Grid, changed
 from projgan.errors import UserError
 from projgan.files import sha256_of, write_bytes_atomic, write_json_atomic
 
@@ -205,7 +205,7 @@ def _pictures(grid: Grid, cells: Sequence[Cell], echo: Echo) -> dict[str, bytes]
 def _target(grid: Grid, results_dir: Path) -> Path:
     """The folder of the report; never the published results unless `results_dir` names them."""
     folder = results_dir / grid.name
-    if folder.resolve().parent != results_dir.resolve():
+    if folder.name != grid.name or grid.name in (".", "..", "reference"):
         raise UserError(f"Grid name {grid.name!r} is no plain folder name; rename the grid")
     published = "reference" in folder.resolve().parts
     if published and "reference" not in results_dir.absolute().parts:
@@ -216,26 +216,32 @@ def _target(grid: Grid, results_dir: Path) -> Path:
 
 
 def _remarks(cells: Sequence[Cell], metric: str) -> dict[str, list[str]]:
-    """Rows that did not learn as they should, said at their number."""
+    """What must be known of a row's ranking number: another protocol, or that it did not learn."""
     remarks: dict[str, list[str]] = {}
-    if not columns.lower_is_better(metric):
-        return remarks
+    better = columns.lower_is_better(metric)
     controls = {_identity(c): c for c in cells if c.spec.config.backbone.weights == "random"}
     for cell in cells:
         found = []
-        ratio = cell.progress(metric)
+        for run in cell.finished:
+            made, wanted = run.points[-1].eval.get("fake"), run.spec.eval.fake
+            if made != wanted:
+                found.append(f"measured on {made} generated images, not on {wanted}")
+        ratio = cell.progress(metric) if better else None
         if ratio and ratio.mean >= 0.5:
             found.append(f"ends at {ratio.mean:.2f} of its own value at 1 kimg, not below half")
         ours, control = cell.stat(metric), controls.get(_identity(cell))
-        theirs = control.stat(metric) if control and control is not cell else None
+        theirs = control.stat(metric) if better and control and control is not cell else None
         if ours and theirs and ours.mean >= theirs.mean:
             found.append("not below its control with random weights")
-        remarks[cell.name] = found
+        remarks[cell.name] = list(dict.fromkeys(found))
     return remarks
 
 
-def _identity(cell: Cell) -> tuple[str, str]:
-    return cell.spec.config.backbone.name, repr(sorted(cell.axes.items()))
+def _identity(cell: Cell) -> str:
+    """All that a row and its control with random weights have in common."""
+    apart = {"backbone.weights", *aggregate.AVERAGED}
+    fields = changed(cell.spec.config)
+    return repr(sorted((k, v) for k, v in fields.items() if k not in apart))
 
 
 def _accuracy_kind(cells: Sequence[Cell]) -> str:

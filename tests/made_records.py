@@ -35,7 +35,7 @@ def make_grid(
                 for dotted, setting in {**settings, **at, "train.seed": seed}.items():
                     group, field = dotted.split(".")
                     nested.setdefault(group, {})[field] = setting
-                runs.append(RunSpec(name, label, at, scale, from_dict(nested), EvalSpec()))
+                runs.append(RunSpec(name, label, at, scale, from_dict(nested), EvalSpec(fake=2000)))
     return Grid(
         name=name,
         about="a made grid",
@@ -43,7 +43,7 @@ def make_grid(
         rows=tuple(Row(label, settings) for label, settings in rows.items()),
         axes={k: tuple(v) for k, v in (axes or {}).items()},
         seeds=tuple(seeds),
-        eval=EvalSpec(),
+        eval=EvalSpec(fake=2000),
         report=report,
         runs=tuple(runs),
     )

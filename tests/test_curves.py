@@ -1,0 +1,97 @@
+"""Figures: the same bytes each time, the data beside them, and lines that can be told apart."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+from made_records import make_grid, make_record, write_record
+
+from bench.aggregate import Cell, cells, read_runs
+from bench.curves import COLOURS, DASHES, MARKERS, draw, line
+from bench.spec import ReportSpec
+from bench.tables import Column
+
+COLUMN = Column("fd_lab", "FD-lab")
+CURVE = {1024: 30.0, 2048: 12.0, 4000: 4.0}
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> list[Cell]:
+    """Row A with two seeds, the second twice as high and without its middle; row B not run."""
+    rows = {"A": {"backbone.name": "efficientnet_lite1"}, "B": {"backbone.name": "resnet18"}}
+    grid = make_grid(rows, ReportSpec(), seeds=(0, 1))
+    first, second, *_ = grid.runs
+    write_record(tmp_path, first, make_record(first, {n: {"fd_lab": v} for n, v in CURVE.items()}))
+    rest = {n: {"fd_lab": 2 * v} for n, v in CURVE.items() if n != 2048}
+    write_record(tmp_path, second, make_record(second, rest))
+    return cells(read_runs(grid.runs, tmp_path))
+
+
+def test_a_line_is_the_mean_where_all_runs_have_a_value(made: list[Cell]) -> None:
+    a = line(made[0], "fd_lab", 0)
+    assert a is not None
+    assert a.images == (1024.0, 4000.0)
+    assert a.seconds == (10.24, 40.0)
+    assert (a.mean, a.low, a.high) == ((45.0, 6.0), (30.0, 4.0), (60.0, 8.0))
+    assert line(made[1], "fd_lab", 1) is None
+
+
+def test_the_same_bytes_twice(made: list[Cell], monkeypatch: pytest.MonkeyPatch) -> None:
+    first = draw(made, "fd_lab", COLUMN)
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1")
+    import matplotlib
+
+    matplotlib.rcParams["lines.linewidth"] = 9.0  # a user's own style must not show
+    try:
+        second = draw(made, "fd_lab", COLUMN)
+        assert matplotlib.rcParams["lines.linewidth"] == 9.0
+    finally:
+        matplotlib.rcdefaults()
+    assert list(first) == ["curves/fd_lab.png", "curves/fd_lab.svg", "curves/fd_lab.csv"]
+    assert first == second
+
+
+def test_the_files_name_no_date_and_no_font(made: list[Cell]) -> None:
+    files = draw(made, "fd_lab", COLUMN)
+    svg = files["curves/fd_lab.svg"].decode()
+    assert "<dc:date>" not in svg and "<text" not in svg
+    assert b"tIME" not in files["curves/fd_lab.png"]
+    assert b"Software" not in files["curves/fd_lab.png"]
+
+
+def test_the_csv_holds_every_point_of_every_run(made: list[Cell]) -> None:
+    text = draw(made, "fd_lab", COLUMN)["curves/fd_lab.csv"].decode()
+    found = [
+        (r["row"], int(r["seed"]), int(r["images"]), float(r["train_seconds"]), float(r["fd_lab"]))
+        for r in csv.DictReader(io.StringIO(text))
+    ]
+    assert found == [
+        ("A", 0, 1024, 10.24, 30.0),
+        ("A", 0, 2048, 20.48, 12.0),
+        ("A", 0, 4000, 40.0, 4.0),
+        ("A", 1, 1024, 10.24, 60.0),
+        ("A", 1, 4000, 40.0, 8.0),
+    ]
+
+
+def test_nothing_to_draw_is_no_file(made: list[Cell]) -> None:
+    assert draw(made, "kid_lab", COLUMN) == {}
+    assert draw(made[1:], "fd_lab", COLUMN) == {}
+
+
+def test_values_below_zero_can_be_drawn(tmp_path: Path) -> None:
+    grid = make_grid({"A": {"backbone.name": "resnet18"}}, ReportSpec())
+    (spec,) = grid.runs
+    points = {1024: {"kid_lab": 30.0}, 2048: {"kid_lab": 0.0}, 4000: {"kid_lab": -0.2}}
+    write_record(tmp_path, spec, make_record(spec, points))
+    made = cells(read_runs(grid.runs, tmp_path))
+    assert draw(made, "kid_lab", Column("kid_lab", "KID-lab", "×1000"))
+
+
+def test_twenty_lines_look_different() -> None:
+    looks = {(i % len(COLOURS), i // len(COLOURS) % len(DASHES)) for i in range(20)}
+    assert len(looks) == 20
+    assert len(set(COLOURS)) == len(COLOURS) and len(set(MARKERS)) == len(MARKERS)
