@@ -1,0 +1,137 @@
+"""One run: it resumes exactly, its evaluation disturbs nothing, and it learns."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from projgan.config import (
+    Backbone,
+    Config,
+    Data,
+    Discriminator,
+    Generator,
+    Optim,
+    Projection,
+    Train,
+)
+from projgan.errors import UserError
+from projgan.sample import generate, image_grid, load_generator, save_generator, to_uint8
+from projgan.train import TrainingDiverged, check_finite, load_batch, round_up, train
+
+CFG = Config(
+    data=Data(name="clevr", resolution=32, images=64),
+    backbone=Backbone(zoo="lab", name="efficientnet_lite0", weights="random"),
+    projection=Projection(channels=16),
+    discriminator=Discriminator(base=4, width=32),
+    generator=Generator(width=4, z_dim=16),
+    train=Train(batch=8, total_kimg=0.064),
+)
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+def fingerprint(module: torch.nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def final(cfg: Config, run_dir: Path, data_dir: Path, at: tuple[int, ...] = ()) -> tuple[str, str]:
+    """Hashes of the averaged generator and of the discriminators at the end."""
+    *_, last = train(cfg, run_dir, data_dir, at)
+    assert last.final and last.nimg == 64
+    return fingerprint(last.generator), fingerprint(last.discriminator.heads)
+
+
+def test_resume_equals_a_straight_run_to_the_bit(tmp_path: Path, data_dir: Path) -> None:
+    straight = final(CFG, tmp_path / "straight", data_dir)
+    for step in (16, 40):
+        stopped = train(CFG, tmp_path / f"cut{step}", data_dir, (step,))
+        assert next(stopped).nimg == step
+        stopped.close()  # type: ignore[attr-defined]
+        snapshots = list(train(CFG, tmp_path / f"cut{step}", data_dir, (step,)))
+        # The snapshot that was resumed from comes again: its evaluation may have been lost.
+        assert [s.nimg for s in snapshots] == [step, 64]
+        assert fingerprint(snapshots[-1].generator) == straight[0]
+        assert fingerprint(snapshots[-1].discriminator.heads) == straight[1]
+
+
+def test_evaluating_does_not_disturb_training(tmp_path: Path, data_dir: Path) -> None:
+    for snapshot in train(CFG, tmp_path / "seen", data_dir, (8, 24, 48)):
+        list(generate(snapshot.generator, 5, range(20)))
+        torch.rand(7)
+        last = snapshot
+    assert fingerprint(last.generator) == final(CFG, tmp_path / "unseen", data_dir)[0]
+
+
+def test_a_finished_run_yields_its_end_again(tmp_path: Path, data_dir: Path) -> None:
+    final(CFG, tmp_path, data_dir)
+    assert [s.nimg for s in train(CFG, tmp_path, data_dir, ())] == [64]
+
+
+def test_seeds_differ(tmp_path: Path, data_dir: Path) -> None:
+    other = replace(CFG, train=replace(CFG.train, seed=1))
+    assert final(CFG, tmp_path / "a", data_dir) != final(other, tmp_path / "b", data_dir)
+
+
+def test_another_configuration_is_not_resumed(tmp_path: Path, data_dir: Path) -> None:
+    final(CFG, tmp_path, data_dir)
+    with pytest.raises(UserError, match="another configuration"):
+        list(train(replace(CFG, optim=Optim(lr_g=1e-3)), tmp_path, data_dir, ()))
+
+
+def test_divergence_stops_the_run() -> None:
+    good, bad = torch.tensor(1.0), torch.tensor(float("nan"))
+    check_finite((good, good), 10)
+    with pytest.raises(TrainingDiverged, match="generator's loss is nan after 10 images"):
+        check_finite((good, bad), 10)
+
+
+def test_it_learns(tmp_path: Path, data_dir: Path) -> None:
+    """A real end: the samples' mean image comes much nearer to the data's."""
+    cfg = replace(
+        CFG,
+        discriminator=Discriminator(kind="rgb", base=4, width=32),
+        optim=Optim(lr_g=2e-3, lr_d=2e-3),
+        train=Train(batch=16, total_kimg=2, ema_kimg=0.2),
+    )
+    distances = []
+    for snapshot in train(cfg, tmp_path, data_dir, (16,)):
+        samples = torch.cat(list(generate(snapshot.generator, 0, range(128)))).float()
+        real = torch.from_numpy(np.array(snapshot.dataset.images)).float()
+        distances.append(float((samples.mean(0) - real.mean(0)).abs().mean()))
+    assert distances[-1] < 0.6 * distances[0], distances
+
+
+def test_generator_file_round_trip(tmp_path: Path, data_dir: Path) -> None:
+    *_, last = train(CFG, tmp_path / "run", data_dir, ())
+    save_generator(tmp_path / "g.safetensors", last.generator, CFG, last.nimg)
+    loaded, cfg, nimg = load_generator(tmp_path / "g.safetensors")
+    assert cfg == CFG and nimg == 64
+    for a, b in zip(generate(loaded, 3, range(6), 4), generate(last.generator, 3, range(6), 4),
+                    strict=True):  # fmt: skip
+        assert (a.int() - b.int()).abs().max() <= 1
+    whole = (tmp_path / "g.safetensors").read_bytes()
+    (tmp_path / "g.safetensors").write_bytes(whole[:-100])
+    with pytest.raises(UserError, match="Cannot load a generator"):
+        load_generator(tmp_path / "g.safetensors")
+
+
+def test_small_parts() -> None:
+    assert [round_up(n, 8) for n in (0, 1, 8, 9)] == [8, 8, 8, 16]
+    pixels = np.array([0, 255] * 6, np.uint8).reshape(1, 3, 2, 2)
+    batch = load_batch(pixels, np.array([0]), torch.device("cpu"))
+    assert batch.flatten()[:2].tolist() == [-1, 1]
+    assert torch.equal(to_uint8(batch), torch.from_numpy(pixels))
+    grid = image_grid(np.arange(3, dtype=np.uint8)[:, None, None, None] * np.ones((1, 3, 2, 2), np.uint8), 2)  # fmt: skip  # noqa: E501
+    assert np.asarray(grid)[:, :, 0].tolist() == [[0, 0, 1, 1]] * 2 + [[2, 2, 0, 0]] * 2
