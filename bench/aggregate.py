@@ -46,6 +46,11 @@ class Point:
     eval: dict[str, Any]
     samples: str | None  # PNG, relative to the run's folder
 
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """How it was measured: numbers of images, reference network."""
+        return {k: v for k, v in self.eval.items() if k != "seconds"}
+
 
 @dataclass(frozen=True)
 class Run:
@@ -219,6 +224,8 @@ def _read_run(spec: RunSpec, folder: Path, load: Callable[[Path], Record | None]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = f"{path} is not a whole record ({one_line(error)}); run it again with force=true"
         return Run(spec, folder, "unreadable", reason)
+    # Distances from other numbers of images are other numbers: no curve mixes them.
+    points = tuple(p for p in points if p.protocol == points[-1].protocol)
     if status == "finished" and not points:
         return Run(spec, folder, "failed", "finished without a snapshot", record)
     if status == "finished":

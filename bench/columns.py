@@ -87,7 +87,7 @@ def build(
     baseline = {_others(c): c for c in cells if c.row == grid.report.baseline}
     rows = []
     for cell in cells:
-        entries = [_label(cell)]
+        entries = [_label(cell, bool(grid.report.paper))]
         for c in columns:
             entry = _entry(cell, c.key, baseline.get(_others(cell)), paper.get(cell.name, {}))
             if c.key == grid.report.rank_by and entry.value is not None:
@@ -141,15 +141,18 @@ def alone(key: str) -> bool:
 def accuracy_kind(cell: Cell) -> str:
     """What a row's accuracy is an accuracy of; empty = it has none."""
     kinds = (
-        (run.record or {}).get("backbone", {}).get("accuracy_kind", "")
+        ((run.record or {}).get("backbone") or {}).get("accuracy_kind", "")
         for run in cell.finished
         if run.value("accuracy") is not None
     )
     return next(kinds, "")
 
 
-def _label(cell: Cell) -> Entry:
-    notes = []
+def _label(cell: Cell, beside_paper: bool) -> Entry:
+    notes: list[str] = []
+    if beside_paper:  # how the backbone's protocol differs from the paper's
+        said = ((run.record or {}).get("backbone") or {} for run in cell.finished)
+        notes += dict.fromkeys(backbone["note"] for backbone in said if backbone.get("note"))
     if cell.finished and cell.unfinished:
         why = "; ".join(dict.fromkeys(f"{r.status}: {r.reason}" for r in cell.unfinished))
         notes.append(f"{len(cell.finished)} of {len(cell.runs)} runs; {why}")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench import aggregate, columns, tables, targets
 from bench.aggregate import Cell, Run
+from bench.record import protocol
 from bench.spec import Grid, changed
 from projgan.errors import UserError
 from projgan.files import sha256_of, write_bytes_atomic, write_json_atomic
@@ -81,12 +82,7 @@ def make_table(grid: Grid, cells: Sequence[Cell]) -> tables.Table:
 def caption(grid: Grid, cells: Sequence[Cell]) -> str:
     """What was trained on what, and how it was measured, from the records themselves."""
     runs = [run for cell in cells for run in cell.finished]
-    data = _varying(
-        f"{(r.record or {}).get('data', {}).get('name', r.spec.config.data.name)} at "
-        f"{r.spec.config.data.resolution} px ({(r.record or {}).get('data', {}).get('images')} "
-        "images)"
-        for r in runs
-    )
+    data = _varying(map(_data, runs))
     budget = _varying(f"{r.points[-1].nimg / 1000:.3g}" for r in runs)
     batch = _varying(str(r.spec.config.train.batch) for r in runs)
     ends = [r.points[-1].eval for r in runs]
@@ -103,6 +99,10 @@ def caption(grid: Grid, cells: Sequence[Cell]) -> str:
         counts = sorted({len(cell.finished) for cell in cells} - {0})
         n = f"n = {counts[0]}" if len(counts) == 1 else "n"
         parts.append(f"Mean ± standard deviation over {n} runs.")
+    levels = [k for k in columns.expand(grid.report.columns) if "fd_l1" in k]
+    if levels:
+        network = _varying(str(e.get("levels", "?")) for e in ends)
+        parts.append(f"FD-L1 to FD-L4: feature levels of {network}, shallow to deep.")
     if grid.scale == "lab":
         parts.append(
             "Lab distances use the project's own small networks: they are not FID and compare "
@@ -223,9 +223,12 @@ def _remarks(cells: Sequence[Cell], metric: str) -> dict[str, list[str]]:
     for cell in cells:
         found = []
         for run in cell.finished:
-            made, wanted = run.points[-1].eval.get("fake"), run.spec.eval.fake
-            if made != wanted:
-                found.append(f"measured on {made} generated images, not on {wanted}")
+            done = run.points[-1].eval
+            found += [
+                f"measured with {name}={done.get(name)} where the grid has {wanted}"
+                for name, wanted in protocol(run.spec).items()
+                if done.get(name) != wanted
+            ]
         ratio = cell.progress(metric) if better else None
         if ratio and ratio.mean >= 0.5:
             found.append(f"ends at {ratio.mean:.2f} of its own value at 1 kimg, not below half")
@@ -285,11 +288,18 @@ def _evidence(run: Run) -> dict[str, Any]:
     return found
 
 
+def _data(run: Run) -> str:
+    found = (run.record or {}).get("data") or {}
+    name = found.get("name", run.spec.config.data.name)
+    images = found.get("trained_on", found.get("images", "?"))
+    return f"{name} at {run.spec.config.data.resolution} px ({images} images)"
+
+
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _varying(values: Any) -> str:
+def _varying(values: Iterable[str]) -> str:
     """The one value, or all of them: `6` or `3, 6`."""
     return ", ".join(dict.fromkeys(values))
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.record import protocol
 from bench.spec import EvalSpec, Grid, ReportSpec, Row, RunSpec
 from projgan.config import from_dict
 
@@ -75,7 +76,7 @@ def make_record(
                 "nimg": nimg,
                 "train_seconds": nimg / 100,
                 "metrics": dict(metrics),
-                "eval": {"seconds": 1.0, "fake": 2000, "real": 8192},
+                "eval": {"seconds": 1.0, "real": 8192, **protocol(spec)},
                 "samples": f"samples/{nimg:09d}.png",
             }
             for nimg, metrics in curve.items()

@@ -62,6 +62,16 @@ def test_snapshots_out_of_order_are_put_in_order(tmp_path: Path) -> None:
     assert read_runs(grid.runs, tmp_path)[0].value("fd_lab") == 4.0
 
 
+def test_snapshots_measured_otherwise_are_not_on_the_curve(tmp_path: Path) -> None:
+    grid = make_grid({"A": ROWS["A"]}, ReportSpec())
+    record = make_record(grid.runs[0], CURVE)
+    record["snapshots"][1]["eval"]["fake"] = 100  # the best value, but of fewer images
+    record["snapshots"][0]["eval"]["seconds"] = 7.0  # no part of the protocol
+    write_record(tmp_path, grid.runs[0], record)
+    (run,) = read_runs(grid.runs, tmp_path)
+    assert [nimg for nimg, _, _ in run.curve("fd_lab")] == [1024, 4000]
+
+
 def test_values_beside_the_metrics_come_from_their_place_in_the_record(tmp_path: Path) -> None:
     run = one_run(tmp_path)
     keys = ("params_m", "accuracy", "images_per_s", "peak_mb", "time_s", "discriminator_m")

@@ -128,7 +128,7 @@ def test_the_manifest_leads_to_the_runs(made: tuple[Grid, Path], tmp_path: Path)
     assert run["run_id"] == grid.runs[0].run_id
     assert run["data"]["fingerprint"] == "f00d"
     assert run["environment"]["commit"] == "abc"
-    assert run["eval"] == {"seconds": 1.0, "fake": 2000, "real": 8192}
+    assert (run["eval"]["fake"], run["eval"]["real"]) == (2000, 8192)
     assert len(run["config_sha256"]) == 64
     assert [c["runs"][0]["status"] for c in manifest["cells"]] == [
         "finished", "finished", "finished", "failed", "unreadable", "missing",
@@ -242,7 +242,16 @@ def test_another_protocol_is_told(tmp_path: Path) -> None:
     record = make_record(grid.runs[0], curve(1.0))
     record["snapshots"][-1]["eval"]["fake"] = 500
     write_record(tmp_path, grid.runs[0], record)
-    assert "measured on 500 generated images, not on 2000" in text_of(grid, tmp_path)
+    assert "measured with fake=500 where the grid has 2000" in text_of(grid, tmp_path)
+
+
+def test_a_backbone_whose_protocol_differs_from_the_papers_says_so(tmp_path: Path) -> None:
+    for paper, told in (("table2", True), (None, False)):
+        grid = make_grid({"ViT": {}}, ReportSpec(paper=paper, columns=("fd_lab",)))
+        record = make_record(grid.runs[0], curve(1.0))
+        record["backbone"]["note"] = "other weights"
+        write_record(tmp_path, grid.runs[0], record)
+        assert ("other weights" in text_of(grid, tmp_path)) is told
 
 
 def test_the_rank_line_says_what_rests_on_memory(made: tuple[Grid, Path]) -> None:
