@@ -1,0 +1,264 @@
+"""The table of feature networks (Table 2 of the paper), free of torch.
+
+Each name has two zoos: "imagenet", the networks of the paper by full weight tag, and "lab", small
+counterparts of the same family that ship with the package and run on two CPU cores.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from projgan.config import Backbone
+from projgan.errors import ConfigError, DataError, unknown
+
+WEIGHTS = Path(__file__).parent / "weights"
+CARD = WEIGHTS / "card.json"
+
+Family = Literal["EfficientNet-Lite", "ResNet", "CLIP ResNet", "DeiT", "ViT"]
+_IMAGENET = "ImageNet-1k, labels"
+_TOP1 = "ImageNet top-1, %"
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network in one zoo: how to build it, and what a table says of it."""
+
+    label: str  # as tables show it
+    family: Family
+    source: Literal["timm", "open_clip", "lab"]
+    tag: str  # full weight tag of the source
+    pretraining: str  # data, and what was learned from
+    accuracy: float | None = None  # of the pretraining task. None = the card tells, or none applies
+    accuracy_kind: str = ""
+    params_m: float | None = None  # millions in the part that is used. None = the card tells
+    size: int | None = None  # transformers: pixels that images are always resized to
+    hooks: tuple[int, ...] = ()  # transformers: blocks whose output is tapped, from 1
+    widths: tuple[int, ...] = ()  # transformers: channels of the reassembled maps
+    note: str = ""  # how the protocol differs from the paper's
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A name of the table and its network in each zoo."""
+
+    imagenet: Network
+    lab: Network | None = None
+
+
+@dataclass(frozen=True)
+class BackboneInfo:
+    """What is known of a backbone without building it."""
+
+    name: str
+    label: str
+    zoo: str
+    weights: str  # the weight tag, "random", or a path
+    pretraining: str
+    family: str
+    params_m: float | None
+    accuracy: float | None
+    accuracy_kind: str
+    note: str
+
+
+def _lite(number: int, tag: str, top1: float, params_m: float, note: str = "") -> Entry:
+    label = f"EfficientNet-lite{number}"
+    return Entry(
+        Network(
+            label, "EfficientNet-Lite", "timm", tag, _IMAGENET, top1, _TOP1, params_m, note=note
+        ),
+        Network(label, "EfficientNet-Lite", "lab", f"efficientnet_lite{number}", _LABELS),
+    )
+
+
+_LABELS = "rendered scenes, labels"
+_BASE_HOOKS = (3, 6, 9, 12)
+_BASE_WIDTHS = (96, 192, 384, 768)
+_LAB_HOOKS = (1, 2, 3, 4)
+_LAB_WIDTHS = (24, 48, 64, 64)
+
+# Top-1 are timm's own numbers of spring 2021, which the paper's table quotes.
+BACKBONES: dict[str, Entry] = {
+    "efficientnet_lite0": _lite(
+        0,
+        "efficientnet_lite0.ra_in1k",
+        75.484,
+        2.959,
+        "native weights and ImageNet statistics; lite1 to lite4 are tf_ conversions",
+    ),
+    "efficientnet_lite1": _lite(1, "tf_efficientnet_lite1.in1k", 76.642, 3.724),
+    "efficientnet_lite2": _lite(2, "tf_efficientnet_lite2.in1k", 77.468, 4.358),
+    "efficientnet_lite3": _lite(3, "tf_efficientnet_lite3.in1k", 79.820, 6.422),
+    "efficientnet_lite4": _lite(4, "tf_efficientnet_lite4.in1k", 81.536, 11.150),
+    "resnet18": Entry(
+        Network(
+            "ResNet18", "ResNet", "timm", "resnet18.tv_in1k", _IMAGENET, 69.748, _TOP1, 11.177
+        ),
+        Network("ResNet18", "ResNet", "lab", "resnet18", _LABELS),
+    ),
+    "resnet50": Entry(
+        # ram_in1k is the file that timm's plain `resnet50` was in spring 2021 (79.04).
+        Network(
+            "ResNet50", "ResNet", "timm", "resnet50.ram_in1k", _IMAGENET, 79.038, _TOP1, 23.508
+        ),
+        Network("ResNet50", "ResNet", "lab", "resnet50", _LABELS),
+    ),
+    "r50_clip": Entry(
+        Network(
+            "R50-CLIP",
+            "CLIP ResNet",
+            "open_clip",
+            "RN50.openai",
+            "OpenAI image-text pairs, captions",
+            params_m=23.527,
+        ),
+        Network("R50-CLIP", "CLIP ResNet", "lab", "r50_clip", "rendered scenes, captions"),
+    ),
+    "deit": Entry(
+        Network(
+            "DeiT",
+            "DeiT",
+            "timm",
+            "deit_base_distilled_patch16_384.fb_in1k",
+            "ImageNet-1k, labels and a teacher",
+            85.422,
+            _TOP1,
+            92.357,
+            size=384,
+            hooks=_BASE_HOOKS,
+            widths=_BASE_WIDTHS,
+        ),
+        Network(
+            "DeiT",
+            "DeiT",
+            "lab",
+            "deit",
+            "rendered scenes, labels and a teacher",
+            size=64,
+            hooks=_LAB_HOOKS,
+            widths=_LAB_WIDTHS,
+        ),
+    ),
+    "vit": Entry(
+        Network(
+            "ViT",
+            "ViT",
+            "timm",
+            "vit_large_patch16_384.augreg_in21k_ft_in1k",
+            "ImageNet-21k, then ImageNet-1k, labels",
+            87.1,
+            _TOP1,
+            317.519,
+            size=384,
+            hooks=(6, 12, 18, 24),
+            widths=(256, 512, 1024, 1024),
+            note="protocol differs: the paper's weights (85.16) are no longer published by timm",
+        ),
+        Network(
+            "ViT",
+            "ViT",
+            "lab",
+            "vit",
+            _LABELS,
+            size=64,
+            hooks=_LAB_HOOKS,
+            widths=_LAB_WIDTHS,
+        ),
+    ),
+    "deit_small": Entry(
+        Network(
+            "DeiT-small",
+            "DeiT",
+            "timm",
+            "deit_small_distilled_patch16_224.fb_in1k",
+            "ImageNet-1k, labels and a teacher",
+            81.2,
+            _TOP1,
+            size=224,
+            hooks=_BASE_HOOKS,
+            widths=(48, 96, 192, 384),
+            note="named in the paper's text; its table's numbers are deit's",
+        )
+    ),
+    "vit_base": Entry(
+        Network(
+            "ViT-Base",
+            "ViT",
+            "timm",
+            "vit_base_patch16_224.orig_in21k_ft_in1k",
+            "ImageNet-21k, then ImageNet-1k, labels",
+            81.786,
+            _TOP1,
+            size=224,
+            hooks=_BASE_HOOKS,
+            widths=_BASE_WIDTHS,
+            note="named in the paper's text; its table's numbers are vit's",
+        )
+    ),
+}
+
+
+def find(cfg: Backbone) -> Network:
+    """The network that `cfg` names in its zoo.
+
+    Raises:
+        ConfigError: the name is unknown, or that zoo does not have it.
+    """
+    if cfg.name not in BACKBONES:
+        raise ConfigError(unknown("backbone", cfg.name, BACKBONES))
+    entry = BACKBONES[cfg.name]
+    if cfg.zoo == "imagenet":
+        return entry.imagenet
+    if entry.lab is None:
+        known = ", ".join(sorted(name for name, e in BACKBONES.items() if e.lab is not None))
+        raise ConfigError(f"Backbone {cfg.name!r} has no lab counterpart. Lab has: {known}")
+    return entry.lab
+
+
+def shipped_name(name: str, pretrain_seed: int) -> str:
+    """The name of a lab network's weights in the card and, with .safetensors, on disk."""
+    return f"{name}-s{pretrain_seed}"
+
+
+@cache
+def _read_card(path: Path) -> dict[str, Any]:
+    try:
+        card: dict[str, Any] = json.loads(path.read_text())
+        card["networks"]
+    except FileNotFoundError:
+        return {"networks": {}}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: damaged card of the lab weights ({error}); reinstall it") from None
+    return card
+
+
+def card_of(name: str, pretrain_seed: int) -> dict[str, Any] | None:
+    """What the card says of one shipped lab network, None where it says nothing."""
+    found: dict[str, Any] | None
+    found = _read_card(CARD)["networks"].get(shipped_name(name, pretrain_seed))
+    return found
+
+
+def describe(cfg: Backbone) -> BackboneInfo:
+    """What tables and records say of the backbone `cfg` names, without importing torch."""
+    network = find(cfg)
+    card = (card_of(cfg.name, cfg.pretrain_seed) or {}) if cfg.zoo == "lab" else {}
+    pretrained = cfg.weights == "pretrained"
+    tag = shipped_name(cfg.name, cfg.pretrain_seed) if cfg.zoo == "lab" else network.tag
+    pretraining = {"pretrained": network.pretraining, "random": "none (random weights)"}
+    return BackboneInfo(
+        name=cfg.name,
+        label=network.label,
+        zoo=cfg.zoo,
+        weights=tag if pretrained else cfg.weights,
+        pretraining=pretraining.get(cfg.weights, "unknown (weights from a file)"),
+        family=network.family,
+        params_m=card.get("params_m", network.params_m),
+        accuracy=card.get("accuracy", network.accuracy) if pretrained else None,
+        accuracy_kind=card.get("accuracy_kind", network.accuracy_kind) if pretrained else "",
+        note=network.note,
+    )

@@ -1,0 +1,1 @@
+"""Makes the lab networks' weights again: `python -m projgan.pretrain [names...] [--seeds 0 1]`."""

@@ -1,0 +1,50 @@
+"""python -m projgan.pretrain: trains the lab networks and writes their weights and card."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from projgan.errors import ConfigError, UserError, unknown
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 0, or 2 for a user's error."""
+    from projgan.backbones.registry import BACKBONES, WEIGHTS
+    from projgan.pretrain.card import EXTRACTOR
+    from projgan.pretrain.loop import Budget
+
+    known = [name for name, entry in BACKBONES.items() if entry.lab] + [EXTRACTOR]
+    parser = argparse.ArgumentParser(prog="python -m projgan.pretrain", description=__doc__)
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(known)} (default: all)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--steps", type=int, default=Budget.steps)
+    parser.add_argument("--out", type=Path, default=WEIGHTS)
+    parser.add_argument("--data-dir", type=Path, default=Path("data"))
+    parser.add_argument("--threads", type=int, default=1, help="of torch; small networks gain little")
+    parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
+    args = parser.parse_args(argv)
+    try:
+        for name in args.names:
+            if name not in known:
+                raise ConfigError(unknown("lab network", name, known))
+        import torch
+
+        from projgan.pretrain.make import make
+
+        torch.set_num_threads(args.threads)
+        budget = Budget(steps=args.steps)
+        for seed in args.seeds:
+            for name in args.names or sorted(known, key=lambda n: n == "deit"):  # after its teacher
+                if name != EXTRACTOR or seed == args.seeds[0]:
+                    make(name, seed, budget, args.out, args.data_dir, args.bf16)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
