@@ -81,7 +81,7 @@ class ExtractorEntry:
 
 
 def _load_lab(source: Source) -> Extractor:
-    from projgan.backbones.lab import build_lab_extractor
+    from projgan.backbones.extractor import build_lab_extractor
 
     network = build_lab_extractor()
     return _extractor("lab", network, source, lambda x: {"": network(_signed(x))})

@@ -1,0 +1,434 @@
+"""From images to a record's numbers: tables, extractors, the reference's cache, evaluate()."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from bench.metrics import METRICS, check_metrics, extractors, metric_keys
+from bench.metrics.evaluate import COMPUTE, Scores, evaluate, rebatch
+from bench.metrics.extractors import BATCH, EXTRACTORS, Extractor, Source
+from bench.metrics.frechet import features_to_frechet
+from bench.metrics.reference import Reference
+from projgan.errors import ConfigError, DataError, UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+CPU = torch.device("cpu")
+Images = NDArray[np.uint8]
+
+
+class Levels(nn.Module):
+    """Stands in for a feature network: four maps of random convolutions, and a count of images."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.weights = nn.ParameterList(
+            torch.randn(c, 3, 2, 2, generator=generator) for c in (4, 6, 8, 12)
+        )
+        self.input_size = 8
+        self.seen = 0
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        self.seen += len(images)
+        return [nn.functional.conv2d(images, w).relu() for w in self.weights]
+
+
+def draw(count: int, seed: int, spread: float = 1.0) -> Images:
+    """Images that differ in colour and noise; `spread` 0 makes them all alike."""
+    rng = np.random.default_rng(seed)
+    colour = 128 + spread * 40 * rng.normal(size=(count, 3, 1, 1))
+    noise = spread * 25 * rng.normal(size=(count, 3, 8, 8))
+    return np.clip(colour + noise, 0, 255).astype(np.uint8)
+
+
+def in_batches(images: Images, size: int) -> Iterator[Tensor]:
+    for start in range(0, len(images), size):
+        yield torch.from_numpy(images[start : start + size])
+
+
+@pytest.fixture
+def network(monkeypatch: pytest.MonkeyPatch) -> Levels:
+    """The lab extractor replaced by a small one."""
+    network = Levels()
+
+    def load(source: Source) -> Extractor:
+        def forward(images: Tensor) -> dict[str, Tensor]:
+            maps = network(extractors._signed(images))
+            return {"": torch.cat([m.mean((2, 3)) for m in maps], dim=1)}
+
+        return extractors._extractor("lab", network, source, forward)
+
+    monkeypatch.setitem(EXTRACTORS, "lab", replace(EXTRACTORS["lab"], load=load))
+    return network
+
+
+@pytest.fixture
+def reference(network: Levels, tmp_path: Path) -> Reference:
+    return make(tmp_path)
+
+
+def make(data_dir: Path, images: Images | None = None, **settings: Any) -> Reference:
+    real = draw(300, seed=0) if images is None else images
+    return Reference(real, f"print of {real.sum()}", data_dir, CPU, **settings)
+
+
+# The table.
+
+
+def test_the_table_needs_no_torch_and_no_numpy() -> None:
+    code = (
+        "import sys; from bench.metrics import METRICS, check_metrics; check_metrics(['fid']); "
+        "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_every_entry_is_whole() -> None:
+    for key, metric in METRICS.items():
+        assert key == metric.key
+        assert metric.extractor in EXTRACTORS
+        assert metric.compute in COMPUTE
+        assert metric.unit in metric.header
+        if metric.compute == "kernel":
+            assert EXTRACTORS[metric.extractor].keeps > 0
+            assert metric.unit == "x1000"
+    headers = [metric.header for metric in METRICS.values()]
+    assert len(set(headers)) == len(headers)
+
+
+def test_every_extractor_tells_its_pretraining() -> None:
+    for name, entry in EXTRACTORS.items():
+        of_a_backbone = name in ("levels", "own")
+        assert (entry.pretraining is None) == (entry.family is None) == of_a_backbone
+
+
+def test_groups_are_opened_in_order_and_once() -> None:
+    assert metric_keys(["kid_lab", "fd_levels", "fd_l2", "kid_lab"]) == [
+        *("kid_lab", "fd_l1", "fd_l2", "fd_l3", "fd_l4")
+    ]
+    assert metric_keys([]) == []
+
+
+def test_an_unknown_metric_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match=r"Unknown metric 'fd_labb'. Did you mean 'fd_lab'"):
+        check_metrics(["kid_lab", "fd_labb"])
+
+
+# Evaluation.
+
+
+def test_values_are_those_of_the_features(reference: Reference) -> None:
+    fake = draw(200, seed=1, spread=0.8)
+    got = evaluate(in_batches(fake, 50), reference, ["fd_lab", "kid_lab"])
+
+    def features(images: Images) -> NDArray[np.float64]:
+        maps = Levels()(torch.from_numpy(images).float() / 127.5 - 1)
+        return torch.cat([m.mean((2, 3)) for m in maps], dim=1).detach().double().numpy()
+
+    assert list(got) == ["fd_lab", "kid_lab"]
+    wanted = features_to_frechet(features(draw(300, seed=0)), features(fake))
+    assert got["fd_lab"] == pytest.approx(wanted, rel=1e-4)
+    assert (got.fake, got.real, got.missing) == (200, 300, {})
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 200])
+def test_the_batches_of_the_generator_do_not_matter(reference: Reference, size: int) -> None:
+    fake = draw(200, seed=1)
+    names = ["fd_lab", "kid_lab"]
+    one, other = (evaluate(in_batches(fake, s), reference, names) for s in (size, 64))
+    assert one == other  # to the bit: the extractor sees the same batches
+
+
+def test_the_extractors_batch_moves_nothing_past_a_millionth(
+    network: Levels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = draw(200, seed=1)
+    values = []
+    for size in (64, 9):
+        for module in ("evaluate", "reference"):
+            monkeypatch.setattr(f"bench.metrics.{module}.BATCH", size)
+        batches = rebatch(in_batches(fake, 50), size)
+        values.append(evaluate(batches, make(tmp_path / str(size)), ["fd_lab", "kid_lab"]))
+    for key, value in values[0].items():
+        assert values[1][key] == pytest.approx(value, rel=1e-6, abs=1e-6)
+
+
+def test_a_worse_generator_scores_worse(reference: Reference) -> None:
+    def score(images: Images) -> Scores:
+        return evaluate(in_batches(images, 64), reference, ["fd_lab", "kid_lab"])
+
+    good = score(draw(300, seed=1))
+    narrow = score(draw(300, seed=1, spread=0.5))
+    collapsed = score(np.repeat(draw(1, seed=1), 300, axis=0))
+    for key in ("fd_lab", "kid_lab"):
+        assert good[key] < narrow[key] < collapsed[key]
+        assert abs(good[key]) < 0.1 * collapsed[key]
+
+
+def test_one_pass_serves_all_metrics(network: Levels, tmp_path: Path) -> None:
+    own = Levels(seed=1)
+    reference = make(tmp_path, own=own)
+    reference.prepare(["fd_lab", "kid_lab", "own_levels"])
+    assert (network.seen, own.seen) == (300, 300)
+    passes = iter([draw(100, seed=1)])  # can be read once
+    got = evaluate(passes, reference, ["fd_lab", "kid_lab", "own_levels"])
+    assert list(got) == ["fd_lab", "kid_lab", "own_l1", "own_l2", "own_l3", "own_l4"]
+    assert (network.seen, own.seen) == (400, 400)
+
+
+def test_levels_are_pooled_maps(network: Levels, tmp_path: Path) -> None:
+    own = Levels(seed=1)
+    real, fake = draw(300, seed=0), draw(100, seed=1)
+    got = evaluate([fake], make(tmp_path, own=own), ["own_l3"])
+    x, y = (
+        own(torch.from_numpy(images).float() / 127.5 - 1)[2].mean((2, 3)).detach().numpy()
+        for images in (real, fake)
+    )
+    assert got["own_l3"] == pytest.approx(features_to_frechet(x, y), rel=1e-4)
+
+
+def test_a_run_without_features_of_its_own_says_so(reference: Reference) -> None:
+    got = evaluate([draw(50, seed=1)], reference, ["own_levels", "fd_lab"])
+    assert list(got) == ["fd_lab"]
+    assert set(got.missing) == {"own_l1", "own_l2", "own_l3", "own_l4"}
+    assert "no feature network" in got.missing["own_l1"]
+
+
+def test_a_result_that_is_no_number_is_missing(
+    network: Levels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = make(tmp_path)
+    reference.prepare(["fd_lab"])
+    with torch.no_grad():
+        network.weights[0].fill_(torch.nan)
+    got = evaluate([draw(50, seed=1)], reference, ["fd_lab", "kid_lab"])
+    assert dict(got) == {}
+    assert "not finite" in got.missing["fd_lab"]
+    assert "nan" in got.missing["kid_lab"]
+
+
+def test_what_cannot_be_measured_is_refused(reference: Reference) -> None:
+    with pytest.raises(UserError, match="1 generated images cannot be measured"):
+        evaluate([draw(1, seed=1)], reference, ["fd_lab"])
+    with pytest.raises(ConfigError, match="Unknown metric 'sd_lab'"):
+        evaluate([draw(9, seed=1)], reference, ["sd_lab"])
+    with pytest.raises(ConfigError, match="fd_levels needs a reference backbone"):
+        evaluate([draw(9, seed=1)], reference, ["fd_levels"])
+    with pytest.raises(TypeError, match="uint8"):
+        evaluate([torch.zeros(9, 3, 8, 8)], reference, ["fd_lab"])
+
+
+@pytest.mark.parametrize("sizes", [[64, 64], [1, 130, 0, 5], [200], [3]], ids=str)
+def test_rebatch_keeps_images_and_order(sizes: list[int]) -> None:
+    images = draw(sum(sizes), seed=0)
+    parts = np.split(images, np.cumsum(sizes)[:-1])
+    got = list(rebatch(iter(parts)))
+    assert [len(batch) for batch in got[:-1]] == [BATCH] * (len(got) - 1)
+    assert 0 < len(got[-1]) <= BATCH
+    np.testing.assert_array_equal(np.concatenate(got), images)
+
+
+# The reference's cache.
+
+
+def test_computed_once_and_then_read(network: Levels, tmp_path: Path) -> None:
+    first = make(tmp_path).real("lab")[""]
+    again = make(tmp_path).real("lab")[""]
+    assert network.seen == 300
+    np.testing.assert_array_equal(first.statistics.cov, again.statistics.cov)
+    np.testing.assert_array_equal(first.kept, again.kept)
+
+
+def test_the_cache_knows_what_it_depends_on(network: Levels, tmp_path: Path) -> None:
+    base = make(tmp_path).cache_path("lab")
+    assert make(tmp_path).cache_path("lab") == base
+    assert make(tmp_path, draw(300, seed=5)).cache_path("lab") != base
+    assert make(tmp_path, count=100).cache_path("lab") != base
+    with torch.no_grad():
+        network.weights[3][0, 0, 0, 0] += 1e-3
+    assert make(tmp_path).cache_path("lab") != base
+
+
+def test_a_damaged_cache_is_computed_again(
+    network: Levels, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    reference = make(tmp_path)
+    wanted = reference.real("lab")[""].statistics
+    path = reference.cache_path("lab")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100])
+    with caplog.at_level(logging.WARNING):
+        got = make(tmp_path).real("lab")[""].statistics
+    assert "damaged" in caplog.text
+    assert path.name in caplog.text
+    np.testing.assert_array_equal(got.cov, wanted.cov)
+    assert path.read_bytes() == whole
+
+
+def test_two_at_once_agree(network: Levels, tmp_path: Path) -> None:
+    results: list[Any] = []
+
+    def work() -> None:
+        results.append(make(tmp_path).real("lab")[""].statistics.cov)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 4
+    for cov in results[1:]:
+        np.testing.assert_array_equal(cov, results[0])
+    assert len(list((tmp_path / "reference").iterdir())) == 1
+
+
+def test_kept_images_do_not_follow_the_folders_order(
+    network: Levels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(EXTRACTORS, "lab", replace(EXTRACTORS["lab"], keeps=60))
+    two_classes = np.concatenate(
+        [np.zeros((150, 3, 8, 8), np.uint8), np.full((150, 3, 8, 8), 255, np.uint8)]
+    )
+    kept = make(tmp_path, two_classes).real("lab")[""].kept
+    assert len(kept) == 60
+    first = (kept == kept[0]).all(axis=1).sum()
+    assert 15 < first < 45
+
+
+def test_all_images_count_unless_fewer_are_asked(network: Levels, tmp_path: Path) -> None:
+    assert make(tmp_path).real("lab")[""].statistics.n == 300
+    few = make(tmp_path, count=100)
+    assert few.real("lab")[""].statistics.n == few.count == 100
+    assert make(tmp_path, count=1000).count == 300
+
+
+def test_progress_reaches_the_end(network: Levels, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    make(tmp_path, progress=lambda done, total: seen.append((done, total))).real("lab")
+    assert [total for _, total in seen] == [300] * 5
+    assert seen[-1] == (300, 300)
+
+
+# Real networks.
+
+
+@pytest.mark.parametrize("name", ["lab", "levels"])
+def test_networks_that_ship(name: str) -> None:
+    from projgan.config import Backbone
+
+    levels = Backbone("efficientnet_lite1", zoo="lab", pretrain_seed=1)
+    source = Source(32, CPU, Path("weights"), levels=levels)
+    images = np.random.default_rng(0).integers(0, 256, (5, 3, 32, 32), dtype=np.uint8)
+    first, again = (EXTRACTORS[name].load(source) for _ in range(2))
+    assert first.identity == again.identity
+    got = first(images)
+    assert list(got) == ([""] if name == "lab" else ["l1", "l2", "l3", "l4"])
+    for output, features in got.items():
+        assert features.shape[0] == 5
+        assert features.dtype == np.float32
+        assert features.std() > 0
+        np.testing.assert_array_equal(features, again(images)[output])
+    if name == "levels":
+        other = Backbone("efficientnet_lite1", zoo="lab", pretrain_seed=0)
+        assert EXTRACTORS[name].load(replace(source, levels=other)).identity != first.identity
+
+
+# Inception.
+
+
+class TinyInception(nn.Module):
+    """Has the file format that clean-fid's wrapper opens: a script module with `.layers`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 2048, 3, stride=16), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layers(x)
+        return y
+
+
+@pytest.fixture
+def inception_file(tmp_path: Path) -> Path:
+    path = tmp_path / "weights" / extractors.INCEPTION_FILE
+    path.parent.mkdir()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        torch.jit.script(TinyInception()).save(str(path))
+    return path
+
+
+needs_cleanfid = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+@needs_cleanfid
+def test_inception_features_are_clean_fids(inception_file: Path) -> None:
+    from cleanfid.inception_torchscript import InceptionV3W
+    from cleanfid.resize import make_resizer
+
+    images = np.random.default_rng(0).integers(0, 256, (3, 3, 40, 40), dtype=np.uint8)
+    got = EXTRACTORS["inception"].load(Source(40, CPU, inception_file.parent))(images)[""]
+    resize: Callable[[Images], NDArray[np.float32]]
+    resize = make_resizer("PIL", False, "bicubic", (299, 299))
+    network = InceptionV3W(str(inception_file.parent), download=False)
+    for image, features in zip(images, got, strict=True):
+        shown = torch.from_numpy(resize(image.transpose(1, 2, 0))).permute(2, 0, 1)[None]
+        wanted = network(shown).detach().numpy()[0]
+        np.testing.assert_allclose(features, wanted, rtol=1e-4, atol=1e-5)
+
+
+@needs_cleanfid
+def test_kid_looks_for_the_network_under_the_data(inception_file: Path, tmp_path: Path) -> None:
+    got = evaluate([draw(6, seed=1)], make(tmp_path, draw(8, seed=0)), ["kid"])
+    assert list(got) == ["kid"]
+
+
+@needs_cleanfid
+def test_missing_inception_weights_say_where_to_put_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(*args: object, **settings: object) -> None:
+        raise OSError("no network here")
+
+    monkeypatch.setattr("urllib.request.urlopen", offline)
+    with pytest.raises(DataError, match="no network here") as caught:
+        make(tmp_path).prepare(["fid"])
+    message = str(caught.value)
+    assert extractors.INCEPTION_FILE in message
+    assert str(tmp_path / "weights") in message
+    assert "\n" not in message
+    assert list((tmp_path / "weights").iterdir()) == []
+
+
+@needs_cleanfid
+def test_a_damaged_inception_file_is_named(inception_file: Path, tmp_path: Path) -> None:
+    inception_file.write_bytes(inception_file.read_bytes()[:1000])
+    with pytest.raises(DataError, match="not a usable Inception network") as caught:
+        make(tmp_path).prepare(["fid"])
+    assert str(inception_file) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@needs_cleanfid
+def test_a_download_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "served"
+    source.write_bytes(b"weights" * 1000)
+    monkeypatch.setattr("cleanfid.downloads_helper.inception_url", source.as_uri())
+    got = extractors.find_inception(tmp_path / "weights")
+    assert got.read_bytes() == source.read_bytes()
+    assert [f.name for f in got.parent.iterdir()] == [extractors.INCEPTION_FILE]
