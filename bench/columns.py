@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from bench import targets
 from bench.aggregate import FIELDS, Cell, Stat
@@ -85,14 +86,17 @@ def build(
     columns = [column(key) for key in keys]
     columns.sort(key=lambda c: c.paper)  # stable: ours, then the paper's
     baseline = {_others(c): c for c in cells if c.row == grid.report.baseline}
+    usual = usual_accuracy(cells)
     rows = []
     for cell in cells:
         entries = [_label(cell, bool(grid.report.paper))]
         for c in columns:
             entry = _entry(cell, c.key, baseline.get(_others(cell)), paper.get(cell.name, {}))
-            if c.key == grid.report.rank_by and entry.value is not None:
-                more = (*entry.notes, *remarks.get(cell.name, ()))
-                entry = Entry(entry.value, entry.text, entry.points, more)
+            if entry.value is not None:
+                more = remarks.get(cell.name, ()) if c.key == grid.report.rank_by else ()
+                kind = accuracy_kind(cell) if c.key == "accuracy" else ""
+                more = [*more, kind] if kind and kind != usual else more
+                entry = replace(entry, notes=(*entry.notes, *more))
             entries.append(entry)
         first = cell.unfinished[0] if cell.unfinished else None
         if cell.finished or first is None:
@@ -136,6 +140,12 @@ def lower_is_better(metric: str) -> bool:
 def alone(key: str) -> bool:
     """Whether a metric is the only number of its group: not one level of four."""
     return key in METRICS and sum(m.group == METRICS[key].group for m in METRICS.values()) == 1
+
+
+def usual_accuracy(cells: Sequence[Cell]) -> str:
+    """What most rows' accuracy is an accuracy of; the others have a footnote. Empty = none has."""
+    kinds = [kind for cell in cells if (kind := accuracy_kind(cell))]
+    return max(dict.fromkeys(kinds), key=kinds.count, default="")
 
 
 def accuracy_kind(cell: Cell) -> str:

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from bench.aggregate import Cell
+from bench.aggregate import Cell, Stat
 from bench.tables import Column, decimals
 
 # Okabe and Ito's palette for all kinds of colour vision, less its pale yellow. Where there are
@@ -99,18 +99,47 @@ def draw(
     lines = [found for i, cell in enumerate(cells) if (found := line(cell, metric, i))]
     if not any(len(x.images) > 1 for x in lines):
         return {}
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
-        figure = _figure(lines, column, lower_is_better, log_x)
-        png, svg = io.BytesIO(), io.BytesIO()
-        figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-    name = f"curves/{metric}"
     return {
-        f"{name}.png": png.getvalue(),
-        f"{name}.svg": svg.getvalue(),
-        f"{name}.csv": data_csv(cells, metric).encode(),
+        **_saved(f"curves/{metric}", lambda: _figure(lines, column, lower_is_better, log_x)),
+        f"curves/{metric}.csv": data_csv(cells, metric).encode(),
+    }
+
+
+def draw_axis(
+    cells: Sequence[Cell], metric: str, column: Column, axis: str, places: Sequence[float]
+) -> dict[str, bytes]:
+    """Draws the last value of a metric against an axis of the grid (Figure 4 right: subsets).
+
+    Args:
+        cells: One point each; those of a row make a line.
+        metric: Key of the metric in the records.
+        column: Its header and unit.
+        axis: Dotted key of the axis.
+        places: Where each cell stands on it.
+
+    Returns:
+        `curves/<metric>_by_<axis>.png`, `.svg` and `.csv`; empty where no row has two points.
+    """
+    rows: dict[str, list[tuple[float, Stat]]] = {}
+    for cell, place in zip(cells, places, strict=True):
+        if stat := cell.stat(metric):
+            rows.setdefault(cell.row, []).append((place, stat))
+    if not any(len(points) > 1 for points in rows.values()):
+        return {}
+    short = axis.split(".")[-1]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["row", short, "run_id", "seed", metric])
+    for cell, place in zip(cells, places, strict=True):
+        for run in cell.finished:
+            if (value := run.value(metric)) is not None:
+                seed = run.spec.config.train.seed
+                writer.writerow([cell.row, f"{place:g}", run.spec.run_id, seed, value])
+    order = list(dict.fromkeys(cell.row for cell in cells))
+    name = f"curves/{metric}_by_{short}"
+    return {
+        **_saved(name, lambda: _axis_figure(rows, order, column, axis)),
+        f"{name}.csv": out.getvalue().encode(),
     }
 
 
@@ -125,6 +154,61 @@ def data_csv(cells: Sequence[Cell], metric: str) -> str:
                 seed = run.spec.config.train.seed
                 writer.writerow([cell.name, run.spec.run_id, seed, nimg, seconds, value])
     return out.getvalue()
+
+
+def _saved(name: str, build: Callable[[], Figure]) -> dict[str, bytes]:
+    """A figure as PNG and SVG, whatever style the user's matplotlib has."""
+    png, svg = io.BytesIO(), io.BytesIO()
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        figure = build()
+        figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    return {f"{name}.png": png.getvalue(), f"{name}.svg": svg.getvalue()}
+
+
+def _axis_figure(
+    rows: Mapping[str, Sequence[tuple[float, Stat]]],
+    order: Sequence[str],
+    column: Column,
+    axis: str,
+) -> Figure:
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for name, points in rows.items():
+        points = sorted(points, key=lambda point: point[0])
+        at, stats = [p for p, _ in points], [stat for _, stat in points]
+        look = _look(order.index(name))
+        axes.plot(at, [stat.mean for stat in stats], label=name, **look)
+        low, high = [stat.min for stat in stats], [stat.max for stat in stats]
+        axes.fill_between(at, low, high, color=look["color"], alpha=0.15, lw=0)
+    axes.set_xlabel("training images" if axis == "data.subset" else axis)
+    axes.set_ylabel(_title(column))
+    places = sorted({p for points in rows.values() for p, _ in points})
+    if _wide(places):
+        _log(axes, "x", places)
+    axes.set_xticks(places, [f"{p:g}" for p in places])
+    axes.minorticks_off()
+    values = [v for points in rows.values() for _, stat in points for v in stat.points]
+    if _wide(values):
+        _log(axes, "y", values)
+    figure.legend(loc="outside upper center", ncols=min(len(rows), 3), frameon=False)
+    return figure
+
+
+def _look(index: int) -> dict[str, Any]:
+    """Colour, dashes and marker of the line at a place of the grid."""
+    return {
+        "color": COLOURS[index % len(COLOURS)],
+        "linestyle": DASHES[index // len(COLOURS) % len(DASHES)],
+        "marker": MARKERS[index % len(MARKERS)],
+    }
+
+
+def _title(column: Column) -> str:
+    return f"{column.header} ({column.unit})" if column.unit else column.header
 
 
 def _figure(
@@ -146,12 +230,7 @@ def _figure(
     faint = min(0.18, 0.9 / len(lines))  # many bands lie over each other
     for x in order:
         n = f"  (n={x.n})" if len(sizes) > 1 else ""
-        look: dict[str, Any] = {
-            "color": COLOURS[x.index % len(COLOURS)],
-            "linestyle": DASHES[x.index // len(COLOURS) % len(DASHES)],
-            "marker": MARKERS[x.index % len(MARKERS)],
-            "label": f"{x.name}  {x.mean[-1]:.{places}f}{n}",
-        }
+        look = _look(x.index) | {"label": f"{x.name}  {x.mean[-1]:.{places}f}{n}"}
         kimg = [n / 1000 for n in x.images]
         hours = [s / scale for s in x.seconds]
         for axes, at in ((by_images, kimg), (by_time, hours)):
@@ -161,8 +240,7 @@ def _figure(
 
     by_images.set_xlabel("images shown to the discriminator (thousands)")
     by_time.set_xlabel(f"training time ({unit})")
-    title = f"{column.header} ({column.unit})" if column.unit else column.header
-    by_images.set_ylabel(title)
+    by_images.set_ylabel(_title(column))
     images = [n for x in lines for n in x.images]
     if log_x or (log_x is None and _wide(images)):
         _log(by_images, "x", [n / 1000 for n in images])

@@ -198,8 +198,25 @@ def _pictures(grid: Grid, cells: Sequence[Cell], echo: Echo) -> dict[str, bytes]
         return files
     for metric in chosen:
         files |= curves.draw(cells, metric, columns.column(metric), columns.lower_is_better(metric))
+        for axis in grid.axes:
+            places = [_place(cell, axis) for cell in cells]
+            if len(grid.axes) == 1 and all(place is not None for place in places):
+                at = [place for place in places if place is not None]
+                files |= curves.draw_axis(cells, metric, columns.column(metric), axis, at)
     files |= sheets.sheets(cells, echo)
     return files
+
+
+def _place(cell: Cell, axis: str) -> float | None:
+    """Where a cell stands on a numeric axis; None = it has no place there."""
+    value = cell.axes.get(axis)
+    if axis == "data.subset" and value is None:  # all images
+        value = cell.spec.config.data.images
+        for run in cell.finished:
+            value = ((run.record or {}).get("data") or {}).get("images", value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value)
 
 
 def _target(grid: Grid, results_dir: Path) -> Path:
@@ -248,8 +265,8 @@ def _identity(cell: Cell) -> str:
 
 
 def _accuracy_kind(cells: Sequence[Cell]) -> str:
-    kinds = dict.fromkeys(k for cell in cells if (k := columns.accuracy_kind(cell)))
-    return f"Accuracy of a network in its own pretraining: {'; '.join(kinds)}." if kinds else ""
+    kind = columns.usual_accuracy(cells)
+    return f"Accuracy: of a network in its own pretraining ({kind})." if kind else ""
 
 
 def _counts(cells: Sequence[Cell]) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 from made_records import make_grid, make_record, write_record
 
 from bench.aggregate import Cell, cells, read_runs
-from bench.curves import COLOURS, DASHES, MARKERS, draw, line
+from bench.curves import COLOURS, DASHES, MARKERS, draw, draw_axis, line
 from bench.spec import ReportSpec
 from bench.tables import Column
 
@@ -89,6 +89,27 @@ def test_values_below_zero_can_be_drawn(tmp_path: Path) -> None:
     write_record(tmp_path, spec, make_record(spec, points))
     made = cells(read_runs(grid.runs, tmp_path))
     assert draw(made, "kid_lab", Column("kid_lab", "KID-lab", "×1000"))
+
+
+def test_an_axis_is_drawn_from_the_last_values(tmp_path: Path) -> None:
+    axes = {"data.subset": (1000, 8000)}
+    grid = make_grid({"A": {}}, ReportSpec(), axes=axes, seeds=(0, 1))
+    for spec, final in zip(grid.runs, (9.0, 7.0, 3.0, 1.0), strict=True):
+        points = {1024: {"fd_lab": 50.0}, 4000: {"fd_lab": final}}
+        write_record(tmp_path, spec, make_record(spec, points))
+    made = cells(read_runs(grid.runs, tmp_path))
+    files = draw_axis(made, "fd_lab", COLUMN, "data.subset", [1000.0, 8000.0])
+    assert files == draw_axis(made, "fd_lab", COLUMN, "data.subset", [1000.0, 8000.0])
+    assert list(files) == [f"curves/fd_lab_by_subset.{kind}" for kind in ("png", "svg", "csv")]
+    rows = csv.DictReader(io.StringIO(files["curves/fd_lab_by_subset.csv"].decode()))
+    found = [(r["subset"], r["seed"], r["fd_lab"]) for r in rows]
+    assert found == [
+        ("1000", "0", "9.0"),
+        ("1000", "1", "7.0"),
+        ("8000", "0", "3.0"),
+        ("8000", "1", "1.0"),
+    ]
+    assert draw_axis(made[:1], "fd_lab", COLUMN, "data.subset", [1000.0]) == {}
 
 
 def test_twenty_lines_look_different() -> None:

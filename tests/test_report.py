@@ -254,6 +254,20 @@ def test_a_backbone_whose_protocol_differs_from_the_papers_says_so(tmp_path: Pat
         assert ("other weights" in text_of(grid, tmp_path)) is told
 
 
+def test_an_accuracy_of_another_kind_has_a_footnote(tmp_path: Path) -> None:
+    rows = {"ViT": {}, "ResNet18": {"backbone.name": "resnet18"}, "CLIP": {"backbone.name": "x"}}
+    grid = make_grid(rows, ReportSpec(columns=("accuracy",)))
+    for spec in grid.runs:
+        record = make_record(spec, curve(1.0))
+        if spec.row == "CLIP":
+            record["backbone"]["accuracy_kind"] = "retrieval, %"
+        write_record(tmp_path, spec, record)
+    lines = text_of(grid, tmp_path).splitlines()
+    assert [line.split()[1] for line in lines[3:6]] == ["81.2", "81.2", "81.2ᵃ"]
+    assert "ᵃ retrieval, %" in lines
+    assert "Accuracy: of a network in its own pretraining (top-1, %)." in lines
+
+
 def test_the_rank_line_says_what_rests_on_memory(made: tuple[Grid, Path]) -> None:
     grid, runs = made
     add(runs, grid, "ResNet50", 3.5)  # the paper's 4.40, quoted; ResNet18's 4.16 is from memory
@@ -272,6 +286,16 @@ def test_the_terminal_table_fits(made: tuple[Grid, Path], width: int) -> None:
     lines = text_of(grid, runs, width).splitlines()
     rules = [i for i, line in enumerate(lines) if line.startswith("──")]
     assert max(len(line) for line in lines[: rules[1] + 1]) <= width
+
+
+def test_a_numeric_axis_has_its_figure_and_all_images_their_place(tmp_path: Path) -> None:
+    report_spec = ReportSpec(rank_by="fd_lab", columns=("fd_lab",))
+    grid = make_grid({"A": {}}, report_spec, axes={"data.subset": (1000, None)})
+    for spec in grid.runs:
+        write_record(tmp_path / "runs", spec, make_record(spec, curve(2.0)))
+    report(grid, tmp_path / "runs", tmp_path)
+    text = (tmp_path / "made" / "curves" / "fd_lab_by_subset.csv").read_text()
+    assert [line.split(",")[1] for line in text.splitlines()] == ["subset", "1000", "8192"]
 
 
 def test_sheets_are_cut_into_their_images() -> None:
