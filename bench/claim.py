@@ -6,6 +6,7 @@ the claim owns the run; a claim whose owner is dead is taken over.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -139,15 +140,13 @@ def _remove_stale(path: Path, seen: Holder | None) -> None:
     """Takes a dead owner's claim away; one that was renewed meanwhile is put back."""
     aside = path.with_name(f".stale-{uuid.uuid4().hex}")
     try:
-        os.rename(path, aside)
+        path.rename(aside)
     except FileNotFoundError:
         return
     found = _read(aside)
     if found is not None and (seen is None or found.token != seen.token):
-        try:
+        with contextlib.suppress(FileExistsError):
             os.link(aside, path)
-        except FileExistsError:
-            pass
     aside.unlink(missing_ok=True)
 
 

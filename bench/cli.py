@@ -163,9 +163,7 @@ def status(options: Options) -> int:
     lines = [["run", "row", "state", "kimg", "latest", "note"]]
     for spec, now in zip(grid.runs, at, strict=True):
         name = spec.name if len(grid.seeds) > 1 else spec.label
-        lines.append(
-            [spec.run_id, name, now.state, _kimg(spec, now), _latest(grid, now), now.note]
-        )
+        lines.append([spec.run_id, name, now.state, _kimg(spec, now), _latest(grid, now), now.note])
     _print_table(lines)
     finished = sum(now.state == "finished" for now in at)
     print(f"{finished} of {_count(grid.runs)} finished")
@@ -246,9 +244,7 @@ CONVERT: dict[str, Callable[[str, str], Any]] = {
 def _load(options: Options) -> Grid:
     if options.grid is None:
         raise UserError("grid=NAME is missing; python run_bench.py do=list shows the grids")
-    return grids.load(
-        options.grid, options.scale, options.overrides, options.seeds, options.only
-    )
+    return grids.load(options.grid, options.scale, options.overrides, options.seeds, options.only)
 
 
 def _whole(grid: Grid, options: Options) -> Grid:

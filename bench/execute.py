@@ -154,7 +154,7 @@ class _Session:
     def on_images(self, nimg: int) -> None:
         self.claim.check()
         self.claim.nimg = nimg
-        self.progress.train(nimg, self.spec.config.train.batch)
+        self.progress.train(nimg)
 
     def on_snapshot(self, snapshot: Snapshot) -> None:
         """Keeps, shows and measures what the record does not hold yet."""

@@ -188,9 +188,7 @@ def load(
 def parse_value(text: str, key: str) -> Any:
     """A value as the command line gives it: YAML, so 1e-3 is a number and [1, 2] a list."""
     try:
-        return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=True)[
-            "value"
-        ]  # type: ignore[index,call-overload]
+        return _plain(OmegaConf.from_dotlist([f"value={text}"]))["value"]
     except Exception as error:  # the YAML library's own errors, or an interpolation's
         raise UserError(f"{key}={text}: not a value ({_first_line(error)})") from error
 
@@ -251,8 +249,9 @@ def _read(cls: type[Any], path: Path) -> Any:
             raise UserError(f"{path}: must hold keys and values at its top level")
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), loaded))
     except ConfigKeyError as error:
-        owner = getattr(error, "object_type", None)
-        names = [f.name for f in dataclasses.fields(owner)] if _is_dataclass(owner) else []
+        owner: Any = error.object_type
+        known = isinstance(owner, type) and dataclasses.is_dataclass(owner)
+        names = [f.name for f in dataclasses.fields(owner)] if known else []
         raise UserError(f"{path}: {unknown('key', str(error.full_key), names)}") from error
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None)
@@ -295,23 +294,22 @@ def _rows(
     found: dict[str, Row] = {}
     for row in file.rows:
         where = f"{path.name}: row {row.label!r}"
-        if row.label in found:
+        if row.label.lower() in found:
             raise UserError(f"{where} is there twice; labels name the lines of a table")
         for key in row.set.keys() & axes.keys():
             raise UserError(f"{where} sets {key}, which is an axis; take it out of one of the two")
         _no_seed(where, row.set)
-        found[row.label] = Row(row.label, row.set, row.paper)
-    here = [found[r.label] for r in file.rows if r.scales is None or scale in r.scales]
+        found[row.label.lower()] = Row(row.label, row.set, row.paper)
+    here = [found[r.label.lower()] for r in file.rows if r.scales is None or scale in r.scales]
     if not here:
         raise UserError(f"{path.name}: has no row at scale {scale}")
     if only is None:
         return here
-    by_name = {row.label.lower(): row for row in here}
     wanted = [only] if isinstance(only, str) else only
     for label in wanted:
-        if str(label).lower() not in by_name:
-            raise UserError(unknown("row", str(label), [row.label for row in here]))
-    keep = {str(label).lower() for label in wanted}
+        if label.lower() not in {row.label.lower() for row in here}:
+            raise UserError(unknown("row", label, [row.label for row in here]))
+    keep = {label.lower() for label in wanted}
     return [row for row in here if row.label.lower() in keep]
 
 
@@ -419,7 +417,7 @@ def _convert(key: str, value_json: str, where: str) -> Any:
     group, name = key.split(".")
     try:
         merged = OmegaConf.merge(OmegaConf.structured(get_type_hints(Config)[group]), {name: value})
-        typed = OmegaConf.to_container(merged, resolve=True)[name]
+        typed = _plain(merged)[name]
     except OmegaConfBaseException as error:
         raise UserError(f"{where}: {key}={value}: give {_wanted(hint)}") from error
     if (hint is bool and not isinstance(value, bool)) or (
@@ -450,12 +448,11 @@ def _distinct(path: Path, runs: Sequence[RunSpec]) -> None:
             )
 
 
-def _is_dataclass(value: Any) -> bool:
-    return isinstance(value, type) and dataclasses.is_dataclass(value)
+def _plain(value: Any) -> dict[str, Any]:
+    plain: Any = OmegaConf.to_container(value, resolve=True)
+    return dict(plain)
 
 
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
-
-

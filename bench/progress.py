@@ -47,10 +47,10 @@ class Progress:
         """Images are being rendered or packed."""
         self.show(f"data: {done}/{total} images")
 
-    def train(self, nimg: int, batch: int) -> None:
+    def train(self, nimg: int) -> None:
         """A step ended after `nimg` images."""
-        if self.started is None:  # the first step also tells where a resumed run stood
-            self.started, self.start_nimg = self.clock(), nimg - batch
+        if self.started is None:  # the first step tells where a resumed run stood, and warms up
+            self.started, self.start_nimg = self.clock(), nimg
         self.nimg = nimg
         self.show("training")
 

@@ -117,7 +117,9 @@ class RunSpec:
     def from_json(cls, value: Mapping[str, Any]) -> RunSpec:
         """The inverse of `to_json`; a configuration field that the JSON lacks is at its default."""
         plain = {name: value[name] for name in ("grid", "row", "axes", "scale")}
-        measured = {k: tuple(v) if isinstance(v, list) else v for k, v in value["eval"].items()}
+        measured: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in value["eval"].items()
+        }
         return cls(**plain, config=from_dict(value["config"]), eval=EvalSpec(**measured))
 
 

@@ -40,5 +40,5 @@ def outcome(record: Record) -> str:
     if record["status"] == "failed":
         return f"failed: {record['error']}"
     last = record["snapshots"][-1]
-    values = [f"{key} {value:.4g}" for key, value in last["metrics"].items()]
-    return f"finished in {duration(record['time']['total_s'])}: " + ", ".join(values[:3])
+    values = ", ".join(f"{key} {value:.4g}" for key, value in list(last["metrics"].items())[:3])
+    return f"finished in {duration(record['time']['total_s'])}" + (f": {values}" if values else "")
