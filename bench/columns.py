@@ -63,6 +63,23 @@ def expand(names: Sequence[str]) -> list[str]:
     return list(keys)
 
 
+def check(grid: Grid) -> None:
+    """Refuses what a report could not show, before anything is trained.
+
+    Raises:
+        ConfigError: an unknown column, ranking metric or table of the paper, or a row that picks
+            no line of that table.
+    """
+    report = grid.report
+    expand(report.columns)
+    if report.rank_by is not None and report.rank_by not in METRICS:
+        raise ConfigError(unknown("rank_by metric", report.rank_by, METRICS))
+    if report.paper:
+        chosen = {row.label: row.paper for row in grid.rows}
+        for run in grid.runs:
+            targets.paper_row(report.paper, run, chosen.get(run.row))
+
+
 def build(
     grid: Grid,
     cells: Sequence[Cell],

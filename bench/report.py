@@ -89,12 +89,16 @@ def caption(grid: Grid, cells: Sequence[Cell]) -> str:
     fake = _varying(str(e.get("fake", "?")) for e in ends)
     real = _varying(str(e.get("real", "?")) for e in ends)
     several = any(len(cell.finished) > 1 for cell in cells)
+    about = grid.about.rstrip(".")
     parts = [
-        f"{grid.about.rstrip('.')}.",
+        f"{about[:1].upper()}{about[1:]}.",
         f"Scale {grid.scale}: {data}.",
         f"{budget} thousand images shown to the discriminator (batch {batch}).",
         f"Last snapshot; {fake} generated against {real} real images.",
     ]
+    if grid.overrides:
+        changes = ", ".join(f"{key}={value}" for key, value in grid.overrides.items())
+        parts.append(f"Changed on the command line: {changes}.")
     if several:
         counts = sorted({len(cell.finished) for cell in cells} - {0})
         n = f"n = {counts[0]}" if len(counts) == 1 else "n"
@@ -157,6 +161,7 @@ def manifest(grid: Grid, cells: Sequence[Cell], hashes: Mapping[str, str]) -> di
         "scale": grid.scale,
         "rank_by": grid.report.rank_by,
         "paper": grid.report.paper,
+        "overrides": dict(grid.overrides),
         "cells": [
             {"cell": cell.name, "axes": dict(cell.axes), "runs": [_evidence(r) for r in cell.runs]}
             for cell in cells

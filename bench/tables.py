@@ -182,7 +182,8 @@ def to_text(table: Table, width: int = 100) -> str:
         return (" " * gap).join(padded).rstrip()
 
     rule = "─" * (sum(sizes[i] for i in shown) + gap * (len(shown) - 1))
-    lines = [line([head[k] for head in heads]) for k in range(tall)] + [rule]
+    lines = [*textwrap.wrap(table.caption, width), ""]
+    lines += [line([head[k] for head in heads]) for k in range(tall)] + [rule]
     cut: list[str] = []
     for r, (row, _) in enumerate(body):
         text = line([column[r] for column in texts])

@@ -7,6 +7,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,12 @@ from made_records import make_grid, make_record, write_record
 from PIL import Image
 
 from bench import aggregate
+from bench.columns import check
 from bench.report import make_table, rank_line, write_report
 from bench.sheets import slug, tiles
 from bench.spec import Grid, ReportSpec
 from bench.tables import to_text
-from projgan.errors import UserError
+from projgan.errors import ConfigError, UserError
 from projgan.files import sha256_of
 
 ROWS = {
@@ -192,7 +194,8 @@ def test_samples_that_cannot_be_read_are_named(made: tuple[Grid, Path], tmp_path
 
 
 def text_of(grid: Grid, runs: Path, width: int = 120) -> str:
-    return to_text(make_table(grid, aggregate.cells(aggregate.read_runs(grid.runs, runs))), width)
+    table = make_table(grid, aggregate.cells(aggregate.read_runs(grid.runs, runs)))
+    return to_text(replace(table, caption=""), width).lstrip("\n")
 
 
 def test_seeds_give_mean_spread_and_n(tmp_path: Path) -> None:
@@ -243,6 +246,24 @@ def test_another_protocol_is_told(tmp_path: Path) -> None:
     record["snapshots"][-1]["eval"]["fake"] = 500
     write_record(tmp_path, grid.runs[0], record)
     assert "measured with fake=500 where the grid has 2000" in text_of(grid, tmp_path)
+
+
+def test_changes_on_the_command_line_are_in_the_caption(made: tuple[Grid, Path]) -> None:
+    grid, runs = made
+    changed = replace(grid, overrides={"train.batch": 16})
+    table = make_table(changed, aggregate.cells(aggregate.read_runs(grid.runs, runs)))
+    assert "Changed on the command line: train.batch=16." in table.caption
+
+
+def test_what_a_report_cannot_show_is_refused_beforehand() -> None:
+    check(make_grid(ROWS, REPORT))
+    for wrong, message in (
+        ({"columns": ("fd_lap",)}, "column 'fd_lap'. Did you mean 'fd_lab'"),
+        ({"rank_by": "params_m"}, "rank_by"),
+        ({"paper": "table3"}, "table3"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            check(make_grid(ROWS, replace(REPORT, **wrong)))
 
 
 def test_a_backbone_whose_protocol_differs_from_the_papers_says_so(tmp_path: Path) -> None:
