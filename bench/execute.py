@@ -126,11 +126,13 @@ class _Session:
         dataset = open_dataset(cfg.data, self.data_dir, self.progress.data)
         self.reference = self.make_reference(dataset)
         self.reference.prepare(spec.eval.metrics)
-        self.record["environment"] = environment(_device())
-        before, started = self.record["time"]["total_s"], time.monotonic()
+        started = time.monotonic()
 
         def tick() -> None:
-            self.record["time"]["total_s"] = before + time.monotonic() - started
+            nonlocal started
+            now = time.monotonic()
+            self.record["time"]["total_s"] += now - started
+            started = now
 
         # Snapshots that were kept are measured without training again.
         for nimg in list(self.lacking()) if self.record["snapshots"] else []:
@@ -141,8 +143,11 @@ class _Session:
         if self.trained_to_the_end():
             log.info("Snapshots are missing that were not kept: training again")
             self.clear_training()
+            self.record = self.new_record()
+            records.save(self.paths.record, self.record)
 
         # Training, and every snapshot on the way. Memory is that of training alone.
+        self.record["environment"] = environment(_device())
         memory = PeakMemory(_device())
         for snapshot in train(cfg, self.paths.dir, self.data_dir, self.due, self.on_images):
             self.add_memory(memory.read())
@@ -273,9 +278,13 @@ class _Session:
             self.clear_training()
             found = None
         if found is None:
-            return records.new(self.spec, _now())
-        self.due = sorted({*self.spec.snapshot_at, *(s["nimg"] for s in found["snapshots"])})
-        return found
+            return self.new_record()
+        # Another grid may have asked for other snapshots of the same run: all are kept.
+        self.due = sorted({*self.spec.snapshot_at, *found.get("snapshot_at", ())})
+        return found | {"snapshot_at": list(self.due)}
+
+    def new_record(self) -> Record:
+        return records.new(self.spec, _now()) | {"snapshot_at": list(self.due)}
 
     def lacking(self) -> dict[int, list[str]]:
         return records.lacks(self.record, self.spec, self.due)
@@ -293,7 +302,6 @@ class _Session:
         self.clear_training()
 
     def clear_training(self) -> None:
-        self.record = {}
         for path in (self.paths.checkpoint, previous(self.paths.checkpoint)):
             path.unlink(missing_ok=True)
         for folder in (self.paths.samples_dir, self.paths.snapshots_dir):

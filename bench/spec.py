@@ -111,7 +111,10 @@ class RunSpec:
         return self.eval.snapshot_at(train.total_kimg, train.batch)
 
     def to_json(self) -> dict[str, Any]:
-        return {"run_id": self.run_id, "recipe_version": RECIPE_VERSION} | dataclasses.asdict(self)
+        """Everything about the run as plain JSON values."""
+        head = {"run_id": self.run_id, "recipe_version": RECIPE_VERSION}
+        value: dict[str, Any] = json.loads(json.dumps(head | dataclasses.asdict(self)))
+        return value
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> RunSpec:

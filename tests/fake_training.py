@@ -1,0 +1,100 @@
+"""Training and measuring in milliseconds: the real generator, no discriminator, made-up metrics.
+
+Stands in for `projgan.train.train` and `bench.metrics` where the harness around them is tested.
+Like the real one it resumes from a checkpoint, and yields the snapshot that it resumed from again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bench import execute
+from bench.metrics.evaluate import Scores
+from bench.metrics.table import metric_keys
+from projgan.config import Config
+from projgan.data import Dataset
+from projgan.generators import build_generator
+from projgan.train import Snapshot
+
+
+class NoDiscriminator(nn.Module):
+    backbone = None
+    projection = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = nn.Linear(2, 1)
+
+
+@dataclass
+class Engine:
+    """What the stand-ins did, and what they shall do."""
+
+    trained: list[tuple[str, int]] = field(default_factory=list)  # (backbone, nimg) of each step
+    measured: list[tuple[int, tuple[str, ...]]] = field(default_factory=list)  # (images, keys)
+    fail: Callable[[Config, int], None] = lambda cfg, nimg: None  # may raise in a step
+    value: float = 1.0
+
+    def train(
+        self,
+        cfg: Config,
+        run_dir: Path,
+        data_dir: Path,
+        snapshot_at: Sequence[int],
+        on_progress: Callable[[int], None] | None = None,
+        on_data: object = None,
+    ) -> Iterator[Snapshot]:
+        checkpoint = run_dir / "checkpoint.pt"
+        nimg = int(checkpoint.read_text()) if checkpoint.exists() else 0
+        total = round(cfg.train.total_kimg * 1000)
+
+        def snapshot() -> Snapshot:
+            generator = build_generator(cfg).eval()
+            return Snapshot(nimg, generator, NoDiscriminator(), DATASET, torch.device("cpu"),  # type: ignore[arg-type]
+                            nimg / 100, 100.0, 0.5, nimg >= total)  # fmt: skip
+
+        if nimg in snapshot_at:
+            yield snapshot()
+        while nimg < total:
+            self.fail(cfg, nimg)
+            nimg += cfg.train.batch
+            self.trained.append((cfg.backbone.name, nimg))
+            if on_progress:
+                on_progress(nimg)
+            if nimg in snapshot_at:
+                checkpoint.write_text(str(nimg))
+                yield snapshot()
+
+    def evaluate(self, batches: Iterable[Any], reference: object, keys: Sequence[str]) -> Scores:
+        scores = Scores()
+        scores.fake, scores.real = sum(len(batch) for batch in batches), 64
+        self.measured.append((scores.fake, tuple(keys)))
+        scores.update({key: self.value for key in metric_keys(keys)})
+        return scores
+
+
+class NoReference:
+    def __init__(self, *args: object, **options: object) -> None: ...
+
+    def prepare(self, metrics: Iterable[str]) -> None: ...
+
+
+DATASET = Dataset("clevr", np.zeros((64, 3, 32, 32), np.uint8), "f00d")
+
+
+def install(patch: pytest.MonkeyPatch) -> Engine:
+    """Puts the stand-ins in place."""
+    engine = Engine()
+    patch.setattr(execute, "train", engine.train)
+    patch.setattr(execute, "evaluate", engine.evaluate)
+    patch.setattr(execute, "Reference", NoReference)
+    patch.setattr(execute, "open_dataset", lambda *args: DATASET)
+    return engine

@@ -1,0 +1,221 @@
+"""execute(): nothing is done twice, nothing is lost, and a failure is a line in the record."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import fake_training
+import pytest
+from fake_training import Engine
+from PIL import Image
+
+from bench import record as records
+from bench.claim import Claim, RunIsTaken
+from bench.execute import StorageFull, execute
+from bench.paths import RunPaths
+from bench.record import Record
+from bench.spec import EvalSpec, RunSpec
+from projgan.config import Config, Data, Generator, Train
+from projgan.errors import UserError
+from projgan.files import write_json_atomic
+
+CONFIG = replace(
+    Config(),
+    data=Data(name="clevr", resolution=32),
+    generator=Generator(width=4, z_dim=8),
+    train=Train(total_kimg=0.4, batch=50),
+)
+SPEC = RunSpec("g", "Row", {}, "lab", CONFIG, EvalSpec(("fd_lab",), every_kimg=0.2, fake=10))
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
+    return fake_training.install(monkeypatch)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., Record]:
+    def do(spec: RunSpec = SPEC, force: bool = False) -> Record:
+        paths = RunPaths(tmp_path / spec.run_id)
+        write_json_atomic(paths.spec, spec.to_json())
+        return execute(paths.dir, tmp_path / "data", force=force)
+
+    return do
+
+
+def paths(tmp_path: Path) -> RunPaths:
+    return RunPaths(tmp_path / SPEC.run_id)
+
+
+def metrics(record: Record) -> dict[int, dict[str, float]]:
+    return {s["nimg"]: s["metrics"] for s in record["snapshots"]}
+
+
+def stop_at(nimg: int, error: BaseException) -> Callable[[Config, int], None]:
+    def fail(cfg: Config, now: int) -> None:
+        if now == nimg:
+            raise error
+
+    return fail
+
+
+def test_a_run_from_start_to_end(
+    engine: Engine, run: Callable[..., Record], tmp_path: Path
+) -> None:
+    record = run()
+    assert record["status"] == "finished" and record["ended"] and record["error"] is None
+    assert metrics(record) == {200: {"fd_lab": 1.0}, 400: {"fd_lab": 1.0}}
+    assert record["snapshots"][0]["eval"]["fake"] == 10
+    assert record["data"]["images"] == 64 and record["backbone"] is None
+    assert record["throughput"]["images_per_s"] == 100 and record["memory"]["peak_mb"] > 0
+    assert record["time"]["train_s"] == 4.0
+    assert records.load(paths(tmp_path).record) == record
+    with Image.open(paths(tmp_path).dir / record["snapshots"][1]["samples"]) as picture:
+        assert picture.size == (8 * 32, 8 * 32)
+    assert paths(tmp_path).snapshot(400).exists() and not paths(tmp_path).claim.exists()
+
+
+def test_a_finished_run_is_left_alone(engine: Engine, run: Callable[..., Record]) -> None:
+    first = run()
+    engine.trained.clear()
+    assert run() == first and engine.trained == []
+
+
+def test_an_interrupted_run_goes_on(engine: Engine, run: Callable[..., Record]) -> None:
+    engine.fail = stop_at(300, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    engine.fail = stop_at(-1, KeyboardInterrupt())
+    engine.trained.clear()
+    record = run()
+    assert [nimg for _, nimg in engine.trained] == [250, 300, 350, 400]
+    assert len(engine.measured) == 2 and record["status"] == "finished"
+
+
+def test_a_kill_between_checkpoint_and_measuring_loses_nothing(
+    engine: Engine, run: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = engine.evaluate
+
+    def killed(*args: object) -> object:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bench.execute.evaluate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    monkeypatch.setattr("bench.execute.evaluate", whole)
+    assert set(metrics(run())) == {200, 400}
+    assert len(engine.trained) == 8  # 50 images each, none twice
+
+
+def test_a_failure_is_recorded_with_its_traceback_in_the_log(
+    engine: Engine, run: Callable[..., Record], tmp_path: Path
+) -> None:
+    engine.fail = stop_at(250, ValueError("two\nlines"))
+    record = run()
+    assert (record["status"], record["error"]) == ("failed", "ValueError: two")
+    assert set(metrics(record)) == {200}
+    assert "Traceback" in paths(tmp_path).log.read_text()
+    engine.fail = stop_at(-1, ValueError())
+    assert run()["status"] == "finished"  # execute does what it is told; the caller chooses
+
+
+def test_a_user_error_is_recorded_in_its_own_words(
+    engine: Engine, run: Callable[..., Record]
+) -> None:
+    engine.fail = stop_at(0, UserError("the picture x.png is torn"))
+    assert run()["error"] == "the picture x.png is torn"
+
+
+def test_a_new_metric_measures_the_kept_generators(
+    engine: Engine, run: Callable[..., Record]
+) -> None:
+    run()
+    engine.trained.clear()
+    engine.value = 2.0
+    record = run(replace(SPEC, eval=replace(SPEC.eval, metrics=("fd_lab", "kid_lab"))))
+    assert engine.trained == [] and record["status"] == "finished"
+    assert metrics(record)[200] == {"fd_lab": 1.0, "kid_lab": 2.0}
+
+
+def test_another_number_of_samples_measures_everything_again(
+    engine: Engine, run: Callable[..., Record]
+) -> None:
+    run()
+    engine.trained.clear()
+    engine.value = 3.0
+    record = run(replace(SPEC, eval=replace(SPEC.eval, fake=20)))
+    assert metrics(record) == {200: {"fd_lab": 3.0}, 400: {"fd_lab": 3.0}}
+    assert engine.trained == []
+
+
+def test_snapshots_that_were_not_kept_are_trained_again(
+    engine: Engine, run: Callable[..., Record]
+) -> None:
+    run(replace(SPEC, eval=replace(SPEC.eval, every_kimg=0.4)))
+    record = run(replace(SPEC, eval=replace(SPEC.eval, every_kimg=0.1)))
+    assert set(metrics(record)) == {100, 200, 300, 400} and record["status"] == "finished"
+
+
+def test_a_damaged_generator_is_made_again(
+    engine: Engine, run: Callable[..., Record], tmp_path: Path
+) -> None:
+    run()
+    paths(tmp_path).snapshot(200).write_bytes(b"torn")
+    record = run(replace(SPEC, eval=replace(SPEC.eval, metrics=("fd_lab", "kid_lab"))))
+    assert all(set(m) == {"fd_lab", "kid_lab"} for m in metrics(record).values())
+
+
+def test_force_forgets(engine: Engine, run: Callable[..., Record]) -> None:
+    run()
+    engine.value = 5.0
+    assert metrics(run(force=True))[400] == {"fd_lab": 5.0}
+
+
+def test_a_damaged_record_is_kept_aside_and_the_run_done_again(
+    engine: Engine, run: Callable[..., Record], tmp_path: Path
+) -> None:
+    run()
+    paths(tmp_path).record.write_text("{torn")
+    engine.trained.clear()
+    assert run()["status"] == "finished" and len(engine.trained) == 8
+    assert (paths(tmp_path).dir / "record.json.damaged-1").read_text() == "{torn"
+    assert "damaged record" in paths(tmp_path).log.read_text()
+
+
+def test_two_processes_do_not_share_a_run(
+    engine: Engine, run: Callable[..., Record], tmp_path: Path
+) -> None:
+    run()
+    before = paths(tmp_path).record.read_bytes()
+    with Claim(paths(tmp_path).claim), pytest.raises(RunIsTaken):
+        run(force=True)
+    assert paths(tmp_path).record.read_bytes() == before
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
+def test_a_full_disk_is_one_line_and_keeps_what_was_there(
+    engine: Engine, run: Callable[..., Record], tmp_path: Path, code: int
+) -> None:
+    engine.fail = stop_at(300, OSError(code, "No space left on device"))
+    with pytest.raises(StorageFull, match="make room"):
+        run()
+    kept = json.loads(paths(tmp_path).record.read_text())
+    assert set(metrics(kept)) == {200} and kept["status"] == "running"
+    engine.fail = stop_at(-1, OSError())
+    assert set(metrics(run())) == {200, 400}
+
+
+def test_time_adds_up_over_sessions(engine: Engine, run: Callable[..., Record]) -> None:
+    engine.fail = stop_at(300, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    engine.fail = stop_at(-1, KeyboardInterrupt())
+    record = run()
+    evaluations = [s["eval"]["seconds"] for s in record["snapshots"]]
+    assert record["time"]["eval_s"] == pytest.approx(sum(evaluations))
+    assert record["time"]["total_s"] >= record["time"]["eval_s"]
