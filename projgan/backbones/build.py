@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import pickle
 import zlib
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ def _construct(network: Network, name: str, size: int) -> Trunk:
     if network.source == "lab":
         from projgan.backbones.lab import LAB_NETWORKS, MEAN, STD
 
-        model = LAB_NETWORKS[name](0)
+        model: Any = LAB_NETWORKS[name](0)
         if network.hooks:
             if size != network.size:
                 model.set_input_size(img_size=size)
@@ -160,9 +160,7 @@ def read_weights(path: Path, how: str) -> State:
         return {name: t.float() if t.is_floating_point() else t for name, t in state.items()}
     except (SafetensorError, OSError, RuntimeError, ValueError, AttributeError, EOFError) as error:
         reason = _first_line(error)
-    except Exception as error:  # torch.load refuses pickles with an exception of its own
-        if type(error).__name__ != "UnpicklingError":
-            raise
+    except pickle.UnpicklingError:
         reason = "not a file of tensors alone"
     raise DataError(f"{path}: not readable as weights ({reason}); {how}")
 
@@ -190,7 +188,7 @@ def load_trunk(trunk: Trunk, state: State, what: str, how: str) -> None:
 
 def _resized(pos_embed: Tensor, trunk: VitTrunk) -> Tensor:
     """A position embedding brought to the trunk's patch grid, where it is another one."""
-    from timm.layers import resample_abs_pos_embed
+    from timm.layers.pos_embed import resample_abs_pos_embed
 
     own = trunk.model.pos_embed
     if pos_embed.shape == own.shape or pos_embed.ndim != 3:
@@ -226,20 +224,12 @@ def _download(network: Network) -> Path:
         return Path(hf_hub_download(repository, name))
     except Exception as error:  # the hub's client raises its own, its transport's and the system's
         raise DataError(
-            f"Weights {network.tag!r} cannot be fetched ({_first_line(error)}): get {name} of "
-            f"{repository} elsewhere and set backbone.weights=PATH, or fill {constants.HF_HUB_CACHE}"
+            f"Weights {network.tag!r} cannot be fetched ({_first_line(error)}): get {name}"
+            f" of {repository} elsewhere and set backbone.weights=PATH,"
+            f" or fill {constants.HF_HUB_CACHE}"
         ) from None
 
 
 def _first_line(error: BaseException) -> str:
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0][:120]}" if text else type(error).__name__
-
-
-def hash_of_state(state: State) -> str:
-    """SHA-256 over names and values, for weights that are in no file."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        digest.update(name.encode())
-        digest.update(state[name].detach().float().contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from projgan.backbones.build import read_weights, shipped_file
@@ -13,7 +15,7 @@ NAME = "fd_lab"
 class LabExtractor(nn.Module):
     """Images [N, 3, R, R] in [-1, 1] to features float32 [N, dim], pooled over the last map."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
         self.dim: int = model.num_features

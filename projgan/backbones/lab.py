@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
+from timm.models._efficientnet_builder import decode_arch_def, round_channels
 from timm.models.deit import VisionTransformerDistilled
-from timm.models.efficientnet import EfficientNet, decode_arch_def, round_channels
+from timm.models.efficientnet import EfficientNet
 from timm.models.regnet import RegNet, RegNetCfg
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from timm.models.vision_transformer import VisionTransformer
@@ -52,7 +54,7 @@ def _lite(width: float, repeats: tuple[int, int, int, int, int]) -> Callable[[in
 
 
 def _resnet(
-    block: type[nn.Module], layers: tuple[int, ...], channels: tuple[int, ...]
+    block: Any, layers: tuple[int, ...], channels: tuple[int, ...]
 ) -> Callable[[int], nn.Module]:
     """ResNet with timm's three-convolution stem: the 7x7 one is fixed at 64 channels there.
 
@@ -108,7 +110,7 @@ def _deit(classes: int) -> nn.Module:
 
 
 # name -> classes -> the whole network with its head
-LAB_NETWORKS: dict[str, Callable[[int], nn.Module]] = {
+LAB_NETWORKS: dict[str, Callable[[int], Any]] = {
     "efficientnet_lite0": _lite(0.4, (1, 1, 1, 1, 1)),
     "efficientnet_lite1": _lite(0.4, (1, 1, 2, 2, 1)),
     "efficientnet_lite2": _lite(0.45, (1, 1, 2, 2, 1)),
@@ -122,7 +124,7 @@ LAB_NETWORKS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
-def extractor_network() -> nn.Module:
+def extractor_network() -> Any:
     """The metric's network, a RegNet: of none of the families that backbones come from."""
     return RegNet(
         RegNetCfg(depth=8, w0=24, wa=16.0, wm=2.0, group_size=8, stem_width=16), num_classes=0

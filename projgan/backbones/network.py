@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,6 +24,7 @@ class Trunk(nn.Module):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     uncounted: tuple[str, ...] = ()
+    model: Any  # timm's or open_clip's; its attributes are not typed
 
 
 class FeatureNetwork(nn.Module):

@@ -95,9 +95,7 @@ BACKBONES: dict[str, Entry] = {
     "efficientnet_lite3": _lite(3, "tf_efficientnet_lite3.in1k", 79.820, 6.422),
     "efficientnet_lite4": _lite(4, "tf_efficientnet_lite4.in1k", 81.536, 11.150),
     "resnet18": Entry(
-        Network(
-            "ResNet18", "ResNet", "timm", "resnet18.tv_in1k", _IMAGENET, 69.748, _TOP1, 11.177
-        ),
+        Network("ResNet18", "ResNet", "timm", "resnet18.tv_in1k", _IMAGENET, 69.748, _TOP1, 11.177),
         Network("ResNet18", "ResNet", "lab", "resnet18", _LABELS),
     ),
     "resnet50": Entry(
@@ -232,7 +230,9 @@ def _read_card(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {"networks": {}}
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: damaged card of the lab weights ({error}); reinstall it") from None
+        raise DataError(
+            f"{path}: damaged card of the lab weights ({error}); reinstall it"
+        ) from None
     return card
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -15,7 +16,7 @@ class CnnTrunk(Trunk):
     For EfficientNet that is after blocks 2, 3, 5 and 7; for ResNet after layer1 to layer4.
     """
 
-    def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, model: Any, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         by_stride = {info["reduction"]: i for i, info in enumerate(model.feature_info)}
         indices = [by_stride[stride] for stride in STRIDES]
@@ -35,7 +36,7 @@ class CnnTrunk(Trunk):
 class ClipTrunk(Trunk):
     """CLIP's modified ResNet of open_clip: stem and four layers, without the attention pool."""
 
-    def __init__(self, tower: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, tower: Any, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.mean, self.std = (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
         tower.attnpool = None
@@ -66,7 +67,7 @@ class VitTrunk(Trunk):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         mean: Sequence[float],
         std: Sequence[float],
         hooks: Sequence[int],

@@ -23,7 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=Budget.steps)
     parser.add_argument("--out", type=Path, default=WEIGHTS)
     parser.add_argument("--data-dir", type=Path, default=Path("data"))
-    parser.add_argument("--threads", type=int, default=1, help="of torch; small networks gain little")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="of torch; small networks gain little"
+    )
     parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
     args = parser.parse_args(argv)
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -57,8 +56,8 @@ def _as_text(networks: dict[str, Any]) -> str:
         "# The lab networks' weights",
         "",
         "Small networks of the paper's families, pretrained on rendered scenes with equal budgets:",
-        "the same number of images, batch and schedule for each. `python -m projgan.pretrain` makes",
-        "them again (to the bit on the same machine with one thread). Written by that command.",
+        "the same number of images, batch and schedule for each. `python -m projgan.pretrain`",
+        "makes them again (to the bit on the same machine with one thread) and writes this card.",
         "",
         "Accuracy is on held-out scenes, of the float16 weights as they ship. All see images at",
         "64 px and give maps at strides 4/8/16/32, that is 16/8/4/2 px; a discriminator can",
@@ -75,7 +74,3 @@ def _as_text(networks: dict[str, Any]) -> str:
             f" | {accuracy} | {n['bytes'] / 1000:.0f} | {n['sha256'][:12]} |"
         )
     return "\n".join(lines) + "\n"
-
-
-def hash_of(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,13 +55,18 @@ def fit(
     modules = objective.modules.train().to(memory_format=torch.channels_last)
     decayed = [p for p in modules.parameters() if p.ndim > 1]
     others = [p for p in modules.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [
+        {"params": decayed},
+        {"params": others, "weight_decay": 0.0},
+    ]
     optimizer = torch.optim.AdamW(groups, lr=objective.lr, weight_decay=WEIGHT_DECAY)
     generator = torch.Generator().manual_seed(seed)
     losses: list[float] = []
     started = time.monotonic()
 
-    for step, index in zip(range(budget.steps), order(len(images), budget.batch, seed), strict=False):
+    batches = order(len(images), budget.batch, seed)
+    for step in range(budget.steps):
+        index = next(batches)
         for group in optimizer.param_groups:
             group["lr"] = objective.lr * _schedule(step, budget.steps)
         batch = as_input(images[index.numpy()])

@@ -70,7 +70,8 @@ def make(name: str, seed: int, budget: Budget, out: Path, data_dir: Path, bf16: 
         path = write_weights(out, name, seed, state, facts)
     write_card(out)
     seconds = time.monotonic() - started
-    say(f"  {path.name}: {path.stat().st_size / 1e6:.2f} MB, accuracy {facts['accuracy']}, {seconds:.0f} s")
+    size = path.stat().st_size / 1e6
+    say(f"  {path.name}: {size:.2f} MB, accuracy {facts['accuracy']}, {seconds:.0f} s")
     return path
 
 
@@ -79,7 +80,8 @@ def training_images(name: str, budget: Budget, data_dir: Path) -> NDArray[np.uin
     if name != EXTRACTOR:
         return rendered(data_dir, "pretrain", TRAIN, budget.train_images, say)
     half = budget.train_images // 2
-    parts = [rendered(data_dir, scene, EXTRACTOR_SEED, half, say) for scene in ("clevr", "pretrain")]
+    kinds = ("clevr", "pretrain")
+    parts = [rendered(data_dir, kind, EXTRACTOR_SEED, half, say) for kind in kinds]
     return np.concatenate(parts)
 
 
@@ -123,8 +125,8 @@ def _shape(name: str) -> dict[str, object]:
 
 def _data_text(name: str, count: int) -> str:
     if name == EXTRACTOR:
-        return f"{count} scenes at {RESOLUTION} px, half clevr, half pretrain, seed {EXTRACTOR_SEED}"
-    return f"{count} pretrain scenes at {RESOLUTION} px, seed {TRAIN}; held out: seed {HELD_OUT}"
+        return f"{count} scenes, {RESOLUTION} px, half clevr, half pretrain, seed {EXTRACTOR_SEED}"
+    return f"{count} pretrain scenes, {RESOLUTION} px, seed {TRAIN}; held out: seed {HELD_OUT}"
 
 
 def _stream(name: str, seed: int) -> int:

@@ -65,9 +65,7 @@ def cropped(images: Tensor, smallest: float, generator: torch.Generator) -> Tens
     affine[:, 0, 0], affine[:, 1, 1] = side * flip, side
     affine[:, 0, 2], affine[:, 1, 2] = (1 - side) * (2 * u[2] - 1), (1 - side) * (2 * u[3] - 1)
     grid = F.affine_grid(affine, [n, 3, SIZE, SIZE], align_corners=False)
-    return F.grid_sample(
-        images, grid, mode="bilinear", padding_mode="border", align_corners=False
-    )
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def jittered(images: Tensor, generator: torch.Generator) -> Tensor:

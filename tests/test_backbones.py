@@ -1,0 +1,340 @@
+"""Feature networks: the contract for every name and zoo, their weights, and bad files."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from projgan.backbones import BACKBONES, build_backbone, describe, registry
+from projgan.backbones.build import build_trunk, init_reassemble
+from projgan.backbones.extractor import build_lab_extractor
+from projgan.backbones.network import FeatureNetwork, count_params
+from projgan.backbones.trunks import VitTrunk
+from projgan.config import Backbone
+from projgan.errors import ConfigError, DataError
+
+LAB = [name for name, entry in BACKBONES.items() if entry.lab]
+# Full-size networks that are small enough to run here.
+LIGHT = ["efficientnet_lite0", "efficientnet_lite1", "resnet18"]
+
+# Table 2: parameters of the truncated networks, in millions.
+PAPER_PARAMS = {
+    "efficientnet_lite0": 2.96,
+    "efficientnet_lite1": 3.72,
+    "efficientnet_lite2": 4.36,
+    "efficientnet_lite3": 6.42,
+    "efficientnet_lite4": 11.15,
+    "resnet18": 11.18,
+    "resnet50": 23.51,
+    "r50_clip": 23.53,
+    "deit": 92.36,
+    "vit": 317.52,
+}
+
+
+def lab(name: str, **options: object) -> Backbone:
+    return Backbone(name=name, zoo="lab", **options)  # type: ignore[arg-type]
+
+
+def keeps_contract(net: FeatureNetwork, resolution: int) -> None:
+    images = (torch.rand(2, 3, resolution, resolution) * 2 - 1).requires_grad_()
+    maps = net(images)
+    assert net.strides == (4, 8, 16, 32)
+    for channels, stride, fmap in zip(net.channels, net.strides, maps, strict=True):
+        side = net.input_size // stride
+        assert fmap.shape == (2, channels, side, side)
+        assert fmap.isfinite().all() and fmap.std() > 1e-4
+
+    # The deepest map depends on every part of every image, and the gradient says so.
+    maps[3].square().sum().backward()
+    assert images.grad is not None
+    quarters = nn.functional.avg_pool2d(images.grad.abs().sum(1, keepdim=True), resolution // 2)
+    assert (quarters > 0).all()
+    assert not any(p.requires_grad or p.grad is not None for p in net.parameters())
+
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    again = net.train()(images.detach())
+    assert not any(m.training for m in net.modules())
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+    torch.testing.assert_close(again, [m.detach() for m in maps])
+
+
+@pytest.mark.parametrize("name", LAB)
+def test_lab_network_keeps_the_contract(name: str) -> None:
+    net = build_backbone(lab(name, weights="random"), 32)
+    assert net.input_size == 64
+    assert all(c <= bound for c, bound in zip(net.channels, (32, 64, 128, 256), strict=True))
+    keeps_contract(net, 32)
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_full_size_network_keeps_the_contract(name: str) -> None:
+    net = build_backbone(Backbone(name=name, weights="random"), 64)
+    assert net.input_size == 224
+    keeps_contract(net, 64)
+
+
+def test_full_size_transformer_keeps_the_contract() -> None:
+    net = build_backbone(Backbone(name="deit_small", weights="random", input_size=64), 32)
+    assert net.channels == (48, 96, 192, 384)
+    keeps_contract(net, 32)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_full_size_parameters_channels_and_statistics(name: str) -> None:
+    network = BACKBONES[name].imagenet
+    with torch.device("meta"):  # shapes only: the largest has 318 M
+        trunk = build_trunk(network, name, 0, network.size or 224)
+        images = torch.empty(1, 3, network.size or 224, network.size or 224)
+        maps = trunk(images)
+    millions = count_params(trunk) / 1e6
+    if name in PAPER_PARAMS:
+        assert millions == pytest.approx(PAPER_PARAMS[name], abs=0.0051)
+    if network.params_m is not None:
+        assert millions == pytest.approx(network.params_m, abs=0.0005)
+    side = network.size or 224
+    for channels, stride, fmap in zip(trunk.channels, (4, 8, 16, 32), maps, strict=True):
+        assert fmap.shape == (1, channels, side // stride, side // stride)
+    if network.source == "timm":
+        cfg = timm.get_pretrained_cfg(network.tag)
+        assert cfg is not None and cfg.has_weights, f"timm has no weights {network.tag}"
+        assert (trunk.mean, trunk.std) == (cfg.mean, cfg.std)
+    else:
+        open_clip = pytest.importorskip("open_clip")
+        assert tuple(network.tag.split(".")) in open_clip.list_pretrained()
+        assert trunk.mean == pytest.approx((0.481, 0.458, 0.408), abs=1e-3)
+
+
+def test_efficientnet_taps_are_the_papers() -> None:
+    for name, channels in {
+        "efficientnet_lite0": (24, 40, 112, 320),
+        "efficientnet_lite1": (24, 40, 112, 320),
+        "efficientnet_lite2": (24, 48, 120, 352),
+        "efficientnet_lite3": (32, 48, 136, 384),
+        "efficientnet_lite4": (32, 56, 160, 448),
+    }.items():
+        with torch.device("meta"):
+            assert build_trunk(BACKBONES[name].imagenet, name, 0, 224).channels == channels
+
+
+def test_images_are_normalised_with_the_networks_own_statistics() -> None:
+    net = build_backbone(Backbone(name="resnet18", weights="random"), 256)
+    seen: list[torch.Tensor] = []
+    net.trunk.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    images = torch.rand(1, 3, 256, 256) * 2 - 1
+    net(images)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    expected = ((images + 1) / 2 - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
+    torch.testing.assert_close(seen[0], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("cfg", "resolution", "size"),
+    [
+        (Backbone(name="resnet18"), 128, 224),
+        (Backbone(name="resnet18"), 256, 256),
+        (Backbone(name="resnet18"), 512, 512),
+        (Backbone(name="resnet18", input_size=320), 256, 320),
+        (Backbone(name="vit"), 256, 384),
+        (Backbone(name="deit_small"), 512, 224),
+        (lab("vit"), 32, 64),
+        (lab("resnet18"), 128, 64),
+    ],
+)
+def test_size_that_images_are_shown_at(cfg: Backbone, resolution: int, size: int) -> None:
+    from projgan.backbones.build import input_size
+
+    assert input_size(registry.find(cfg), cfg, resolution) == size
+
+
+def test_random_weights_depend_on_name_and_pretraining_seed_alone() -> None:
+    def maps(seed: int) -> list[torch.Tensor]:
+        net = build_backbone(lab("vit", weights="random", pretrain_seed=seed), 32)
+        return net(torch.linspace(-1, 1, 3072).view(1, 3, 32, 32))
+
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    first = maps(0)
+    assert torch.equal(torch.get_rng_state(), state), "building must not touch the run's numbers"
+    torch.manual_seed(6)
+    assert all(torch.equal(a, b) for a, b in zip(first, maps(0), strict=True))
+    assert not any(torch.allclose(a, b) for a, b in zip(first, maps(1), strict=True))
+
+
+def test_reassembling_keeps_the_scale_of_the_tokens() -> None:
+    trunk = build_trunk(BACKBONES["deit_small"].imagenet, "deit_small", 0, 224)
+    assert isinstance(trunk, VitTrunk)
+    init_reassemble(trunk, 3)
+    tokens = torch.randn(4, 384, 14, 14)
+    for layer in trunk.reassemble:
+        assert 0.7 < layer(tokens).std() < 1.3
+
+
+def test_unknown_names_are_refused_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'efficientnet_lite1'"):
+        build_backbone(Backbone(name="efficientnet_light1"), 32)
+    with pytest.raises(ConfigError, match="no lab counterpart"):
+        build_backbone(lab("vit_base"), 32)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
+def test_weights_from_a_file(tmp_path: Path, suffix: str) -> None:
+    other = timm.create_model("resnet18.tv_in1k", pretrained=False)
+    with torch.no_grad():
+        other.layer4[1].bn2.weight.fill_(0.5)
+        other.layer3[0].bn1.running_mean.fill_(0.25)
+    path = tmp_path / f"mine{suffix}"
+    save = save_file if suffix == ".safetensors" else torch.save
+    save(other.state_dict(), path)
+    cfg = Backbone(name="resnet18", weights=str(path))
+    net = build_backbone(cfg, 32)
+    images = torch.rand(1, 3, 224, 224) * 2 - 1
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (net.mean, net.std))
+    expected = other.eval().forward_features(((images + 1) / 2 - mean) / std)
+    torch.testing.assert_close(net(images)[3], expected, rtol=1e-4, atol=1e-4)
+    assert len(net.weights_sha256) == 64
+    assert net.accuracy is None and describe(cfg).pretraining.startswith("unknown")
+
+
+def test_position_embedding_is_resized_for_another_input(tmp_path: Path) -> None:
+    other = timm.create_model("deit_small_distilled_patch16_224.fb_in1k", pretrained=False)
+    ramp = torch.linspace(0, 1, 14).view(1, 14, 1).expand(14, 14, 384).reshape(1, 196, 384)
+    with torch.no_grad():
+        other.pos_embed[:, 2:] = ramp
+    save_file(other.state_dict(), tmp_path / "deit.safetensors")
+    cfg = Backbone(name="deit_small", weights=str(tmp_path / "deit.safetensors"), input_size=448)
+    trunk = build_backbone(cfg, 32).trunk
+    resized = trunk.get_parameter("model.pos_embed")
+    assert resized.shape == (1, 2 + 28 * 28, 384)
+    torch.testing.assert_close(resized[:, :2], other.pos_embed[:, :2])
+    column = resized[0, 2:, 0].view(28, 28)[0]
+    assert (column.diff() >= 0).all() and column[0] < 0.05 and column[-1] > 0.95
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
+def test_damaged_file_gives_one_line(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"broken{suffix}"
+    path.write_bytes(b"\x00garbage" * 40)
+    with pytest.raises(DataError, match=rf"broken{suffix}: not readable") as error:
+        build_backbone(lab("resnet18", weights=str(path)), 32)
+    assert "\n" not in str(error.value)
+
+
+def test_file_of_another_network_gives_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    save_file({"conv1.weight": torch.zeros(3)}, path)
+    with pytest.raises(DataError, match=r"weights of another network \(\d+ of \d+") as error:
+        build_backbone(lab("resnet18", weights=str(path)), 32)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_file_gives_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        build_backbone(lab("resnet18", weights=str(tmp_path / "none.safetensors")), 32)
+
+
+def test_weights_that_cannot_be_fetched_tell_how_to_place_them(tmp_path: Path) -> None:
+    code = (
+        "from projgan.backbones import build_backbone\n"
+        "from projgan.config import Backbone\n"
+        "from projgan.errors import UserError\n"
+        "for name in ('resnet18', 'r50_clip'):\n"
+        "    try: build_backbone(Backbone(name=name), 256)\n"
+        "    except UserError as error: print(error)\n"
+    )
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2, done.stderr
+    assert "resnet18.tv_in1k" in lines[0] and "timm/resnet18.tv_in1k" in lines[0]
+    assert "RN50.openai" in lines[1] and "timm/resnet50_clip.openai" in lines[1]
+    assert all("backbone.weights=PATH" in line and str(tmp_path) in line for line in lines)
+
+
+@pytest.mark.parametrize("name", LAB)
+def test_shipped_weights(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a lab network must not touch the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    images = torch.linspace(-1, 1, 3072).view(1, 3, 32, 32)
+    found = []
+    for seed in (0, 1):
+        net = build_backbone(lab(name, pretrain_seed=seed), 32)
+        card = registry.card_of(name, seed)
+        assert card is not None
+        assert net.weights_sha256 == card["sha256"]
+        assert list(net.channels) == card["channels"]
+        assert net.params_m == pytest.approx(card["params_m"])
+        assert net.accuracy == card["accuracy"] and net.accuracy_kind
+        assert net.accuracy is not None and net.accuracy > 100 / 48 * 5, "not really pretrained"
+        found.append(net(images))
+    assert not any(torch.allclose(a, b, rtol=0.1) for a, b in zip(*found, strict=True))
+
+
+def test_equal_budgets_on_the_card() -> None:
+    networks = json.loads(registry.CARD.read_text())["networks"]
+    for fact in ("steps", "batch", "images_seen", "input_size"):
+        assert len({n[fact] for n in networks.values()}) == 1, fact
+    assert set(networks) == {f"{n}-s{s}" for n in LAB for s in (0, 1)} | {"fd_lab-s0"}
+
+
+def test_all_shipped_weights_fit_twelve_megabytes() -> None:
+    files = list(registry.WEIGHTS.glob("*.safetensors"))
+    assert len(files) == 2 * len(LAB) + 1
+    assert sum(f.stat().st_size for f in files) <= 12e6
+
+
+def test_damaged_shipped_weights_are_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(registry.WEIGHTS, tmp_path / "w")
+    monkeypatch.setattr(registry, "WEIGHTS", tmp_path / "w")
+    path = tmp_path / "w" / "efficientnet_lite1-s0.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="damaged"):
+        build_backbone(lab("efficientnet_lite1"), 32)
+    path.unlink()
+    with pytest.raises(DataError, match=r"python -m projgan\.pretrain efficientnet_lite1"):
+        build_backbone(lab("efficientnet_lite1"), 32)
+
+
+def test_describing_needs_no_torch_and_agrees_with_building() -> None:
+    code = (
+        "import sys; from projgan.backbones import describe, BACKBONES\n"
+        "from projgan.config import Backbone\n"
+        "for name, e in BACKBONES.items():\n"
+        "    describe(Backbone(name=name)); e.lab and describe(Backbone(name=name, zoo='lab'))\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+    info = describe(lab("deit"))
+    assert info.params_m == pytest.approx(build_backbone(lab("deit"), 32).params_m)
+    assert describe(lab("deit", weights="random")).accuracy is None
+
+
+def test_extractor_gives_one_vector_per_image_whatever_the_batch() -> None:
+    extractor = build_lab_extractor()
+    images = torch.rand(6, 3, 32, 32) * 2 - 1
+    features = extractor(images)
+    assert features.shape == (6, extractor.dim) and features.dtype == torch.float32
+    alone = torch.cat([extractor(image[None]) for image in images])
+    torch.testing.assert_close(alone, features, rtol=1e-3, atol=1e-4)
+    assert not any(p.requires_grad for p in extractor.parameters())
+    assert math.isfinite(float(features.sum()))
