@@ -32,7 +32,9 @@ def _frechet(real: Features, fake: Features) -> float:
 
 
 def _kernel(real: Features, fake: Features) -> float:
-    return 1000.0 * features_to_kernel(real.kept, fake.kept, seed=_KID_SEED).mean
+    # As many of each side: more of one would cost much and tell little.
+    count = min(len(real.kept), len(fake.kept))
+    return 1000.0 * features_to_kernel(real.kept[:count], fake.kept[:count], seed=_KID_SEED).mean
 
 
 # How the two sides become a number, in the unit that the table of metrics gives.

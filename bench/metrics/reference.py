@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -127,17 +128,23 @@ class Reference:
 
     def _compute(self, name: str) -> dict[str, Features]:
         extractor, collector = self.extractor(name), Collector()
+        # Images are read in order, but chosen and kept in a shuffled one: a folder may be sorted by
+        # class, and a part of what is kept must stand for all of it.
         order = np.random.default_rng(_CHOICE).permutation(len(self._images))[: self._count]
-        # Kept are the first of the shuffled order: a folder's own order may be by class.
+        keep = order[: EXTRACTORS[name].keeps]
         kept = np.zeros(len(self._images), dtype=bool)
-        kept[order[: EXTRACTORS[name].keeps]] = True
+        kept[keep] = True
         chosen = np.sort(order)
         for start in range(0, self._count, BATCH):
             at = chosen[start : start + BATCH]
             collector.add(extractor(self._images[at]), kept[at])
             if self._progress:
                 self._progress(start + len(at), self._count)
-        return collector.features()
+        place = np.searchsorted(np.sort(keep), keep)
+        return {
+            output: replace(features, kept=features.kept[place])
+            for output, features in collector.features().items()
+        }
 
 
 class Collector:
