@@ -15,7 +15,8 @@ import json
 import math
 import re
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -23,10 +24,12 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from bench import paths
+from bench import columns, paths
+from bench.metrics.table import check_metrics
 from bench.spec import EvalSpec, Grid, ReportSpec, Row, RunSpec
-from projgan.config import Config, from_dict
-from projgan.errors import ConfigError, UserError, unknown
+from projgan.backbones.registry import find
+from projgan.config import Backbone, Config, from_dict
+from projgan.errors import UserError, unknown
 
 SEED = "train.seed"
 
@@ -171,7 +174,7 @@ def load(
                 config = _config(layers, where)
                 runs.append(RunSpec(file.name, row.label, at, scale, config, evaluation))
     _distinct(path, runs)
-    return Grid(
+    made = Grid(
         name=file.name,
         about=file.about,
         scale=scale,
@@ -181,8 +184,14 @@ def load(
         eval=evaluation,
         report=report,
         runs=tuple(runs),
-        overrides=changes,
+        overrides=parse_overrides(overrides),
     )
+    with _at(f"{path.name}: eval.levels"):
+        for zoo in {run.config.backbone.zoo for run in runs}:
+            find(Backbone(name=evaluation.levels, zoo=zoo))
+    with _at(f"{path.name}: report"):
+        columns.check(made)
+    return made
 
 
 def parse_value(text: str, key: str) -> Any:
@@ -318,11 +327,9 @@ def _evaluation(path: Path, parts: Sequence[_Eval], mapping: Mapping[str, str]) 
     given["metrics"] = tuple(mapping.get(name, name) for name in given.get("metrics", ()))
     if "also_at_kimg" in given:
         given["also_at_kimg"] = tuple(given["also_at_kimg"])
-    try:
-        _check_metrics(given["metrics"])
+    with _at(path.name):
+        check_metrics(given["metrics"])
         return EvalSpec(**given)
-    except UserError as error:
-        raise UserError(f"{path.name}: {error}") from error
 
 
 def _report(
@@ -338,9 +345,6 @@ def _report(
     if "rank_by" in given:
         given["rank_by"] = _own_name(given["rank_by"], mapping)
     report = ReportSpec(**given)
-    papers = [file.stem for file in paths.PAPER.glob("*.csv")]
-    if report.paper is not None and report.paper not in papers:
-        raise UserError(f"{path.name}: report: {unknown('paper table', report.paper, papers)}")
     labels = [row.label for row in rows]
     if report.baseline is not None and report.baseline not in labels and not narrowed:
         raise UserError(f"{path.name}: report: {unknown('baseline row', report.baseline, labels)}")
@@ -361,12 +365,6 @@ def _own_name(column: str, mapping: Mapping[str, str]) -> str:
     return f"{prefix}:{mapping.get(name, name)}" if prefix else mapping.get(name, name)
 
 
-def _check_metrics(names: Sequence[str]) -> None:
-    from bench.metrics.table import check_metrics
-
-    check_metrics(names)
-
-
 def _config(layers: Sequence[tuple[str, Mapping[str, Any]]], where: str) -> Config:
     """Merges dotted settings, the later over the earlier, into a checked configuration."""
     nested: dict[str, dict[str, Any]] = {}
@@ -375,18 +373,19 @@ def _config(layers: Sequence[tuple[str, Mapping[str, Any]]], where: str) -> Conf
             _check_key(key, origin)
             group, name = key.split(".")
             nested.setdefault(group, {})[name] = _typed(key, value, origin)
-    try:
+    with _at(where):
         config = from_dict(nested)
-        _check_names(config)
+        find(config.backbone)
+        return config
+
+
+@contextmanager
+def _at(where: str) -> Iterator[None]:
+    """Says where the mistake is."""
+    try:
+        yield
     except UserError as error:
-        raise ConfigError(f"{where}: {error}") from error
-    return config
-
-
-def _check_names(config: Config) -> None:
-    from projgan.backbones.registry import find
-
-    find(config.backbone)
+        raise UserError(f"{where}: {error}") from error
 
 
 def _check_key(key: str, where: str) -> None:
@@ -402,29 +401,31 @@ def _no_seed(where: str, keys: Iterable[str]) -> None:
 def _typed(key: str, value: Any, where: str) -> Any:
     """`value` converted to the type of the field `key`."""
     _check_key(key, where)
-    if isinstance(value, DictConfig | dict):
-        raise UserError(f"{where}: {key}={value}: give {_wanted(fields()[key])}")
-    return _convert(key, json.dumps(value), where)
+    with _at(where):
+        return _convert(key, json.dumps(value, default=str))
 
 
 @functools.cache
-def _convert(key: str, value_json: str, where: str) -> Any:
+def _convert(key: str, value_json: str) -> Any:
     # Cached, since a grid repeats the same few settings in all its runs.
     value, hint = json.loads(value_json), fields()[key]
     choices = get_args(hint) if get_origin(hint) is Literal else ()
     if choices and value not in choices:
-        raise UserError(f"{where}: {unknown(key, str(value), choices)}")
+        raise UserError(unknown(key, str(value), choices))
     group, name = key.split(".")
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(get_type_hints(Config)[group]), {name: value})
-        typed = _plain(merged)[name]
+        typed = _plain(OmegaConf.merge(_template(group), {name: value}))[name]
     except OmegaConfBaseException as error:
-        raise UserError(f"{where}: {key}={value}: give {_wanted(hint)}") from error
-    if (hint is bool and not isinstance(value, bool)) or (
-        isinstance(typed, float) and not math.isfinite(typed)
-    ):
-        raise UserError(f"{where}: {key}={value}: give {_wanted(hint)}")
+        raise UserError(f"{key}={value}: give {_wanted(hint)}") from error
+    strange = isinstance(value, dict) or (hint is bool and not isinstance(value, bool))
+    if strange or (isinstance(typed, float) and not math.isfinite(typed)):
+        raise UserError(f"{key}={value}: give {_wanted(hint)}")
     return tuple(typed) if isinstance(typed, list) else typed
+
+
+@functools.cache
+def _template(group: str) -> DictConfig:
+    return OmegaConf.structured(get_type_hints(Config)[group])
 
 
 def _wanted(hint: Any) -> str:

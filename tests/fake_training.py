@@ -77,7 +77,7 @@ class Engine:
         scores = Scores()
         scores.fake, scores.real = sum(len(batch) for batch in batches), 64
         self.measured.append((scores.fake, tuple(keys)))
-        scores.update({key: self.value for key in metric_keys(keys)})
+        scores.update(dict.fromkeys(metric_keys(keys), self.value))
         return scores
 
 

@@ -1,0 +1,137 @@
+"""Every grid that ships loads at both scales, and the paper's rows are all there."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from bench import grid as grids
+from bench import paths
+from bench.metrics.table import METRICS
+from bench.spec import Grid
+from projgan.config import Config, Discriminator
+
+NAMES = sorted(file.stem for file in paths.GRIDS.glob("*.yaml"))
+SHIPPED = {"smoke", "backbones", "pretraining", "projections", "layers", "subsets",
+           "convergence", "csm", "init"}  # fmt: skip
+
+
+def lines(table: str) -> list[dict[str, str]]:
+    with (paths.PAPER / f"{table}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def varied(grid: Grid) -> set[str]:
+    return {key for row in grid.rows for key in row.set} | set(grid.axes)
+
+
+def test_the_grids_of_the_plan_ship() -> None:
+    assert set(NAMES) >= SHIPPED
+
+
+@pytest.mark.parametrize("scale", ["lab", "paper"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_grid_loads_at_both_scales(name: str, scale: str) -> None:
+    grid = grids.load(name, scale)
+    assert grid.name == name  # its results folder is found by the name that was typed
+    assert grid.report.rank_by in METRICS
+    assert {run.config.backbone.zoo for run in grid.runs} == (
+        {"lab"} if scale == "lab" else {"imagenet"}
+    )
+    assert all(run.snapshot_at[-1] >= run.config.train.total_kimg * 1000 for run in grid.runs)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_run_of_the_lab_is_measured_early_and_late(name: str) -> None:
+    for run in grids.load(name).runs:
+        assert len(run.snapshot_at) >= 2
+
+
+def test_table_2_has_the_papers_ten_networks() -> None:
+    lab = grids.load("backbones")
+    assert [row.label for row in lab.rows] == [line["network"] for line in lines("table2")]
+    assert varied(lab) == {"backbone.name"}
+    assert lab.report.paper == "table2"
+
+
+def test_table_2_at_paper_scale_also_has_the_networks_that_the_text_names() -> None:
+    labels = {run.config.backbone.name for run in grids.load("backbones", "paper").runs}
+    assert len(labels) == 12 and {"vit", "vit_base", "deit", "deit_small"} <= labels
+
+
+def test_random_weights_are_the_control_of_every_backbone() -> None:
+    grid = grids.load("pretraining")
+    networks = {run.config.backbone.name for run in grids.load("backbones").runs}
+    assert {run.config.backbone.name for run in grid.runs} == networks
+    cells = {(run.config.backbone.name, run.config.backbone.weights) for run in grid.runs}
+    assert cells == {(name, w) for name in networks for w in ("pretrained", "random")}
+    assert len(grid.seeds) == 3 and len(grid.runs) == 60
+
+
+def test_table_1_has_the_papers_18_rows_and_their_baseline() -> None:
+    grid = grids.load("projections")
+    words = {"no_projection": "none"}
+    wanted = []
+    for line in lines("table1"):
+        kind = words.get(line["projection"], line["projection"])
+        on = line["discriminators_on"]
+        layers = (1, 2, 3, 4) if on == "perceptual" else tuple(int(x[1]) for x in on.split(";"))
+        wanted.append((kind, line["discriminator_type"] == "perceptual_D", layers))
+    rows = [run.config for run in grid.runs if run.row != grid.report.baseline]
+    found = [
+        (c.projection.kind, c.discriminator.kind == "perceptual", c.discriminator.layers)
+        for c in rows
+    ]
+    assert found == wanted and len(found) == 18
+    (baseline,) = [run for run in grid.runs if run.row == grid.report.baseline]
+    assert baseline.config.discriminator.kind == "rgb"
+    # The confound of the released code: blocks must not change with the projection.
+    assert {c.discriminator.depth for c in rows} == {"matched"}
+    assert "rel:fd_l1" in grid.report.columns and "paper_rel_fid" in grid.report.columns
+
+
+def test_layers_are_subsets_with_the_full_projection() -> None:
+    grid = grids.load("layers")
+    assert varied(grid) == {"discriminator.layers"}
+    assert {run.config.projection.kind for run in grid.runs} == {"ccm_csm"}
+    assert Discriminator().layers in {run.config.discriminator.layers for run in grid.runs}
+
+
+@pytest.mark.parametrize("scale", ["lab", "paper"])
+def test_subsets_are_1k_10k_and_all(scale: str) -> None:
+    for run in (grid := grids.load("subsets", scale)).runs:
+        data = run.config.data
+        assert data.images is not None and data.images > 10000
+    assert grid.axes == {"data.subset": (1000, 10000, None)}
+
+
+def test_convergence_is_measured_more_finely_than_the_rest() -> None:
+    projected, rgb = grids.load("convergence").runs
+    assert (projected.config.discriminator.kind, rgb.config.discriminator.kind) == (
+        "projected", "rgb",
+    )  # fmt: skip
+    assert len(projected.snapshot_at) > 2 * len(grids.load("backbones").runs[0].snapshot_at)
+
+
+def test_csm_and_init_show_every_choice() -> None:
+    csm = {run.config.projection.csm for run in grids.load("csm").runs}
+    init = {run.config.projection.init for run in grids.load("init").runs}
+    assert csm == {"text", "author", "released"} and init == {"kaiming", "torch", "rotation"}
+
+
+def test_smoke_is_tiny() -> None:
+    grid = grids.load("smoke")
+    assert len(grid.runs) == 2 and all(run.total_images <= 512 for run in grid.runs)
+    assert (grid.runs[0].config.data.images or 0) <= 512
+
+
+def test_scales_shrink_nothing_but_the_lab() -> None:
+    paper = grids.load("csm", "paper").runs[0].config
+    assert (paper.data.resolution, paper.train) == (256, Config().train)
+
+
+def test_experiments_lie_beside_the_entry_point() -> None:
+    assert (paths.ROOT / "run_bench.py").is_file()
+    assert Path(grids.__file__).is_relative_to(paths.ROOT)

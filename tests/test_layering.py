@@ -1,0 +1,129 @@
+"""Who may import whom, read from the files themselves."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import graphlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES = sorted([*ROOT.glob("projgan/**/*.py"), *ROOT.glob("bench/**/*.py")])
+
+# What `do=plan`, `do=status` and `do=list` load; none of it may need torch to be imported.
+TORCH_FREE = ["bench.cli", "bench.grid", "bench.spec", "bench.record", "bench.claim",
+              "bench.progress", "bench.paths", "bench.dispatch", "bench.metrics.table",
+              "projgan.config", "projgan.errors", "projgan.files",
+              "projgan.backbones.registry"]  # fmt: skip
+# What only reads files: no module of the training or measuring side.
+REPORT_SIDE = ["aggregate", "targets", "tables", "columns", "curves", "sheets", "report"]
+ONLY_IN = {
+    "omegaconf": {"bench/grid.py"},
+    "matplotlib": {"bench/curves.py"},
+    "submitit": {"bench/dispatch/slurm.py"},
+}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in FILES}
+
+
+@functools.cache
+def imports(path: Path, when_loaded: bool = False) -> frozenset[str]:
+    """Modules that a file imports; `when_loaded`: only what importing the file itself imports."""
+    found: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        for child in ast.iter_child_nodes(node):
+            lazy = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            if when_loaded and (lazy or _only_for_types(child)):
+                continue
+            if isinstance(child, ast.Import):
+                found.update(alias.name for alias in child.names)
+            elif isinstance(child, ast.ImportFrom) and child.module:
+                found.add(child.module)
+                found.update(f"{child.module}.{alias.name}" for alias in child.names)
+            visit(child)
+
+    visit(ast.parse(path.read_text(encoding="utf-8")))
+    return frozenset(found)
+
+
+def _only_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+
+
+def packages(path: Path, when_loaded: bool = False) -> set[str]:
+    return {name.split(".")[0] for name in imports(path, when_loaded)}
+
+
+def loaded_by(module: str) -> set[str]:
+    """Own modules that importing `module` loads, packages' __init__ files included."""
+    seen: set[str] = set()
+    todo = [module]
+    while todo:
+        name = todo.pop()
+        if name in seen or name not in MODULES:
+            continue
+        seen.add(name)
+        todo += imports(MODULES[name], when_loaded=True)
+        todo += [name.rpartition(".")[0]]
+    return seen
+
+
+def test_the_files_are_found() -> None:
+    assert {"bench.cli", "projgan.train", "bench.dispatch"} <= MODULES.keys()
+
+
+@pytest.mark.parametrize("name", [n for n in MODULES if n.split(".")[0] == "projgan"])
+def test_the_science_knows_no_harness(name: str) -> None:
+    assert "bench" not in packages(MODULES[name])
+
+
+@pytest.mark.parametrize("package", ONLY_IN)
+def test_a_package_stays_in_its_room(package: str) -> None:
+    users = {str(p.relative_to(ROOT)) for p in FILES if package in packages(p)}
+    assert users <= ONLY_IN[package]
+
+
+@pytest.mark.parametrize("name", TORCH_FREE)
+def test_plans_need_no_torch(name: str) -> None:
+    for loaded in loaded_by(name):
+        heavy = packages(MODULES[loaded], when_loaded=True) & {"torch", "timm", "torchvision"}
+        assert not heavy, f"{name} loads {loaded}, which imports {heavy}"
+
+
+@pytest.mark.parametrize("name", REPORT_SIDE)
+def test_reports_only_read_files(name: str) -> None:
+    used = imports(MODULES[f"bench.{name}"])
+    assert "torch" not in packages(MODULES[f"bench.{name}"])
+    assert not {m for m in used if m.startswith(("projgan.train", "bench.execute"))}
+
+
+def test_imports_make_no_circle() -> None:
+    def needs(name: str) -> set[str]:
+        # A package and its own modules may name each other.
+        used = imports(MODULES[name], when_loaded=True) & MODULES.keys()
+        return {u for u in used if not f"{u}.".startswith(f"{name}.") and f"{u}." not in name}
+
+    graph = {name: needs(name) for name in MODULES}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError with the circle's names
+
+
+def test_importing_the_command_line_loads_no_torch() -> None:
+    code = (
+        "import sys, bench.cli; bench.cli.main(['do=plan', 'grid=backbones']);"
+        "bad = {'torch', 'timm', 'numpy', 'matplotlib', 'pandas'} & set(sys.modules);"
+        "sys.exit(f'loaded {bad}' if bad else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("missing") + done.stdout.count("finished") >= 10
