@@ -119,10 +119,13 @@ def run(options: Options) -> int:
         print(f"{grid.name} ({grid.scale}): {_count(todo)} to do, {skipped} done before")
         for spec in todo:
             write_json_atomic(RunPaths(options.runs_dir / spec.run_id).spec, spec.to_json())
-        with progress_for(todo, _echo) as progress:
-            BACKENDS[options.dispatch](
-                todo, options.runs_dir, options.data_dir, progress, options.force == "all"
-            )
+        try:
+            with progress_for(todo, _echo) as progress:
+                BACKENDS[options.dispatch](
+                    todo, options.runs_dir, options.data_dir, progress, options.force == "all"
+                )
+        except UserError as error:  # nothing can be written any more
+            return _refuse(str(error), SOME_FAILED)
     write_report(_whole(grid, options), options.runs_dir, options.results_dir, _echo)
 
     after = [standing(spec, options.runs_dir) for spec in grid.runs]
@@ -288,6 +291,6 @@ def _echo(text: str) -> None:
     print(text, flush=True)
 
 
-def _refuse(message: str) -> int:
+def _refuse(message: str, status: int = REFUSED) -> int:
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    return REFUSED
+    return status
