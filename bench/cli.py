@@ -70,6 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has left
         sys.stderr.close()
         return OK
+    except OSError as error:  # a disk that is full, a file that may not be read
+        place = f"{error.filename}: " if error.filename else ""
+        return _refuse(f"{place}{error.strerror or error}", SOME_FAILED)
 
 
 def parse(argv: Sequence[str]) -> Options:

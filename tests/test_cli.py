@@ -110,6 +110,26 @@ def test_what_is_refused(bench: Bench, made: Path, command: str, words: str) -> 
     assert [p.name for p in made.iterdir()] == ["made.yaml"]  # nothing is left behind
 
 
+def test_an_empty_data_folder_is_refused(bench: Bench, made: Path) -> None:
+    (made / "photos").mkdir()
+    (made / "photos" / "readme.txt").write_text("no image")
+    status, _, err = bench("grid=made.yaml data.name=mine data.path=photos")
+    assert status == 2 and "data.path=photos holds no" in err and err.count("\n") == 1
+    assert not Path("runs").exists()
+
+
+def test_a_disk_that_fills_up_while_reporting_is_one_line(
+    bench: Bench, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device", "results/made/table.md")
+
+    monkeypatch.setattr("bench.report.write_bytes_atomic", full)
+    status, out, err = bench("grid=made.yaml")
+    assert status == 1 and err == "error: results/made/table.md: No space left on device\n"
+    assert bench("grid=made.yaml do=status")[1].count("finished") >= 3  # the runs are kept
+
+
 def test_an_unwritable_folder_is_refused(bench: Bench, made: Path) -> None:
     status, _, err = bench("grid=made.yaml runs_dir=/proc/runs")
     assert status == 2 and "runs_dir=/proc/runs" in err and err.count("\n") == 1
