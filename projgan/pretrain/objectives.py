@@ -7,16 +7,15 @@ step; `shipped` gives the tensors that go into the package.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from projgan.backbones.lab import EMBED, LAB_NETWORKS, extractor_network
-from projgan.pretrain.pictures import cropped, jittered
-from projgan.scenes.layout import COLOURS, MATERIALS, SIZES
+from projgan.backbones.extractor import pooled
+from projgan.backbones.lab import EMBED, LAB_NETWORKS, SIZE, extractor_network, show
+from projgan.pretrain.pictures import DISTORTIONS, cropped, distorted, jittered
 
 State = dict[str, Tensor]
 SMOOTHING = 0.1  # of labels
@@ -133,6 +132,7 @@ class Contrastive:
 
     def __init__(self, name: str, captions: Sequence[str], classes: Sequence[str]) -> None:
         self.words, self.length = vocabulary(captions)
+        self.captions = captions
         self.tokens = tokenised(captions, self.words, self.length)
         self.classes = classes
         self.tower = LAB_NETWORKS[name](0)
@@ -151,15 +151,19 @@ class Contrastive:
 
     @torch.no_grad()
     def prompts(self) -> Tensor:
-        """One unit vector per class [classes, EMBED]: the mean over captions that name it."""
+        """One unit vector per class [classes, EMBED]: the mean over captions that begin with it.
+
+        A caption begins with the main object: "a large shiny red cone, ...". A class that none
+        begins with gets zeros.
+        """
         self.text_tower.eval()
+        first = [" ".join(c.replace(",", "").split()[3:5]) for c in self.captions]
         vectors = []
         for name in self.classes:
-            written = [
-                f"a {size} {material} {name} on a {floor} floor"
-                for size, material, floor in product(SIZES, MATERIALS, COLOURS)
-            ]
-            vectors.append(self.text_tower(tokenised(written, self.words, self.length)).mean(0))
+            rows = [i for i, named in enumerate(first) if named == name][:300]
+            vectors.append(
+                self.text_tower(self.tokens[rows]).mean(0) if rows else torch.zeros(EMBED)
+            )
         return F.normalize(torch.stack(vectors), dim=1)
 
     def shipped(self) -> State:
@@ -167,38 +171,46 @@ class Contrastive:
 
 
 class SelfSupervised:
-    """Two views agree, features keep their spread and differ from each other (VICReg).
+    """Two views find each other in the batch, and distortions are named (no labels, no captions).
 
-    For the metric's extractor: no labels, no captions.
+    For the metric's extractor. Views (SimCLR) teach what tells one scene from another: colours and
+    layout. Naming which distortion a copy suffered teaches what scenes never look like: blurred,
+    bent, spliced, or half transparent.
     """
 
-    text = "no labels: VICReg on two views of an image"
+    text = "no labels: two views find each other in the batch, distortions are named"
+    temperature = 0.2
 
     def __init__(self) -> None:
         self.model = extractor_network()
-        width = self.model.num_features
+        width = pooled(self.model.eval(), torch.zeros(1, 3, SIZE, SIZE)).shape[1]
         self.projector = nn.Sequential(
-            nn.Linear(width, 256),
-            nn.BatchNorm1d(256),
-            nn.ReLU(),
-            nn.Linear(256, 256),
+            nn.Linear(width, 192), nn.BatchNorm1d(192), nn.ReLU(), nn.Linear(192, 96)
         )
-        self.modules = nn.ModuleList([self.model, self.projector])
+        self.namer = nn.Sequential(nn.Linear(width, 96), nn.ReLU(), nn.Linear(96, DISTORTIONS))
+        self.modules = nn.ModuleList([self.model, self.projector, self.namer])
         self.lr = 2e-3
+        self.some: Tensor | None = None
 
     def loss(self, images: Tensor, index: Tensor, generator: torch.Generator) -> Tensor:
         views = [jittered(cropped(images, 0.6, generator), generator) for _ in range(2)]
-        a, b = self.projector(self.model(torch.cat(views))).chunk(2)
-        return 25 * F.mse_loss(a, b) + _spread(a) + _spread(b)
+        kinds = torch.randint(DISTORTIONS, (len(images),), generator=generator)
+        views.append(cropped(distorted(images, kinds, generator), 0.8, generator))
+        features = pooled(self.model, torch.cat(views))
+        a, b = F.normalize(self.projector(features[: 2 * len(images)]), dim=1).chunk(2)
+        logits = a @ b.T / self.temperature
+        own = torch.arange(len(images))
+        found = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+        named: Tensor = F.cross_entropy(self.namer(features[2 * len(images) :]), kinds)
+        if self.some is None or len(self.some) < 2048:  # whole images, for the statistics
+            self.some = images if self.some is None else torch.cat([self.some, images])
+        return found + named
 
+    @torch.no_grad()
     def shipped(self) -> State:
-        return self.model.state_dict()
-
-
-def _spread(z: Tensor) -> Tensor:
-    """VICReg's variance (weight 25, halved per view) and covariance terms."""
-    z = z - z.mean(0)
-    std = (z.var(0) + 1e-4).sqrt()
-    covariance = (z.T @ z) / (len(z) - 1)
-    off = covariance.pow(2).sum() - covariance.diagonal().pow(2).sum()
-    return 12.5 * F.relu(1 - std).mean() + off / z.shape[1]
+        """The network, and each feature's mean and spread over scenes."""
+        assert self.some is not None
+        self.model.eval()
+        features = torch.cat([pooled(self.model, show(part)) for part in self.some.split(128)])
+        std, mean = torch.std_mean(features, 0)
+        return {**self.model.state_dict(), "feature_mean": mean, "feature_std": std.clamp(min=1e-3)}
