@@ -21,6 +21,7 @@ from bench.metrics import METRICS, check_metrics, extractors, metric_keys
 from bench.metrics.evaluate import COMPUTE, Scores, evaluate, rebatch
 from bench.metrics.extractors import BATCH, EXTRACTORS, Extractor, Source
 from bench.metrics.frechet import features_to_frechet
+from bench.metrics.kernel import features_to_kernel
 from bench.metrics.reference import Reference
 from projgan.errors import ConfigError, DataError, UserError
 
@@ -139,8 +140,11 @@ def test_values_are_those_of_the_features(reference: Reference) -> None:
         return torch.cat([m.mean((2, 3)) for m in maps], dim=1).detach().double().numpy()
 
     assert list(got) == ["fd_lab", "kid_lab"]
-    wanted = features_to_frechet(features(draw(300, seed=0)), features(fake))
-    assert got["fd_lab"] == pytest.approx(wanted, rel=1e-4)
+    real = features(draw(300, seed=0))
+    assert got["fd_lab"] == pytest.approx(features_to_frechet(real, features(fake)), rel=1e-4)
+    kept = reference.real("lab")[""].kept[:200]  # as many as there are generated ones
+    kernel = features_to_kernel(kept, features(fake), seed=0).mean
+    assert got["kid_lab"] == pytest.approx(1000 * kernel, rel=1e-4)
     assert (got.fake, got.real, got.missing) == (200, 300, {})
 
 
@@ -304,6 +308,8 @@ def test_kept_images_do_not_follow_the_folders_order(
     )
     kept = make(tmp_path, two_classes).real("lab")[""].kept
     assert len(kept) == 120
+    few = make(tmp_path, two_classes, count=100).real("lab")[""].kept
+    assert 0.25 < (few == few[0]).all(axis=1).mean() < 0.75
     for part in (kept, kept[:60]):  # and a part of them is as mixed
         assert 0.25 < (part == kept[0]).all(axis=1).mean() < 0.75
 
