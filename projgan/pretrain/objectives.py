@@ -208,9 +208,16 @@ class SelfSupervised:
 
     @torch.no_grad()
     def shipped(self) -> State:
-        """The network, and each feature's mean and spread over scenes."""
+        """The network, and each feature's mean and spread over scenes as they are and distorted.
+
+        Over clean scenes alone, features that tell a distortion hardly vary; scaled by that little,
+        they would drown all others in a distance.
+        """
         assert self.some is not None
         self.model.eval()
-        features = torch.cat([pooled(self.model, show(part)) for part in self.some.split(128)])
+        generator = torch.Generator().manual_seed(0)
+        kinds = torch.randint(DISTORTIONS, (len(self.some),), generator=generator)
+        seen = show(distorted(self.some, kinds, generator))
+        features = torch.cat([pooled(self.model, part) for part in seen.split(128)])
         std, mean = torch.std_mean(features, 0)
         return {**self.model.state_dict(), "feature_mean": mean, "feature_std": std.clamp(min=1e-3)}
