@@ -17,15 +17,15 @@ import re
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from bench import columns, paths
 from bench.metrics.table import check_metrics
+from bench.schema import EvalSection, GridFile, ReportSection, ScaleFile, Section
 from bench.spec import EvalSpec, Grid, ReportSpec, Row, RunSpec
 from projgan.backbones.registry import find
 from projgan.config import Backbone, Config, from_dict
@@ -34,65 +34,10 @@ from projgan.errors import UserError, unknown
 SEED = "train.seed"
 
 
-# What a grid file and a scale file may hold. None = not given here.
-
-
-@dataclass
-class _Eval:
-    metrics: list[str] | None = None
-    every_kimg: float | None = None
-    also_at_kimg: list[float] | None = None
-    fake: int | None = None
-    real: int | None = None
-    levels: str | None = None
-
-
-@dataclass
-class _Report:
-    paper: str | None = None
-    rank_by: str | None = None
-    columns: list[str] | None = None
-    baseline: str | None = None
-    notes: list[str] | None = None
-
-
-@dataclass
-class _Row:
-    label: str = MISSING
-    set: dict[str, Any] = field(default_factory=dict)
-    scales: list[str] | None = None  # the row is there at these scales only
-    paper: dict[str, str] | None = None  # picks a line of the paper's table
-
-
-@dataclass
-class _Section:
-    base: dict[str, Any] = field(default_factory=dict)
-    seeds: list[int] | None = None
-    eval: _Eval = field(default_factory=_Eval)
-    report: _Report = field(default_factory=_Report)
-
-
-@dataclass
-class _GridFile(_Section):
-    name: str = MISSING
-    about: str = MISSING
-    rows: list[_Row] = MISSING
-    axes: dict[str, list[Any]] = field(default_factory=dict)
-    scales: dict[str, _Section] = field(default_factory=dict)
-
-
-@dataclass
-class _ScaleFile:
-    about: str = MISSING
-    set: dict[str, Any] = field(default_factory=dict)
-    eval: _Eval = field(default_factory=_Eval)
-    metrics: dict[str, str] = field(default_factory=dict)  # general name -> the scale's own
-
-
 def list_grids() -> list[tuple[str, str]]:
     """Name and one line about each grid that ships."""
     files = sorted(paths.GRIDS.glob("*.yaml"))
-    return [(file.stem, _read(_GridFile, file).about) for file in files]
+    return [(file.stem, _read(GridFile, file).about) for file in files]
 
 
 def list_scales() -> list[str]:
@@ -121,48 +66,33 @@ def load(
     path = _grid_path(grid)
     if scale not in (known := list_scales()):
         raise UserError(unknown("scale", scale, known))
-    file, scale_file = _read(_GridFile, path), _read(_ScaleFile, paths.SCALES / f"{scale}.yaml")
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", file.name) or file.name == "reference":
-        raise UserError(
-            f"{path.name}: name={file.name!r} becomes a folder of results; use letters, digits, "
-            "- and _, and not 'reference'"
-        )
-    _known_scales(path, file, known)
-    section = file.scales.get(scale, _Section())
-    changes = parse_overrides(overrides)
+    file, at_scale = _read(GridFile, path), _read(ScaleFile, paths.SCALES / f"{scale}.yaml")
+    section = file.scales.get(scale, Section())
+    _check_names(path, file, known)
 
-    # Command line: a seed is the seeds, an axis becomes one value.
-    if SEED in changes:
-        if seeds is not None:
-            raise UserError(f"{SEED}={changes[SEED]} and seeds={list(seeds)} exclude each other")
-        seeds = [_typed(SEED, changes.pop(SEED), "command line")]
+    # Rows, axes and seeds, as the command line leaves them.
+    given = parse_overrides(overrides)
+    changes = dict(given)
+    chosen = _seeds(seeds, changes, section.seeds or file.seeds or [0])
     axes = {key: _axis(path, key, values) for key, values in file.axes.items()}
     for key in axes.keys() & changes.keys():
         axes[key] = (_typed(key, changes.pop(key), "command line"),)
-    chosen = seeds if seeds is not None else section.seeds or file.seeds or [0]
-    if not chosen or len(set(chosen)) < len(chosen):
-        raise UserError(f"seeds={list(chosen)}: give distinct whole numbers such as seeds=[0,1,2]")
-
     rows = _rows(path, file, scale, axes, only)
-    for row in rows:
-        for key in row.set.keys() & changes.keys():
-            if _typed(key, row.set[key], row.label) != _typed(key, changes[key], "command line"):
-                raise UserError(
-                    f"{key}={changes[key]} contradicts row {row.label!r}, which sets it to "
-                    f"{row.set[key]}; leave it out, or choose other rows with only=LABEL"
-                )
+    _check_contradictions(rows, changes)
 
-    mapping = scale_file.metrics
-    evaluation = _evaluation(path, [scale_file.eval, file.eval, section.eval], mapping)
+    # What holds for all of them.
+    mapping = at_scale.metrics
+    evaluation = _evaluation(path, [at_scale.eval, file.eval, section.eval], mapping)
     report = _report(path, [file.report, section.report], mapping, rows, only is not None)
     base = [
-        (f"scale {scale}", scale_file.set),
+        (f"scale {scale}", at_scale.set),
         (f"{path.name}: base", file.base),
         (f"{path.name}: scales.{scale}.base", section.base),
     ]
     for where, values in base:
         _no_seed(where, values)
 
+    # Every row at every choice of axis values and every seed.
     runs: list[RunSpec] = []
     for row in rows:
         where = f"{path.name}: row {row.label!r}"
@@ -173,7 +103,11 @@ def load(
                 layers += [("seeds", {SEED: seed}), ("command line", changes)]
                 config = _config(layers, where)
                 runs.append(RunSpec(file.name, row.label, at, scale, config, evaluation))
-    _distinct(path, runs)
+    _check_distinct(path, runs)
+
+    with _at(f"{path.name}: eval.levels"):
+        for zoo in {run.config.backbone.zoo for run in runs}:
+            find(Backbone(name=evaluation.levels, zoo=zoo))
     made = Grid(
         name=file.name,
         about=file.about,
@@ -184,11 +118,8 @@ def load(
         eval=evaluation,
         report=report,
         runs=tuple(runs),
-        overrides=parse_overrides(overrides),
+        overrides=given,
     )
-    with _at(f"{path.name}: eval.levels"):
-        for zoo in {run.config.backbone.zoo for run in runs}:
-            find(Backbone(name=evaluation.levels, zoo=zoo))
     with _at(f"{path.name}: report"):
         columns.check(made)
     return made
@@ -275,12 +206,43 @@ def _read(cls: type[Any], path: Path) -> Any:
         raise UserError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from error
 
 
-def _known_scales(path: Path, file: _GridFile, known: list[str]) -> None:
+def _check_names(path: Path, file: GridFile, scales: list[str]) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", file.name) or file.name == "reference":
+        raise UserError(
+            f"{path.name}: name={file.name!r} becomes a folder of results; use letters, digits, "
+            "- and _, and not 'reference'"
+        )
     named = [("scales", name) for name in file.scales]
     named += [(f"row {row.label!r}", name) for row in file.rows for name in row.scales or []]
     for where, name in named:
-        if name not in known:
-            raise UserError(f"{path.name}: {where}: {unknown('scale', name, known)}")
+        if name not in scales:
+            raise UserError(f"{path.name}: {where}: {unknown('scale', name, scales)}")
+
+
+def _seeds(
+    asked: Sequence[int] | None, changes: dict[str, Any], usual: Sequence[int]
+) -> Sequence[int]:
+    """The seeds of the command line, in either form, or the usual ones."""
+    if SEED in changes:
+        seed = _typed(SEED, changes.pop(SEED), "command line")
+        if asked is not None:
+            raise UserError(f"{SEED}={seed} and seeds={list(asked)} exclude each other")
+        asked = [seed]
+    chosen = usual if asked is None else asked
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise UserError(f"seeds={list(chosen)}: give distinct whole numbers such as seeds=[0,1,2]")
+    return chosen
+
+
+def _check_contradictions(rows: Sequence[Row], changes: Mapping[str, Any]) -> None:
+    """An override may not turn a row's label into a lie."""
+    for row in rows:
+        for key in row.set.keys() & changes.keys():
+            if _typed(key, row.set[key], row.label) != _typed(key, changes[key], "command line"):
+                raise UserError(
+                    f"{key}={changes[key]} contradicts row {row.label!r}, which sets it to "
+                    f"{row.set[key]}; leave it out, or choose other rows with only=LABEL"
+                )
 
 
 def _axis(path: Path, key: str, values: Sequence[Any]) -> tuple[Any, ...]:
@@ -294,7 +256,7 @@ def _axis(path: Path, key: str, values: Sequence[Any]) -> tuple[Any, ...]:
 
 def _rows(
     path: Path,
-    file: _GridFile,
+    file: GridFile,
     scale: str,
     axes: Mapping[str, Any],
     only: str | Sequence[str] | None,
@@ -322,7 +284,7 @@ def _rows(
     return [row for row in here if row.label.lower() in keep]
 
 
-def _evaluation(path: Path, parts: Sequence[_Eval], mapping: Mapping[str, str]) -> EvalSpec:
+def _evaluation(path: Path, parts: Sequence[EvalSection], mapping: Mapping[str, str]) -> EvalSpec:
     given = _given(parts)
     given["metrics"] = tuple(mapping.get(name, name) for name in given.get("metrics", ()))
     if "also_at_kimg" in given:
@@ -334,7 +296,7 @@ def _evaluation(path: Path, parts: Sequence[_Eval], mapping: Mapping[str, str]) 
 
 def _report(
     path: Path,
-    parts: Sequence[_Report],
+    parts: Sequence[ReportSection],
     mapping: Mapping[str, str],
     rows: Sequence[Row],
     narrowed: bool,
@@ -351,7 +313,7 @@ def _report(
     return report
 
 
-def _given(parts: Sequence[_Eval | _Report]) -> dict[str, Any]:
+def _given(parts: Sequence[EvalSection | ReportSection]) -> dict[str, Any]:
     """The values that are given; a later part overrides an earlier one."""
     out: dict[str, Any] = {}
     for part in parts:
@@ -439,7 +401,7 @@ def _wanted(hint: Any) -> str:
     return {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[hint]
 
 
-def _distinct(path: Path, runs: Sequence[RunSpec]) -> None:
+def _check_distinct(path: Path, runs: Sequence[RunSpec]) -> None:
     seen: dict[str, RunSpec] = {}
     for run in runs:
         if (other := seen.setdefault(run.run_id, run)) is not run:

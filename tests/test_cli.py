@@ -125,7 +125,7 @@ def test_a_disk_that_fills_up_while_reporting_is_one_line(
         raise OSError(28, "No space left on device", "results/made/table.md")
 
     monkeypatch.setattr("bench.report.write_bytes_atomic", full)
-    status, out, err = bench("grid=made.yaml")
+    status, _, err = bench("grid=made.yaml")
     assert status == 1 and err == "error: results/made/table.md: No space left on device\n"
     assert bench("grid=made.yaml do=status")[1].count("finished") >= 3  # the runs are kept
 

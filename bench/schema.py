@@ -1,0 +1,60 @@
+"""What a grid file and a scale file may hold; `bench.grid` reads them into these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+MISSING: Any = "???"  # OmegaConf's word for a value that must be given; None = not given here
+
+
+@dataclass
+class EvalSection:
+    metrics: list[str] | None = None
+    every_kimg: float | None = None
+    also_at_kimg: list[float] | None = None
+    fake: int | None = None
+    real: int | None = None
+    levels: str | None = None
+
+
+@dataclass
+class ReportSection:
+    paper: str | None = None
+    rank_by: str | None = None
+    columns: list[str] | None = None
+    baseline: str | None = None
+    notes: list[str] | None = None
+
+
+@dataclass
+class RowEntry:
+    label: str = MISSING
+    set: dict[str, Any] = field(default_factory=dict)
+    scales: list[str] | None = None  # the row is there at these scales only
+    paper: dict[str, str] | None = None  # picks a line of the paper's table
+
+
+@dataclass
+class Section:
+    base: dict[str, Any] = field(default_factory=dict)
+    seeds: list[int] | None = None
+    eval: EvalSection = field(default_factory=EvalSection)
+    report: ReportSection = field(default_factory=ReportSection)
+
+
+@dataclass
+class GridFile(Section):
+    name: str = MISSING
+    about: str = MISSING
+    rows: list[RowEntry] = MISSING
+    axes: dict[str, list[Any]] = field(default_factory=dict)
+    scales: dict[str, Section] = field(default_factory=dict)
+
+
+@dataclass
+class ScaleFile:
+    about: str = MISSING
+    set: dict[str, Any] = field(default_factory=dict)
+    eval: EvalSection = field(default_factory=EvalSection)
+    metrics: dict[str, str] = field(default_factory=dict)  # general name -> the scale's own
