@@ -129,6 +129,35 @@ def test_efficientnet_taps_are_the_papers() -> None:
             assert build_trunk(BACKBONES[name].imagenet, name, 0, 224).channels == channels
 
 
+@pytest.mark.parametrize("name", LIGHT)
+def test_maps_are_those_of_timms_own_feature_extraction(name: str) -> None:
+    tag = BACKBONES[name].imagenet.tag
+    theirs = timm.create_model(tag, features_only=True, out_indices=(1, 2, 3, 4)).eval()
+    trunk = build_trunk(BACKBONES[name].imagenet, name, 0, 224).eval()
+    theirs.load_state_dict(trunk.model.state_dict(), strict=True)
+    images = torch.randn(1, 3, 96, 96)
+    torch.testing.assert_close(trunk(images), theirs(images))
+
+
+def test_published_weights_are_loaded_from_the_hubs_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = timm.create_model("resnet18.tv_in1k", pretrained=False)
+    torch.nn.init.constant_(published.layer1[0].bn1.weight, 0.125)
+    save_file(published.state_dict(), tmp_path / "model.safetensors")
+    asked: list[tuple[str, ...]] = []
+
+    def download(*args: str) -> str:
+        asked.append(args)
+        return str(tmp_path / "model.safetensors")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    net = build_backbone(Backbone(name="resnet18"), 256)
+    assert asked == [("timm/resnet18.tv_in1k", "model.safetensors")]
+    assert (net.trunk.get_parameter("model.layer1.0.bn1.weight") == 0.125).all()
+    assert net.accuracy == pytest.approx(69.748) and net.accuracy_kind == "ImageNet top-1, %"
+
+
 def test_images_are_normalised_with_the_networks_own_statistics() -> None:
     net = build_backbone(Backbone(name="resnet18", weights="random"), 256)
     seen: list[torch.Tensor] = []
@@ -206,6 +235,14 @@ def test_weights_from_a_file(tmp_path: Path, suffix: str) -> None:
     torch.testing.assert_close(net(images)[3], expected, rtol=1e-4, atol=1e-4)
     assert len(net.weights_sha256) == 64
     assert net.accuracy is None and describe(cfg).pretraining.startswith("unknown")
+
+
+def test_image_tower_of_a_clip_file_is_found(tmp_path: Path) -> None:
+    tower = build_trunk(BACKBONES["r50_clip"].lab, "r50_clip", 7, 64).model
+    state = {f"visual.{name}": tensor for name, tensor in tower.state_dict().items()}
+    save_file({**state, "logit_scale": torch.ones(1)}, tmp_path / "clip.safetensors")
+    net = build_backbone(lab("r50_clip", weights=str(tmp_path / "clip.safetensors")), 32)
+    assert torch.equal(net.trunk.get_parameter("model.conv1.weight"), tower.conv1.weight)
 
 
 def test_position_embedding_is_resized_for_another_input(tmp_path: Path) -> None:
