@@ -1,4 +1,8 @@
-"""Everything that can be refused before a run begins, checked cheaply; leaves nothing behind."""
+"""Everything that can be refused before a run begins; leaves nothing behind when it refuses.
+
+Networks are built once each, so that weights that are missing, damaged or cannot be downloaded show
+now and not in the last row hours later. At lab scale this takes a second or two.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.spec import RunSpec
-from projgan.config import Config
-from projgan.errors import ConfigError, UserError
+from projgan.config import Backbone, Config
+from projgan.errors import UserError
 
 
 def check(runs: Sequence[RunSpec], runs_dir: Path, results_dir: Path, data_dir: Path) -> None:
@@ -33,7 +37,12 @@ def check(runs: Sequence[RunSpec], runs_dir: Path, results_dir: Path, data_dir: 
             try:
                 _check_networks(cfg)
             except UserError as error:
-                raise ConfigError(f"row {run.label!r}: {error}") from error
+                raise UserError(f"row {run.label!r}: {error}") from error
+    measured = {
+        (run.config.data.resolution, run.config.backbone.zoo, run.eval): run for run in runs
+    }
+    for run in measured.values():
+        _check_extractors(run, data_dir)
 
 
 def check_folder(key: str, folder: Path) -> None:
@@ -52,10 +61,26 @@ def check_folder(key: str, folder: Path) -> None:
 
 
 def _check_networks(cfg: Config) -> None:
-    """Builds the networks where that is cheap: unknown names, missing weights, unfit sizes."""
+    """Builds the networks: unknown names, weights that are not there, maps that do not fit."""
     from projgan.discriminator import build_discriminator
     from projgan.generators import build_generator
 
     build_generator(cfg)
-    if cfg.backbone.zoo == "lab":
-        build_discriminator(cfg)
+    build_discriminator(cfg)
+
+
+def _check_extractors(run: RunSpec, data_dir: Path) -> None:
+    """Loads the networks of the metrics; the run's own is checked with the run."""
+    import torch
+
+    from bench.metrics.extractors import EXTRACTORS, Source
+    from bench.metrics.table import METRICS, metric_keys
+
+    levels = Backbone(name=run.eval.levels, zoo=run.config.backbone.zoo)
+    source = Source(run.config.data.resolution, torch.device("cpu"), data_dir / "weights", levels)
+    names = {METRICS[key].extractor for key in metric_keys(run.eval.metrics)} - {"own"}
+    for name in sorted(names):
+        try:
+            EXTRACTORS[name].load(source)
+        except UserError as error:
+            raise UserError(f"eval.metrics: {error}") from error

@@ -44,7 +44,8 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
     """Training in milliseconds; no weights needed, no pictures drawn."""
     monkeypatch.setattr("bench.report._pictures", lambda *args: {})
-    monkeypatch.setattr("bench.preflight._check_networks", lambda cfg: None)
+    for check in ("_check_networks", "_check_extractors"):
+        monkeypatch.setattr(f"bench.preflight.{check}", lambda *args: None)
     return fake_training.install(monkeypatch)
 
 
@@ -141,6 +142,8 @@ def test_missing_weights_are_refused_before_anything_runs(
     monkeypatch.setattr("projgan.backbones.registry.WEIGHTS", made / "nowhere")
     status, _, err = bench("grid=made.yaml")
     assert status == 2 and err.startswith("error: row 'One':") and "projgan.pretrain" in err
+    status, _, err = bench("grid=made.yaml only=Three")  # has no backbone, but is measured
+    assert status == 2 and err.startswith("error: eval.metrics:") and err.count("\n") == 1
     assert [p.name for p in made.iterdir()] == ["made.yaml"]
 
 
