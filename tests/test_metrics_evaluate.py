@@ -352,6 +352,28 @@ def test_networks_that_ship(name: str) -> None:
         assert EXTRACTORS[name].load(replace(source, levels=other)).identity != first.identity
 
 
+def test_extractors_compute_in_full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    matmul: Any = torch.backends.cuda.matmul
+    cudnn: Any = torch.backends.cudnn
+
+    def state() -> tuple[Any, ...]:
+        tf32 = matmul.fp32_precision, cudnn.conv.fp32_precision
+        return *tf32, cudnn.benchmark, cudnn.deterministic, cudnn.enabled
+
+    found = matmul.fp32_precision
+    matmul.fp32_precision = "tf32"
+    try:
+        before = state()
+        with pytest.raises(KeyError), extractors._full_precision():
+            assert state() == ("ieee", "ieee", False, True, True)
+            raise KeyError
+        assert state() == before
+        assert before[0] == "tf32"
+    finally:
+        matmul.fp32_precision = found
+
+
 # Inception.
 
 

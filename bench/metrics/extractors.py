@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -210,14 +210,19 @@ def _full_precision() -> Iterator[None]:
     if not torch.cuda.is_available():
         yield
         return
-    matmul = torch.backends.cuda.matmul
-    before = matmul.allow_tf32
-    matmul.allow_tf32 = False
+    cudnn: Any = torch.backends.cudnn
+    settings: list[tuple[Any, str, Any]] = [
+        (torch.backends.cuda.matmul, "fp32_precision", "ieee"),
+        (cudnn.conv, "fp32_precision", "ieee"),
+        (cudnn, "benchmark", False),
+        (cudnn, "deterministic", True),
+    ]
+    before = [getattr(place, name) for place, name, _ in settings]
     try:
-        with (
-            torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False),
-            torch.autocast("cuda", enabled=False),
-        ):
+        for place, name, value in settings:
+            setattr(place, name, value)
+        with torch.autocast("cuda", enabled=False):
             yield
     finally:
-        matmul.allow_tf32 = before
+        for (place, name, _), value in zip(settings, before, strict=True):
+            setattr(place, name, value)
