@@ -63,7 +63,7 @@ def objective(kind: str) -> Objective:
     "kind", ["efficientnet_lite1", "resnet18", "vit", "contrastive", "distilled", "self"]
 )
 def test_every_objective_learns(kind: str, pictures: np.ndarray) -> None:
-    budget = Budget(steps=24, batch=32, train_images=SMALL)
+    budget = Budget(steps=16, batch=24, train_images=SMALL)
     learner = objective(kind)
     losses = fit(learner, pictures, budget, seed=0, say=lambda _: None)
     assert np.mean(losses[-4:]) < np.mean(losses[:4]) - 0.1
