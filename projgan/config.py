@@ -105,6 +105,7 @@ class Generator:
     preset: Literal["paper", "released"] = "paper"
     z_dim: int = 256
     width: int = 64  # channel multiplier (ngf); 64 paper, 128 released
+    output: Literal["linear", "tanh"] = "linear"  # released code; FastGAN's own, bounded
 
     def __post_init__(self) -> None:
         _require(self.z_dim >= 2, f"generator.z_dim={self.z_dim}: give 2 or more")

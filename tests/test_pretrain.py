@@ -179,9 +179,8 @@ def test_extractor_reacts_to_what_generators_get_wrong() -> None:
 
     half, rest = features(images[:450]), images[450:]
     floor = _distance(half, features(rest))
-    blurred = torch.nn.functional.avg_pool2d(rest, 3, 1, 1)
     wrong = {
-        "blurred": blurred,
+        "blurred": torch.nn.functional.avg_pool2d(rest, 5, 1, 2),
         "other colours": rest[:, [1, 2, 0]],
         "two halves": torch.cat([rest[..., :16], rest.roll(1, 0)[..., 16:]], 3),
         "few modes": rest[:20].repeat(23, 1, 1, 1)[:450],

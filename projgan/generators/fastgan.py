@@ -96,13 +96,17 @@ class FastGAN(nn.Module):
         width: channel multiplier.
         blocks: "large", "small" or "alternating" (large first).
         normalize_z: scale each latent to unit second moment.
+        bounded: pass the images through tanh, as FastGAN's authors do and the released code of
+            Projected GANs does not.
     """
 
-    def __init__(self, z_dim: int, resolution: int, width: int, blocks: str, normalize_z: bool):
+    def __init__(self, z_dim: int, resolution: int, width: int, blocks: str, normalize_z: bool,
+                 bounded: bool):  # fmt: skip
         super().__init__()
         self.z_dim = z_dim
         self.resolution = resolution
         self.normalize_z = normalize_z
+        self.bounded = bounded
         channels = {r: max(1, int(m * width)) for r, m in MULTIPLIERS.items() if r <= resolution}
         self.start = spectral_norm(nn.ConvTranspose2d(z_dim, channels[4] * 2, 4, bias=False))
         self.start_norm = nn.BatchNorm2d(channels[4] * 2)
@@ -121,7 +125,7 @@ class FastGAN(nn.Module):
         self.to_rgb = sn_conv(channels[resolution], 3, 3, padding=1)
 
     def forward(self, z: Tensor, noise: Coordinates) -> Tensor:
-        """z: [N, z_dim] float, standard normal -> [N, 3, R, R] float, about [-1, 1], unbounded."""
+        """z: [N, z_dim] float, standard normal -> [N, 3, R, R] float, about [-1, 1]."""
         if self.normalize_z:
             z = z * torch.rsqrt(z.square().mean(dim=1, keepdim=True) + 1e-8)
         noise = noise.with_stream(Stream.NOISE + 256 * int(noise.stream))
@@ -133,25 +137,24 @@ class FastGAN(nn.Module):
                 x = self.excitations[name](maps[max(4, int(name) // 16)], x)
             maps[int(name)] = x
         images: Tensor = self.to_rgb(x)
-        return images
+        return torch.tanh(images) if self.bounded else images
+
+
+def _build(cfg: Config, blocks: str) -> nn.Module:
+    g = cfg.generator
+    return FastGAN(
+        g.z_dim,
+        cfg.data.resolution,
+        g.width,
+        blocks,
+        normalize_z=g.preset == "released",
+        bounded=g.output == "tanh",
+    )
 
 
 def fastgan(cfg: Config) -> nn.Module:
-    released = cfg.generator.preset == "released"
-    return FastGAN(
-        cfg.generator.z_dim,
-        cfg.data.resolution,
-        cfg.generator.width,
-        blocks="large" if released else "alternating",
-        normalize_z=released,
-    )
+    return _build(cfg, "large" if cfg.generator.preset == "released" else "alternating")
 
 
 def fastgan_lite(cfg: Config) -> nn.Module:
-    return FastGAN(
-        cfg.generator.z_dim,
-        cfg.data.resolution,
-        cfg.generator.width,
-        blocks="small",
-        normalize_z=cfg.generator.preset == "released",
-    )
+    return _build(cfg, "small")

@@ -116,8 +116,7 @@ def _shape(name: str) -> dict[str, object]:
     if name == EXTRACTOR:
         model = extractor_network()
         count = sum(p.numel() for p in model.parameters())
-        channels = [info["num_chs"] for info in model.feature_info[-2:]]
-        return {"params_m": count / 1e6, "channels": channels}
+        return {"params_m": count / 1e6, "channels": [model.num_features]}
     network = registry.BACKBONES[name].lab
     assert network is not None
     trunk = build_trunk(network, name, 0, SIZE)

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from projgan.backbones.extractor import pooled
-from projgan.backbones.lab import EMBED, LAB_NETWORKS, SIZE, extractor_network, show
-from projgan.pretrain.pictures import DISTORTIONS, cropped, distorted, jittered
+from projgan.backbones.lab import EMBED, LAB_NETWORKS, extractor_network
+from projgan.pretrain.pictures import cropped, jittered
 
 State = dict[str, Tensor]
 SMOOTHING = 0.1  # of labels
@@ -171,53 +170,38 @@ class Contrastive:
 
 
 class SelfSupervised:
-    """Two views find each other in the batch, and distortions are named (no labels, no captions).
+    """Two views agree, features keep their spread and differ from each other (VICReg).
 
-    For the metric's extractor. Views (SimCLR) teach what tells one scene from another: colours and
-    layout. Naming which distortion a copy suffered teaches what scenes never look like: blurred,
-    bent, spliced, or half transparent.
+    For the metric's extractor: no labels, no captions.
     """
 
-    text = "no labels: two views find each other in the batch, distortions are named"
-    temperature = 0.2
+    text = "no labels: VICReg on two views of an image"
 
     def __init__(self) -> None:
         self.model = extractor_network()
-        width = pooled(self.model.eval(), torch.zeros(1, 3, SIZE, SIZE)).shape[1]
+        width = self.model.num_features
         self.projector = nn.Sequential(
-            nn.Linear(width, 192), nn.BatchNorm1d(192), nn.ReLU(), nn.Linear(192, 96)
+            nn.Linear(width, 256),
+            nn.BatchNorm1d(256),
+            nn.ReLU(),
+            nn.Linear(256, 256),
         )
-        self.namer = nn.Sequential(nn.Linear(width, 96), nn.ReLU(), nn.Linear(96, DISTORTIONS))
-        self.modules = nn.ModuleList([self.model, self.projector, self.namer])
+        self.modules = nn.ModuleList([self.model, self.projector])
         self.lr = 2e-3
-        self.some: Tensor | None = None
 
     def loss(self, images: Tensor, index: Tensor, generator: torch.Generator) -> Tensor:
         views = [jittered(cropped(images, 0.6, generator), generator) for _ in range(2)]
-        kinds = torch.randint(DISTORTIONS, (len(images),), generator=generator)
-        views.append(cropped(distorted(images, kinds, generator), 0.8, generator))
-        features = pooled(self.model, torch.cat(views))
-        a, b = F.normalize(self.projector(features[: 2 * len(images)]), dim=1).chunk(2)
-        logits = a @ b.T / self.temperature
-        own = torch.arange(len(images))
-        found = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
-        named: Tensor = F.cross_entropy(self.namer(features[2 * len(images) :]), kinds)
-        if self.some is None or len(self.some) < 2048:  # whole images, for the statistics
-            self.some = images if self.some is None else torch.cat([self.some, images])
-        return found + named
+        a, b = self.projector(self.model(torch.cat(views))).chunk(2)
+        return 25 * F.mse_loss(a, b) + _spread(a) + _spread(b)
 
-    @torch.no_grad()
     def shipped(self) -> State:
-        """The network, and each feature's mean and spread over scenes as they are and distorted.
+        return self.model.state_dict()
 
-        Over clean scenes alone, features that tell a distortion hardly vary; scaled by that little,
-        they would drown all others in a distance.
-        """
-        assert self.some is not None
-        self.model.eval()
-        generator = torch.Generator().manual_seed(0)
-        kinds = torch.randint(DISTORTIONS, (len(self.some),), generator=generator)
-        seen = show(distorted(self.some, kinds, generator))
-        features = torch.cat([pooled(self.model, part) for part in seen.split(128)])
-        std, mean = torch.std_mean(features, 0)
-        return {**self.model.state_dict(), "feature_mean": mean, "feature_std": std.clamp(min=1e-3)}
+
+def _spread(z: Tensor) -> Tensor:
+    """VICReg's variance (weight 25, halved per view) and covariance terms."""
+    z = z - z.mean(0)
+    std = (z.var(0) + 1e-4).sqrt()
+    covariance = (z.T @ z) / (len(z) - 1)
+    off = covariance.pow(2).sum() - covariance.diagonal().pow(2).sum()
+    return 12.5 * F.relu(1 - std).mean() + off / z.shape[1]

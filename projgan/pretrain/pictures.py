@@ -83,38 +83,3 @@ def jittered(images: Tensor, generator: torch.Generator) -> Tensor:
     rows, columns = torch.arange(height).view(1, 1, -1, 1), torch.arange(width).view(1, 1, 1, -1)
     hole = ((rows - u[3] * height).abs() < side / 2) & ((columns - u[4] * width).abs() < side / 2)
     return images.masked_fill(hole, 0.0)
-
-
-DISTORTIONS = 7  # none, blurred, bent, spliced, ghost, coarse, blotched
-
-
-def distorted(images: Tensor, kinds: Tensor, generator: torch.Generator) -> Tensor:
-    """Images spoilt in the ways that a generator spoils them, each in the way that `kinds` says.
-
-    Args:
-        images: [N, 3, R, R] in [-1, 1].
-        kinds: int64 [N], below DISTORTIONS; 0 leaves the image as it is.
-    """
-    n, _, r, _ = images.shape
-    others = images.roll(1, 0)
-
-    def smooth(channels: int, cells: int) -> Tensor:
-        noise = torch.randn(n, channels, cells, cells, generator=generator)
-        return F.interpolate(noise, (r, r), mode="bicubic", align_corners=False)
-
-    u = torch.rand(2, n, 1, 1, 1, generator=generator)
-    here = F.affine_grid(torch.eye(2, 3).expand(n, 2, 3), [n, 3, r, r], align_corners=False)
-    bent = here + (0.06 + 0.08 * u[0]) * smooth(2, 5).permute(0, 2, 3, 1)
-    line = torch.arange(r) < (0.25 + 0.5 * u[0]) * r
-    other = torch.where(u[1] < 0.5, line.expand(n, 1, r, r), line.expand(n, 1, r, r).mT)
-    coarse = F.interpolate(F.avg_pool2d(images, 2), scale_factor=2, mode="nearest")
-    ways = [
-        images,
-        F.avg_pool2d(images, 3, 1, 1, count_include_pad=False),
-        F.grid_sample(images, bent, padding_mode="border", align_corners=False),
-        torch.where(other, others, images),
-        torch.lerp(images, others, 0.3 + 0.2 * u[0]),
-        coarse,
-        images + (0.1 + 0.2 * u[0]) * smooth(3, 6),
-    ]
-    return torch.stack(ways)[kinds, torch.arange(n)]
