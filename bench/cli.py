@@ -265,7 +265,7 @@ def _whole(grid: Grid, options: Options) -> Grid:
 
 
 def _kimg(spec: RunSpec, now: Standing) -> str:
-    return f"{now.nimg / 1000:.1f}/{spec.total_images / 1000:.1f}"
+    return f"{now.nimg / 1000:g}/{spec.total_images / 1000:g}"
 
 
 def _latest(grid: Grid, now: Standing) -> str:

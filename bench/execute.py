@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -114,6 +114,7 @@ class _Session:
             self.record |= {"status": "failed", "error": _one_line(error)}
         else:
             self.record["status"] = "finished"
+            previous(self.paths.checkpoint).unlink(missing_ok=True)
         self.record["ended"] = _now()
         records.save(self.paths.record, self.record)
         return self.record
@@ -124,20 +125,17 @@ class _Session:
         # shows before training, and the run's clock does not count it.
         spec, cfg = self.spec, self.spec.config
         dataset = open_dataset(cfg.data, self.data_dir, self.progress.data)
+        if self.record["data"].get("fingerprint", dataset.fingerprint) != dataset.fingerprint:
+            raise DataError(
+                f"data.name={dataset.name}: the images are not those that this run began with; "
+                "bring them back, or do the run again with force=true"
+            )
         self.reference = self.make_reference(dataset)
         self.reference.prepare(spec.eval.metrics)
-        started = time.monotonic()
-
-        def tick() -> None:
-            nonlocal started
-            now = time.monotonic()
-            self.record["time"]["total_s"] += now - started
-            started = now
 
         # Snapshots that were kept are measured without training again.
         for nimg in list(self.lacking()) if self.record["snapshots"] else []:
             self.measure_kept(nimg)
-            tick()
         if not self.lacking() and self.record["snapshots"][-1]["nimg"] >= self.spec.total_images:
             return
         if self.trained_to_the_end():
@@ -152,7 +150,6 @@ class _Session:
         for snapshot in train(cfg, self.paths.dir, self.data_dir, self.due, self.on_images):
             self.add_memory(memory.read())
             self.on_snapshot(snapshot)
-            tick()
             records.save(self.paths.record, self.record)
             memory = PeakMemory(_device())
 
@@ -164,9 +161,9 @@ class _Session:
     def on_snapshot(self, snapshot: Snapshot) -> None:
         """Keeps, shows and measures what the record does not hold yet."""
         record, nimg = self.record, snapshot.nimg
+        started = time.monotonic()
         self.progress.evaluate(nimg)
         self.describe(snapshot)
-        record["time"]["train_s"] = snapshot.train_seconds
         if snapshot.images_per_s is not None:
             record["throughput"] = {
                 "images_per_s": snapshot.images_per_s,
@@ -179,8 +176,12 @@ class _Session:
             entry = {"nimg": nimg, "train_seconds": snapshot.train_seconds, "metrics": {}}
             entry["samples"] = str(self.paths.samples(nimg).relative_to(self.paths.dir))
             record["snapshots"] = sorted([*record["snapshots"], entry], key=lambda s: s["nimg"])
+            # From here on a kill costs no training and no timing: the kept generator is measured.
+            self.add_time(0.0, snapshot.train_seconds)
+            records.save(self.paths.record, record)
         if keys := self.lacking().get(nimg):
             self.measure(snapshot.generator, entry, keys)
+        self.add_time(time.monotonic() - started, snapshot.train_seconds)
 
     def measure_kept(self, nimg: int) -> None:
         """Adds what is missing to a snapshot whose generator was kept."""
@@ -192,8 +193,10 @@ class _Session:
         except DataError as error:
             log.warning("%s; training again", error)
             return
+        started = time.monotonic()
         self.progress.evaluate(nimg)
         self.measure(generator.to(_device()), entry, self.lacking()[nimg])
+        self.add_time(time.monotonic() - started)
         records.save(self.paths.record, self.record)
 
     def measure(self, generator: nn.Module, entry: dict[str, Any], keys: Sequence[str]) -> None:
@@ -213,7 +216,6 @@ class _Session:
             "real": scores.real,
             **protocol,
         }
-        self.record["time"]["eval_s"] += seconds
 
     def show(self, generator: nn.Module, nimg: int) -> None:
         """Writes the picture of the first samples."""
@@ -221,6 +223,13 @@ class _Session:
         buffer = io.BytesIO()
         image_grid(np.concatenate(tiles), columns=8).save(buffer, "PNG")
         write_bytes_atomic(self.paths.samples(nimg), buffer.getvalue())
+
+    def add_time(self, measuring: float, training: float | None = None) -> None:
+        """Adds time that was spent on a snapshot; the clock of training keeps its own count."""
+        clock = self.record["time"]
+        clock["eval_s"] += measuring
+        clock["train_s"] = clock["train_s"] if training is None else training
+        clock["total_s"] = clock["train_s"] + clock["eval_s"]
 
     def add_memory(self, found: dict[str, Any]) -> None:
         if found["peak_mb"] > self.record["memory"].get("peak_mb", 0.0):
@@ -262,7 +271,7 @@ class _Session:
             dataset.fingerprint,
             self.data_dir,
             device,
-            levels=Backbone(name=spec.eval.levels, zoo=cfg.backbone.zoo),
+            levels=_judge(spec.eval.levels, cfg.backbone.zoo),
             own=own,
             count=spec.eval.real,
             progress=self.progress.data,
@@ -345,6 +354,12 @@ class _Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.progress.line(f"note: {record.getMessage()}")
+
+
+def _judge(name: str, zoo: Literal["imagenet", "lab"]) -> Backbone:
+    """The backbone of fd_levels. Of the lab networks the other pretraining seed, so that no row is
+    judged by the very weights it trained with."""
+    return Backbone(name=name, zoo=zoo, pretrain_seed=1 if zoo == "lab" else 0)
 
 
 def _device() -> torch.device:

@@ -108,8 +108,10 @@ def test_a_kill_between_checkpoint_and_measuring_loses_nothing(
     with pytest.raises(KeyboardInterrupt):
         run()
     monkeypatch.setattr("bench.execute.evaluate", whole)
-    assert set(metrics(run())) == {200, 400}
+    record = run()
+    assert metrics(record) == {200: {"fd_lab": 1.0}, 400: {"fd_lab": 1.0}}
     assert len(engine.trained) == 8  # 50 images each, none twice
+    assert record["throughput"]["images_per_s"] == 100
 
 
 def test_a_failure_is_recorded_with_its_traceback_in_the_log(
@@ -187,6 +189,20 @@ def test_a_damaged_record_is_kept_aside_and_the_run_done_again(
     assert "damaged record" in paths(tmp_path).log.read_text()
 
 
+def test_images_that_changed_are_not_mixed_into_a_run(
+    engine: Engine, run: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.fail = stop_at(300, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    engine.fail = stop_at(-1, KeyboardInterrupt())
+    other = replace(fake_training.DATASET, fingerprint="beef")
+    monkeypatch.setattr("bench.execute.open_dataset", lambda *args: other)
+    record = run()
+    assert record["status"] == "failed" and "force=true" in record["error"]
+    assert run(force=True)["data"]["fingerprint"] == "beef"
+
+
 def test_two_processes_do_not_share_a_run(
     engine: Engine, run: Callable[..., Record], tmp_path: Path
 ) -> None:
@@ -216,6 +232,7 @@ def test_time_adds_up_over_sessions(engine: Engine, run: Callable[..., Record]) 
         run()
     engine.fail = stop_at(-1, KeyboardInterrupt())
     record = run()
-    evaluations = [s["eval"]["seconds"] for s in record["snapshots"]]
-    assert record["time"]["eval_s"] == pytest.approx(sum(evaluations))
-    assert record["time"]["total_s"] >= record["time"]["eval_s"]
+    measured = sum(s["eval"]["seconds"] for s in record["snapshots"])
+    assert record["time"]["train_s"] == 4.0  # from the checkpoints: nothing counted twice
+    assert record["time"]["eval_s"] >= measured > 0
+    assert record["time"]["total_s"] == 4.0 + record["time"]["eval_s"]
