@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +37,6 @@ from bench.spec import RunSpec
 from bench.throughput import PeakMemory
 from projgan.backbones import build_backbone, describe
 from projgan.checkpoint import previous
-from projgan.config import Backbone
 from projgan.data import Dataset, open_dataset
 from projgan.errors import DataError, UserError
 from projgan.files import write_bytes_atomic
@@ -271,7 +270,7 @@ class _Session:
             dataset.fingerprint,
             self.data_dir,
             device,
-            levels=_judge(spec.eval.levels, cfg.backbone.zoo),
+            levels=spec.judge,
             own=own,
             count=spec.eval.real,
             progress=self.progress.data,
@@ -354,12 +353,6 @@ class _Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.progress.line(f"note: {record.getMessage()}")
-
-
-def _judge(name: str, zoo: Literal["imagenet", "lab"]) -> Backbone:
-    """The backbone of fd_levels. Of the lab networks the other pretraining seed, so that no row is
-    judged by the very weights it trained with."""
-    return Backbone(name=name, zoo=zoo, pretrain_seed=1 if zoo == "lab" else 0)
 
 
 def _device() -> torch.device:

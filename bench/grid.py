@@ -28,7 +28,7 @@ from bench.metrics.table import check_metrics
 from bench.schema import EvalSection, GridFile, ReportSection, ScaleFile, Section
 from bench.spec import EvalSpec, Grid, ReportSpec, Row, RunSpec
 from projgan.backbones.registry import find
-from projgan.config import Backbone, Config, from_dict
+from projgan.config import Config, from_dict
 from projgan.errors import UserError, unknown
 
 SEED = "train.seed"
@@ -106,8 +106,8 @@ def load(
     _check_distinct(path, runs)
 
     with _at(f"{path.name}: eval.levels"):
-        for zoo in {run.config.backbone.zoo for run in runs}:
-            find(Backbone(name=evaluation.levels, zoo=zoo))
+        for run in runs:
+            find(run.judge)
     made = Grid(
         name=file.name,
         about=file.about,

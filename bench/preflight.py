@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.spec import RunSpec
-from projgan.config import Backbone, Config
+from projgan.config import Config
 from projgan.errors import UserError
 
 
@@ -76,8 +76,8 @@ def _check_extractors(run: RunSpec, data_dir: Path) -> None:
     from bench.metrics.extractors import EXTRACTORS, Source
     from bench.metrics.table import METRICS, metric_keys
 
-    levels = Backbone(name=run.eval.levels, zoo=run.config.backbone.zoo)
-    source = Source(run.config.data.resolution, torch.device("cpu"), data_dir / "weights", levels)
+    size, cpu = run.config.data.resolution, torch.device("cpu")
+    source = Source(size, cpu, data_dir / "weights", run.judge)
     names = {METRICS[key].extractor for key in metric_keys(run.eval.metrics)} - {"own"}
     for name in sorted(names):
         try:

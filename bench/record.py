@@ -13,6 +13,7 @@ from bench.claim import holder
 from bench.metrics.table import metric_keys
 from bench.paths import RunPaths
 from bench.spec import RECIPE_VERSION, RunSpec
+from projgan.backbones.registry import describe
 from projgan.errors import DataError, UserError
 from projgan.files import write_json_atomic
 
@@ -92,7 +93,7 @@ def protocol(spec: RunSpec) -> dict[str, Any]:
     return {
         "fake": spec.eval.fake,
         "real_limit": spec.eval.real,
-        "levels": spec.eval.levels,
+        "levels": describe(spec.judge).weights,
     }
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, get_type_hints
 
-from projgan.config import Config, from_dict
+from projgan.config import Backbone, Config, from_dict
 from projgan.errors import UserError
 
 # Raise it when a changed default or a changed computation makes old runs incomparable.
@@ -100,6 +100,16 @@ class RunSpec:
     def name(self) -> str:
         """The label and the seed: what tells this run from the grid's others."""
         return f"{self.label} · seed={self.config.train.seed}"
+
+    @property
+    def judge(self) -> Backbone:
+        """The backbone of fd_levels.
+
+        Of the lab networks it has the other pretraining seed, so that no row is judged by the very
+        weights it trained with.
+        """
+        zoo = self.config.backbone.zoo
+        return Backbone(name=self.eval.levels, zoo=zoo, pretrain_seed=1 if zoo == "lab" else 0)
 
     @property
     def total_images(self) -> int:
