@@ -13,7 +13,7 @@ from projgan.errors import UserError
 GOOD = """
 name: made
 about: a grid of the tests
-base: {train.batch: 16, optim.lr_g: 3e-4}
+base: {train.batch: 16, optim.lr_g: 2.5e-4, train.total_kimg: 3}
 rows:
   - {label: One, set: {backbone.name: resnet18}}
   - {label: Two, set: {backbone.name: vit, train.total_kimg: 2}}
@@ -58,8 +58,8 @@ def test_later_settings_win(tmp_path: Path) -> None:
     one, _, two, _ = load(tmp_path).runs
     assert one.config.data.resolution == 32  # the scale over the default
     assert one.config.train.batch == 16  # the grid over the scale
-    assert one.config.optim.lr_g == 3e-4  # a float in YAML's short form
-    assert one.config.train.total_kimg == 6 and two.config.train.total_kimg == 2  # the row
+    assert one.config.optim.lr_g == 2.5e-4  # a float in YAML's short form
+    assert one.config.train.total_kimg == 3 and two.config.train.total_kimg == 2  # the row
     (other,) = {r.config.train.batch for r in load(tmp_path, overrides=["train.batch=8"]).runs}
     assert other == 8  # the command line over all
 
