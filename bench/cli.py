@@ -29,7 +29,7 @@ python run_bench.py do=list                      the grids
   seeds=[0,1,2]       instead of the grid's own
   force=true          do the runs again from nothing; force=failed: the failed ones go on
   runs_dir=, results_dir=, data_dir=   folders (runs, results, data)
-  dispatch=inprocess  where runs are done
+  dispatch=local      a process per GPU or CPU core; inprocess: one run after the other, here
   train.batch=64 …    any field of the configuration, for every run of the grid"""
 
 OK, SOME_FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
@@ -45,7 +45,7 @@ class Options:
     only: list[str] | None = None
     seeds: list[int] | None = None
     force: str = "none"  # none | failed | all
-    dispatch: str = "inprocess"
+    dispatch: str = "local"
     runs_dir: Path = Path("runs")
     results_dir: Path = Path("results")
     data_dir: Path = Path("data")

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.spec import RunSpec
@@ -14,34 +15,59 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.progress import Progress as Bars
+    from rich.progress import TaskID
 
 PLAIN_SECONDS = 10.0  # at most one plain line of progress in so many seconds
+
+
+@dataclass
+class Present:
+    """A run that is being done."""
+
+    number: int  # in the order of their beginnings, from 1
+    name: str
+    total: int  # images
+    nimg: int = 0
+    start_nimg: int = 0  # where this session found it
+    started: float | None = None  # when its first step ended
+
+    def spent(self, now: float) -> tuple[float, int]:
+        """Seconds and images of this session."""
+        return (
+            (0.0, 0) if self.started is None else (now - self.started, self.nimg - self.start_nimg)
+        )
 
 
 class Progress:
     """Keeps count of a grid's runs and estimates what remains; shows nothing by itself.
 
-    Work is counted in images. The rate of the present run includes its evaluations; runs that are
-    still to come are expected to take as long per image as those so far.
+    Work is counted in images. The rate of a present run includes its evaluations; runs that are
+    still to come are expected to take as long per image as those so far, and to be done as many at
+    a time as now. What is reported is of the run that `begin` or `select` named last.
     """
 
     def __init__(self, runs: Sequence[RunSpec], clock: Callable[[], float] = time.monotonic):
-        self.todo = [run.total_images for run in runs]  # the present run first
         self.count = len(runs)
-        self.number = 0  # of the present run, from 1
-        self.name = ""
-        self.nimg = self.start_nimg = self.total = 0
+        self.begun = 0
+        self.waiting = sum(run.total_images for run in runs)  # images of runs that have not begun
+        self.present: dict[str, Present] = {}
+        self.now = Present(0, "", 0)
         self.clock = clock
-        self.started: float | None = None  # when the present run began to train
-        self.seconds = 0.0  # spent on earlier runs
-        self.images = 0  # made in earlier runs
+        self.seconds = 0.0  # spent on ended runs
+        self.images = 0  # made in ended runs
         self.with_seed = len({run.config.train.seed for run in runs}) > 1
 
     def begin(self, run: RunSpec) -> None:
-        self.number += 1
-        self.name = run.name if self.with_seed else run.label
-        self.total, self.nimg, self.start_nimg, self.started = run.total_images, 0, 0, None
+        name = run.name if self.with_seed else run.label
+        self.waiting -= run.total_images
+        self.begun += 1
+        self.now = Present(self.begun, name, run.total_images)
+        self.present[run.run_id] = self.now
         self.show("starts")
+
+    def select(self, run: RunSpec) -> None:
+        """What is reported from here on is about this run, which has begun."""
+        self.now = self.present[run.run_id]
 
     def data(self, done: int, total: int) -> None:
         """Images are being rendered or packed."""
@@ -49,36 +75,36 @@ class Progress:
 
     def train(self, nimg: int) -> None:
         """A step ended after `nimg` images."""
-        if self.started is None:  # the first step tells where a resumed run stood, and warms up
-            self.started, self.start_nimg = self.clock(), nimg
-        self.nimg = nimg
+        if self.now.started is None:  # the first step tells where a resumed run stood, and warms up
+            self.now.started, self.now.start_nimg = self.clock(), nimg
+        self.now.nimg = nimg
         self.show("training")
 
     def evaluate(self, nimg: int) -> None:
-        self.nimg = nimg
+        self.now.nimg = nimg
         self.show("evaluating")
 
     def end(self, outcome: str) -> None:
-        """The present run ended: `outcome` is one line."""
-        if self.started is not None:
-            self.seconds += self.clock() - self.started
-            self.images += self.nimg - self.start_nimg
-        self.started = None
-        self.todo = self.todo[1:]
-        self.line(f"[{self.number}/{self.count}] {self.name}: {outcome}")
+        """The run ended: `outcome` is one line."""
+        seconds, images = self.now.spent(self.clock())
+        self.seconds += seconds
+        self.images += images
+        self.present = {k: p for k, p in self.present.items() if p is not self.now}
+        self.line(f"[{self.now.number}/{self.count}] {self.now.name}: {outcome}")
 
     def remaining(self) -> tuple[float | None, float | None]:
-        """Seconds until the present run and the whole grid end; None = not known yet."""
-        spent = self.clock() - self.started if self.started is not None else 0.0
-        made = self.nimg - self.start_nimg if self.started is not None else 0
-        here = spent / made if made else None
-        images = self.images + made
-        usual = (self.seconds + spent) / images if images else None
-        rate = here if here is not None else usual
-        if rate is None or usual is None:
+        """Seconds until the selected run and the whole grid end; None = not known yet."""
+        clock = self.clock()
+        spent = [p.spent(clock) for p in self.present.values()]
+        images = self.images + sum(made for _, made in spent)
+        if not images:
             return None, None
-        run = rate * (self.total - self.nimg)
-        return run, run + usual * sum(self.todo[1:])
+        usual = (self.seconds + sum(seconds for seconds, _ in spent)) / images
+        seconds, made = self.now.spent(clock)
+        run = (seconds / made if made else usual) * (self.now.total - self.now.nimg)
+        others = sum(p.total - p.nimg for p in self.present.values() if p is not self.now)
+        grid = (run + usual * (others + self.waiting)) / max(len(self.present), 1)
+        return run, max(run, grid)
 
     def show(self, stage: str) -> None:
         """Shows the present state."""
@@ -104,41 +130,51 @@ class PlainProgress(Progress):
         if self.clock() - self.shown < PLAIN_SECONDS:
             return
         self.shown = self.clock()
-        self.echo(f"[{self.number}/{self.count}] {self.name}: {stage}{self._position()}")
+        now = self.now
+        self.echo(f"[{now.number}/{self.count}] {now.name}: {stage}{self._position()}")
 
     def line(self, text: str) -> None:
         self.echo(text)
 
     def _position(self) -> str:
-        if not self.nimg:
+        now = self.now
+        if not now.nimg:
             return ""
         run, grid = self.remaining()
-        where = f", {self.nimg / 1000:.2f} of {self.total / 1000:.2f} kimg"
+        where = f", {now.nimg / 1000:.2f} of {now.total / 1000:.2f} kimg"
         return where + f", {duration(run)} left (grid {duration(grid)})"
 
 
 class BarProgress(Progress):
-    """Two bars: the present run, and the grid."""
+    """A bar for each present run, and one for the grid."""
 
     def __init__(self, runs: Sequence[RunSpec], bars: Bars):
         super().__init__(runs)
         self.bars = bars
-        self.all_images = sum(self.todo)
-        self.run_bar = bars.add_task("", total=1, left="")
+        self.all_images = self.waiting
+        self.run_bars: dict[int, TaskID] = {}  # by the run's number
         self.grid_bar = bars.add_task("grid", total=max(self.all_images, 1), left="")
 
     def show(self, stage: str) -> None:
         run, grid = self.remaining()
-        done = self.all_images - sum(self.todo) + self.nimg
-        heading = f"[{self.number}/{self.count}] {self.name}: {stage}"
+        now = self.now
+        if now.number not in self.run_bars:
+            self.run_bars[now.number] = self.bars.add_task("", total=1, left="")
+        heading = f"[{now.number}/{self.count}] {now.name}: {stage}"
         self.bars.update(
-            self.run_bar,
+            self.run_bars[now.number],
             description=heading.replace("[", r"\["),
-            total=self.total,
-            completed=self.nimg,
+            total=now.total,
+            completed=now.nimg,
             left=duration(run),
         )
-        self.bars.update(self.grid_bar, completed=done, left=duration(grid))
+        rest = self.waiting + sum(p.total - p.nimg for p in self.present.values())
+        self.bars.update(self.grid_bar, completed=self.all_images - rest, left=duration(grid))
+
+    def end(self, outcome: str) -> None:
+        super().end(outcome)
+        if (bar := self.run_bars.pop(self.now.number, None)) is not None:
+            self.bars.remove_task(bar)
 
     def line(self, text: str) -> None:
         self.bars.console.print(text, markup=False, highlight=False)

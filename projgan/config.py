@@ -89,7 +89,7 @@ class Discriminator:
             len(self.layers) > 0
             and list(self.layers) == sorted(set(self.layers))
             and set(self.layers) <= {1, 2, 3, 4},
-            f"discriminator.layers={list(self.layers)}: give distinct levels from 1 to 4, ascending",
+            f"discriminator.layers={list(self.layers)}: give distinct levels of 1-4, ascending",
         )
         b = self.base
         _require(b in (4, 8), f"discriminator.base={b}: give 4 or 8")

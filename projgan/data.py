@@ -183,7 +183,9 @@ def _pack(
         del packed
         os.replace(name, path)
     except OSError as error:
-        raise UserError(f"Cannot write {path}: {error.strerror or error}; free or change data_dir=") from error  # noqa: E501
+        raise UserError(
+            f"Cannot write {path}: {error.strerror or error}; free or change data_dir="
+        ) from error
     finally:
         Path(name).unlink(missing_ok=True)
 

@@ -19,7 +19,8 @@ def ema_beta(nimg: int, batch: int, half_life_kimg: float, rampup: float) -> flo
 @torch.no_grad()
 def ema_update(average: nn.Module, model: nn.Module, beta: float) -> None:
     """Moves `average` towards `model`: parameters are blended, buffers are copied."""
-    targets, sources = list(average.parameters()), list(model.parameters())
+    targets: list[torch.Tensor] = list(average.parameters())
+    sources: list[torch.Tensor] = list(model.parameters())
     torch._foreach_lerp_(targets, sources, 1 - beta)
     for target, source in zip(average.buffers(), model.buffers(), strict=True):
         target.copy_(source)

@@ -44,11 +44,11 @@ class ResidualConv(nn.Module):
         self.conv = initialise(nn.Conv2d(channels, channels, 3, padding=1), init)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv(x)  # type: ignore[no-any-return]
+        return x + self.conv(x)
 
 
 class CrossScaleBlock(nn.Module):
-    """One level of CSM: (map of this level, result of the deeper level) -> map of twice the size."""
+    """One level of CSM: this level's map and the deeper level's result -> a map twice the size."""
 
     def __init__(self, in_channels: int, out_channels: int, form: str, deepest: bool, init: str):
         super().__init__()
@@ -125,4 +125,3 @@ class Projection(nn.Module):
             deeper = block(x, deeper)
             outputs.insert(0, deeper)
         return outputs
-

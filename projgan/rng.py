@@ -84,7 +84,7 @@ class Coordinates:
         return _shift(self.bits(n, part), 40).float() * 2.0**-24
 
     def normal(self, n: int, part: int = 0) -> Tensor:
-        """[N, n] float32, standard normal (Box-Muller; the tail ends at 5.8 standard deviations)."""
+        """[N, n] float32, standard normal by Box-Muller; the tails end at 5.8."""
         half = (n + 1) // 2
         bits = self.bits(half, part)
         radius = torch.sqrt(-2 * torch.log((_shift(bits, 40).float() + 1) * 2.0**-24))

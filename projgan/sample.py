@@ -38,10 +38,11 @@ def generate(
         [B, 3, R, R] uint8 on the generator's device.
     """
     device = next(generator.parameters()).device
+    z_dim = int(generator.z_dim)  # type: ignore[arg-type]
     for start in range(0, len(indices), batch):
         index = torch.tensor(indices[start : start + batch], dtype=torch.int64, device=device)
         where = Coordinates(seed, Stream.LATENT_EVAL, index)
-        yield to_uint8(generator(where.normal(generator.z_dim), where))
+        yield to_uint8(generator(where.normal(z_dim), where))
 
 
 def image_grid(images: np.ndarray, columns: int) -> Image.Image:

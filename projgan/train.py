@@ -73,12 +73,15 @@ class Trainer:
             generator = build_generator(cfg)
         self.generator = generator.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.discriminator = build_discriminator(cfg).to(
-            device, memory_format=torch.channels_last  # type: ignore[call-overload]
+            device,
+            memory_format=torch.channels_last,  # type: ignore[call-overload]
         )
         self.average = deepcopy(self.generator).eval().requires_grad_(False)
         betas = (cfg.optim.beta1, cfg.optim.beta2)
         self.optim_g = torch.optim.Adam(self.generator.parameters(), cfg.optim.lr_g, betas)
-        self.optim_d = torch.optim.Adam(self.discriminator.heads.parameters(), cfg.optim.lr_d, betas)
+        self.optim_d = torch.optim.Adam(
+            self.discriminator.heads.parameters(), cfg.optim.lr_d, betas
+        )
 
     def state(self) -> dict[str, Any]:
         """All that changes during training, and the frozen projection as a witness."""
@@ -121,7 +124,7 @@ class Trainer:
             images = self.generator(where.normal(cfg.generator.z_dim), where)
             return augment(images, cfg.augment.policy, draw(augmentation))
 
-        # Discriminator: features of real and fake in one pass, without gradient, as they are frozen.
+        # Discriminator: frozen features of real and fake in one pass, without gradient.
         discriminator = self.discriminator
         discriminator.heads.requires_grad_(True)
         with torch.no_grad():
@@ -133,7 +136,7 @@ class Trainer:
         logits_fake = discriminator.judge([m[n:] for m in maps])
         loss_d = discriminator_hinge(logits_real, logits_fake, cfg.discriminator.reduce)
         self.optim_d.zero_grad(set_to_none=True)
-        loss_d.backward()  # type: ignore[no-untyped-call]
+        loss_d.backward()
         self.optim_d.step()
 
         # Generator: the gradient passes through heads, projection and backbone into the images.
@@ -141,7 +144,7 @@ class Trainer:
         logits = discriminator(fake(Stream.LATENT_G, Stream.AUGMENT_FAKE_G))
         loss_g = generator_hinge(logits, cfg.discriminator.reduce)
         self.optim_g.zero_grad(set_to_none=True)
-        loss_g.backward()  # type: ignore[no-untyped-call]
+        loss_g.backward()
         self.optim_g.step()
         return loss_d.detach(), loss_g.detach()
 
@@ -175,7 +178,7 @@ def train(
     chosen = training_indices(cfg.data, len(dataset.images))
     trainer = Trainer(cfg, device)
     batch = cfg.train.batch
-    total = round_up(int(cfg.train.total_kimg * 1000), batch)
+    total = round_up(round(cfg.train.total_kimg * 1000), batch)
     due = sorted({min(round_up(n, batch), total) for n in snapshot_at} | {total})
 
     # Resume.

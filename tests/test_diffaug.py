@@ -48,7 +48,9 @@ def test_color_ranges() -> None:
     red = torch.zeros(2000, 3, 1, 1)
     red[:, 0] = 1
     out = color(red, where(2000))
-    chroma = (out[:, 0] - out[:, 1]).flatten()  # 1 scaled by saturation (0-2) and contrast (0.5-1.5)
+    chroma = (
+        out[:, 0] - out[:, 1]
+    ).flatten()  # 1 scaled by saturation (0-2) and contrast (0.5-1.5)
     assert chroma.min() >= 0 and 2.5 < chroma.max() <= 3
 
 

@@ -51,7 +51,9 @@ def test_presets_differ_in_blocks_and_in_the_latents_sphere() -> None:
 
 
 def test_lite_is_smaller() -> None:
-    assert millions(make(name="fastgan_lite")) < millions(make()) < millions(make(preset="released"))
+    assert (
+        millions(make(name="fastgan_lite")) < millions(make()) < millions(make(preset="released"))
+    )
 
 
 def test_images_do_not_depend_on_their_batch() -> None:

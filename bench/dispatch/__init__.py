@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bench.dispatch import inprocess
+from bench.dispatch import inprocess, local
 
 BACKENDS: dict[str, Callable[..., None]] = {
+    "local": local.dispatch,
     "inprocess": inprocess.dispatch,
 }

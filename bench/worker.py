@@ -1,0 +1,77 @@
+"""One run in a process of its own: `python -m bench.worker RUN_DIR DATA_DIR [force]`.
+
+What happens is told on standard output as one JSON list a line, [event, argument, ...]; the process
+that started the worker shows it. The run itself is `bench.execute.execute`, as everywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TextIO
+
+from bench.dispatch.inprocess import outcome
+from bench.paths import RunPaths
+from bench.progress import Progress
+from bench.spec import RunSpec
+from projgan.errors import UserError
+
+EVERY_SECONDS = 0.5  # at most one line of training in so many seconds
+
+
+class Reporter(Progress):
+    """Passes on what a run tells of itself."""
+
+    def __init__(self, spec: RunSpec, out: TextIO):
+        super().__init__([spec])
+        self.out = out
+        self.told = 0.0
+
+    def tell(self, event: str, *arguments: object) -> None:
+        self.out.write(json.dumps([event, *arguments]) + "\n")
+        self.out.flush()
+
+    def data(self, done: int, total: int) -> None:
+        self.tell("data", done, total)
+
+    def train(self, nimg: int) -> None:
+        if time.monotonic() - self.told > EVERY_SECONDS:
+            self.told = time.monotonic()
+            self.tell("train", nimg)
+
+    def evaluate(self, nimg: int) -> None:
+        self.tell("evaluate", nimg)
+
+    def line(self, text: str) -> None:
+        self.tell("line", text)
+
+
+def main(run_dir: str, data_dir: str, force: str = "") -> int:
+    """Does one run; the exit status is 0 wherever the record tells how it ended."""
+    from bench.execute import StorageFull, execute
+
+    paths = RunPaths(Path(run_dir))
+    spec = RunSpec.from_json(json.loads(paths.spec.read_text(encoding="utf-8")))
+    reporter = Reporter(spec, sys.stdout)
+    sys.stdout = sys.stderr  # nothing else may speak on the channel
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # gives the claim back, as Ctrl-C does
+    try:
+        record = execute(paths.dir, Path(data_dir), reporter, force == "force")
+    except StorageFull as error:
+        reporter.tell("full", str(error))
+    except UserError as error:
+        reporter.tell("end", f"left alone: {error}")
+    except KeyboardInterrupt:
+        return 130
+    else:
+        reporter.tell("end", outcome(record))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(*sys.argv[1:]))
