@@ -172,6 +172,8 @@ class _Session:
         if entry is None:
             save_generator(self.paths.snapshot(nimg), snapshot.generator, self.spec.config, nimg)
             self.show(snapshot.generator, nimg)
+            if not self.paths.real.exists():
+                _draw(self.paths.real, snapshot.dataset.images[:SHOWN])
             entry = {"nimg": nimg, "train_seconds": snapshot.train_seconds, "metrics": {}}
             entry["samples"] = str(self.paths.samples(nimg).relative_to(self.paths.dir))
             record["snapshots"] = sorted([*record["snapshots"], entry], key=lambda s: s["nimg"])
@@ -219,9 +221,7 @@ class _Session:
     def show(self, generator: nn.Module, nimg: int) -> None:
         """Writes the picture of the first samples."""
         tiles = [batch.cpu().numpy() for batch in generate(generator, SAMPLE_SEED, range(SHOWN))]
-        buffer = io.BytesIO()
-        image_grid(np.concatenate(tiles), columns=8).save(buffer, "PNG")
-        write_bytes_atomic(self.paths.samples(nimg), buffer.getvalue())
+        _draw(self.paths.samples(nimg), np.concatenate(tiles))
 
     def add_time(self, measuring: float, training: float | None = None) -> None:
         """Adds time that was spent on a snapshot; the clock of training keeps its own count."""
@@ -353,6 +353,13 @@ class _Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.progress.line(f"note: {record.getMessage()}")
+
+
+def _draw(path: Path, tiles: np.ndarray) -> None:
+    """Writes tiles [N, 3, R, R] uint8 as one picture, eight in a row."""
+    buffer = io.BytesIO()
+    image_grid(tiles, columns=8).save(buffer, "PNG")
+    write_bytes_atomic(path, buffer.getvalue())
 
 
 def _device() -> torch.device:

@@ -46,6 +46,11 @@ class RunPaths:
     def snapshots_dir(self) -> Path:
         return self.dir / "snapshots"
 
+    @property
+    def real(self) -> Path:
+        """64 real images, eight by eight, to hold the samples against."""
+        return self.samples_dir / "real.png"
+
     def samples(self, nimg: int) -> Path:
         """64 fixed latents, eight by eight, after `nimg` images."""
         return self.samples_dir / f"{nimg:09d}.png"

@@ -71,7 +71,7 @@ def _last_samples(run: Run) -> tuple[bytes, list[Image.Image]] | None:
 def _real(cells: Sequence[Cell]) -> list[Image.Image]:
     """Real images, where a run kept a sheet of them."""
     for run in (run for cell in cells for run in cell.finished):
-        path = RunPaths(run.folder).samples_dir / "real.png"
+        path = RunPaths(run.folder).real
         try:
             image = Image.open(path).convert("RGB")
         except (OSError, ValueError, SyntaxError):
