@@ -20,7 +20,7 @@ def _require(ok: bool, message: str) -> None:
 
 @dataclass(frozen=True)
 class Data:
-    name: str = "lsun_church"  # "clevr" is rendered here; any other name is read from `path`
+    name: str = "lsun_church"  # "clevr" is rendered here; any other is a name for what `path` holds
     path: str | None = None  # folder of images. None = a data set that is rendered
     resolution: int = 256  # pixels, square, a power of two
     images: int | None = None  # how many images a rendered data set has. None = its default
@@ -36,7 +36,8 @@ class Data:
         for name in ("images", "subset"):
             value = getattr(self, name)
             _require(value is None or value >= 1, f"data.{name}={value}: give 1 or more, or null")
-        if self.images is not None and self.subset is not None:
+        # The images of a folder are as many as it holds; `images` does not count there.
+        if self.path is None and self.images is not None and self.subset is not None:
             _require(
                 self.subset <= self.images,
                 f"data.subset={self.subset} is more than data.images={self.images}",

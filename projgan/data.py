@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,7 +21,7 @@ from PIL import Image
 from projgan import scenes
 from projgan.config import Data
 from projgan.errors import DataError, UserError
-from projgan.files import sha256_of, write_json_atomic
+from projgan.files import replacing, sha256_of, write_json_atomic
 
 RENDERED = {"clevr": 8192}  # data sets that are rendered here, and how many images they have
 RENDER_SEED = 0
@@ -57,6 +55,11 @@ def check_data(cfg: Data) -> None:
                 f"data.name={cfg.name} is not rendered here ({', '.join(RENDERED)} is): "
                 f"give its folder of images as data.path=FOLDER"
             )
+        if cfg.resolution not in scenes.RESOLUTIONS:
+            known = ", ".join(map(str, scenes.RESOLUTIONS))
+            raise DataError(
+                f"data.resolution={cfg.resolution}: {cfg.name} is rendered at {known} pixels"
+            )
         return
     folder = Path(cfg.path)
     if not folder.is_dir():
@@ -77,19 +80,22 @@ def open_dataset(cfg: Data, data_dir: Path, progress: Progress | None = None) ->
         count = cfg.images or RENDERED[cfg.name]
         folder = data_dir / f"{cfg.name}-{cfg.resolution}px-{count}-v{scenes.VERSION}"
         origin = {"rendered": cfg.name, "seed": RENDER_SEED, "version": scenes.VERSION}
-        return _open_or_pack(cfg, folder, count, origin, _render_chunk, progress)
+        return _open_or_pack(cfg.name, cfg, folder, count, origin, _render_chunk, progress)
     files = list_images(Path(cfg.path))
     key = hashlib.sha256()
     for file in files:
         stat = file.stat()
         key.update(f"{file.relative_to(cfg.path)} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-    folder = data_dir / f"{cfg.name}-{cfg.resolution}px-{len(files)}-{key.hexdigest()[:12]}"
+    # A scale's own data.name may be left as it is beside data.path: photographs are not "clevr".
+    place = Path(cfg.path).resolve().name
+    name = place if cfg.name in RENDERED else cfg.name
+    folder = data_dir / f"{name}-{cfg.resolution}px-{len(files)}-{key.hexdigest()[:12]}"
 
     def read_chunk(cfg: Data, start: int, stop: int) -> np.ndarray:
         return np.stack([read_image(file, cfg.resolution) for file in files[start:stop]])
 
-    origin = {"folder": Path(cfg.path).name, "listing": key.hexdigest()}
-    return _open_or_pack(cfg, folder, len(files), origin, read_chunk, progress)
+    origin = {"folder": place, "listing": key.hexdigest()}
+    return _open_or_pack(name, cfg, folder, len(files), origin, read_chunk, progress)
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -134,6 +140,7 @@ def _render_chunk(cfg: Data, start: int, stop: int) -> np.ndarray:
 
 
 def _open_or_pack(
+    name: str,
     cfg: Data,
     folder: Path,
     count: int,
@@ -144,10 +151,16 @@ def _open_or_pack(
     pixels, meta = folder / "images.npy", folder / "meta.json"
     if not _is_whole(pixels, meta):
         shape = (count, 3, cfg.resolution, cfg.resolution)
-        _pack(pixels, shape, lambda start, stop: make(cfg, start, stop), progress)
-        write_json_atomic(meta, {"count": count, "sha256": sha256_of(pixels), **origin})
+        try:
+            _pack(pixels, shape, lambda start, stop: make(cfg, start, stop), progress)
+            sha256 = _fingerprint(pixels)
+            write_json_atomic(meta, {"count": count, "sha256": sha256, **origin})
+        except OSError as error:
+            raise UserError(
+                f"Cannot write in {folder}: {error.strerror or error}; free or change data_dir="
+            ) from error
     fingerprint = json.loads(meta.read_text())["sha256"]
-    return Dataset(cfg.name, np.load(pixels, mmap_mode="r"), fingerprint)
+    return Dataset(name, np.load(pixels, mmap_mode="r"), fingerprint)
 
 
 def _is_whole(pixels: Path, meta: Path) -> bool:
@@ -157,10 +170,21 @@ def _is_whole(pixels: Path, meta: Path) -> bool:
         wanted = json.loads(meta.read_text())["sha256"]
     except (ValueError, KeyError, TypeError):
         wanted = None
-    if wanted != sha256_of(pixels):
+    if wanted != _fingerprint(pixels):
         log.warning("Packed data in %s is damaged; making it again", pixels.parent)
         return False
     return True
+
+
+def _fingerprint(pixels: Path) -> str:
+    """SHA-256 of a file, read once per process as long as the file stays as it is."""
+    stat = pixels.stat()
+    return _hash(pixels.resolve(), stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _hash(pixels: Path, inode: int, size: int, changed: int) -> str:
+    return sha256_of(pixels)
 
 
 def _pack(
@@ -169,25 +193,15 @@ def _pack(
     make: Callable[[int, int], np.ndarray],
     progress: Progress | None,
 ) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".npy.part")
-    os.close(handle)
-    try:
-        packed = np.lib.format.open_memmap(name, mode="w+", dtype=np.uint8, shape=shape)
+    # Written through a file: on a full disk a memory map ends the process, a write raises.
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    with replacing(path) as file:
+        np.lib.format.write_array_header_1_0(file, header)
         for start in range(0, shape[0], _CHUNK):
             stop = min(start + _CHUNK, shape[0])
-            packed[start:stop] = make(start, stop)
+            file.write(np.ascontiguousarray(make(start, stop)))
             if progress:
                 progress(stop, shape[0])
-        packed.flush()
-        del packed
-        os.replace(name, path)
-    except OSError as error:
-        raise UserError(
-            f"Cannot write {path}: {error.strerror or error}; free or change data_dir="
-        ) from error
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 def training_indices(cfg: Data, total: int) -> np.ndarray:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
+import stat
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from projgan import data
 from projgan.config import Data
 from projgan.data import check_data, open_dataset, read_image, sample_order, training_indices
-from projgan.errors import DataError
+from projgan.errors import ConfigError, DataError, UserError
 
 CLEVR = Data(name="clevr", resolution=32, images=20)
 
@@ -21,6 +26,15 @@ def folder_of(tmp_path: Path, count: int = 3) -> Path:
     for i in range(count):
         Image.new("RGB", (40 + i, 50), (10 * i, 100, 200)).save(folder / f"{i}.png")
     return folder
+
+
+def damage(pixels: Path) -> None:
+    """Changes a byte, and the time of change by more than a coarse clock may show."""
+    changed = pixels.stat().st_mtime_ns + 1_000_000_000
+    content = bytearray(pixels.read_bytes())
+    content[-1] ^= 255
+    pixels.write_bytes(content)
+    os.utime(pixels, ns=(changed, changed))
 
 
 def test_rendered_once_and_checked_by_hash(
@@ -36,12 +50,60 @@ def test_rendered_once_and_checked_by_hash(
     pixels = next(tmp_path.rglob("images.npy"))
     whole = np.array(first.images)
     del first, again
-    data = bytearray(pixels.read_bytes())
-    data[-1] ^= 255
-    pixels.write_bytes(data)
+    damage(pixels)
     mended = open_dataset(CLEVR, tmp_path)
     assert "damaged" in caplog.text and np.array_equal(mended.images, whole)
-    assert not list(tmp_path.rglob("*.part"))
+    assert {p.name for p in pixels.parent.iterdir()} == {"images.npy", "meta.json"}
+
+
+def test_pixels_are_hashed_once_per_process_and_again_when_they_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[Path] = []
+    real = data.sha256_of
+    monkeypatch.setattr(data, "sha256_of", lambda path: hashed.append(path) or real(path))
+    open_dataset(CLEVR, tmp_path)
+    open_dataset(CLEVR, tmp_path)
+    assert len(hashed) == 1
+    damage(hashed[0])
+    open_dataset(CLEVR, tmp_path)
+    assert len(hashed) == 3  # the damaged file, and the one made in its place
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Small(io.FileIO):
+        def write(self, content: object) -> int:
+            if self.tell() > 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(content)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr("projgan.files.os.fdopen", lambda handle, mode: Small(handle, mode))
+        with pytest.raises(UserError, match=r"Cannot write in .*: No space left.*data_dir"):
+            open_dataset(CLEVR, tmp_path)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert open_dataset(CLEVR, tmp_path).images.shape == (20, 3, 32, 32)
+
+
+def test_packed_images_are_as_readable_as_any_new_file(tmp_path: Path) -> None:
+    open_dataset(CLEVR, tmp_path)
+    (tmp_path / "plain").touch()
+    wanted = stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+    assert {stat.S_IMODE(p.stat().st_mode) for p in tmp_path.rglob("*.*") if p.is_file()} == {
+        wanted
+    }
+
+
+def test_a_folder_beside_a_rendered_name_goes_by_its_own(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path)
+    cfg = Data(name="clevr", path=str(folder), resolution=32, images=2, subset=3)
+    found = open_dataset(cfg, tmp_path / "data")
+    assert found.name == "photos" and len(found.images) == 3
+    assert open_dataset(Data(name="x", path=str(folder), resolution=32), tmp_path).name == "x"
+    with pytest.raises(ConfigError, match=r"data\.subset=3 is more than data\.images=2"):
+        Data(name="clevr", images=2, subset=3)
 
 
 def test_a_folder_is_packed_and_a_changed_folder_is_noticed(tmp_path: Path) -> None:
@@ -86,7 +148,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     (folder / "1.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match=r"1\.png.*replace or remove"):
         open_dataset(Data(name="x", path=str(folder), resolution=32), tmp_path / "data")
-    assert not list((tmp_path / "data").rglob("*.npy*"))
+    assert not [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
 
 
 def test_missing_and_empty_folders_are_refused(tmp_path: Path) -> None:
@@ -96,6 +158,7 @@ def test_missing_and_empty_folders_are_refused(tmp_path: Path) -> None:
         (Data(name="x", path=str(tmp_path / "nowhere")), "no such folder"),
         (Data(name="x", path=str(tmp_path / "texts")), "holds no PNG, JPEG or WebP"),
         (Data(name="lsun_church"), "data.path=FOLDER"),
+        (Data(name="clevr", resolution=512), "data.resolution=512: .* 32, 64, 128, 256"),
         (Data(name="x", path=str(folder_of(tmp_path)), subset=4), "more than the 3"),
     ]:
         with pytest.raises(DataError, match=message):
