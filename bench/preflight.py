@@ -18,15 +18,19 @@ from projgan.errors import UserError
 def check(runs: Sequence[RunSpec], runs_dir: Path, results_dir: Path, data_dir: Path) -> None:
     """Refuses runs that cannot work.
 
+    Folders of images are packed here, which reads every image: one that cannot be read is refused
+    now, and the runs find the images ready. Rendered images cannot be damaged; a run makes them.
+
     Raises:
         UserError: one line about the first fault found.
     """
-    from projgan.data import check_data
+    from projgan.data import check_data, open_dataset
 
     folders = {"runs_dir": runs_dir, "results_dir": results_dir, "data_dir": data_dir}
     for key, folder in folders.items():
         check_folder(key, folder)
-    for data in dict.fromkeys(run.config.data for run in runs):
+    data_sets = dict.fromkeys(run.config.data for run in runs)
+    for data in data_sets:
         check_data(data)
     seen = set()
     for run in runs:
@@ -43,6 +47,9 @@ def check(runs: Sequence[RunSpec], runs_dir: Path, results_dir: Path, data_dir: 
     }
     for run in measured.values():
         _check_extractors(run, data_dir)
+    for data in data_sets:  # last, as it may take long
+        if data.path is not None:
+            open_dataset(data, data_dir)
 
 
 def check_folder(key: str, folder: Path) -> None:
