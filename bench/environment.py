@@ -30,7 +30,8 @@ def environment(device: torch.device | None = None) -> dict[str, Any]:
         "torch": _version("torch"),
         "timm": _version("timm"),
         "numpy": _version("numpy"),
-        "platform": platform.platform(),
+        # No more than this: a kernel's own build would name one machine.
+        "platform": f"{platform.system()}-{platform.machine()}",
         "cpu": cpu_model(),
         "threads": _threads(),
         "device": _device_name(device or current_device()),

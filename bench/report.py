@@ -18,6 +18,8 @@ from projgan.files import sha256_of, write_bytes_atomic, write_json_atomic
 
 Echo = Callable[[str], None]
 
+_PATHS = ("data.path", "backbone.weights")  # fields that may hold a path
+
 
 def write_report(
     grid: Grid, runs_dir: Path, results_dir: Path, echo: Echo, width: int | None = None
@@ -97,7 +99,7 @@ def caption(grid: Grid, cells: Sequence[Cell]) -> str:
         f"Last snapshot; {fake} generated against {real} real images.",
     ]
     if grid.overrides:
-        changes = ", ".join(f"{key}={value}" for key, value in grid.overrides.items())
+        changes = ", ".join(f"{key}={value}" for key, value in _public(grid.overrides).items())
         parts.append(f"Changed on the command line: {changes}.")
     if several:
         counts = sorted({len(cell.finished) for cell in cells} - {0})
@@ -161,7 +163,7 @@ def manifest(grid: Grid, cells: Sequence[Cell], hashes: Mapping[str, str]) -> di
         "scale": grid.scale,
         "rank_by": grid.report.rank_by,
         "paper": grid.report.paper,
-        "overrides": dict(grid.overrides),
+        "overrides": _public(grid.overrides),
         "cells": [
             {"cell": cell.name, "axes": dict(cell.axes), "runs": [_evidence(r) for r in cell.runs]}
             for cell in cells
@@ -315,6 +317,17 @@ def _data(run: Run) -> str:
     name = found.get("name", run.spec.config.data.name)
     images = found.get("trained_on", found.get("images", "?"))
     return f"{name} at {run.spec.config.data.resolution} px ({images} images)"
+
+
+def _public(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Overrides as a report shows them: of a path its last part, as the rest is the machine's."""
+
+    def shown(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [shown(part) for part in value]
+        return Path(value).name if isinstance(value, str) else value
+
+    return {k: shown(value) if k in _PATHS else value for k, value in overrides.items()}
 
 
 def _digest(value: Any) -> str:

@@ -255,6 +255,19 @@ def test_changes_on_the_command_line_are_in_the_caption(made: tuple[Grid, Path])
     assert "Changed on the command line: train.batch=16." in table.caption
 
 
+def test_of_a_path_only_its_last_part_is_published(made: tuple[Grid, Path], tmp_path: Path) -> None:
+    grid, runs = made
+    given = {"data.path": "/home/someone/church", "backbone.weights": ["random", "/mnt/x/net.pt"]}
+    folder = tmp_path / "published"
+    write_report(replace(grid, overrides=given), runs, folder, lambda text: None)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            assert b"someone" not in path.read_bytes() and b"/mnt" not in path.read_bytes()
+    found = json.loads((folder / grid.name / "manifest.json").read_text())["overrides"]
+    assert found == {"data.path": "church", "backbone.weights": ["random", "net.pt"]}
+    assert "data.path=church" in (folder / grid.name / "table.md").read_text()
+
+
 def test_what_a_report_cannot_show_is_refused_beforehand() -> None:
     check(make_grid(ROWS, REPORT))
     for wrong, message in (
