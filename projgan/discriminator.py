@@ -31,9 +31,11 @@ def block_count(cfg: Discriminator, level: int, size: int) -> int:
         level: 1 (shallowest) to 4.
         size: pixels of the map that enters it.
 
-    `matched` gives 4/3/2/1 whatever comes in, so that rows of Table 1 differ in their projection
-    alone. `by_map` halves down to `base`, as the released code does, which gives each level a block
-    more with CSM (10.3 M parameters instead of 5.9 M without projection).
+    `matched` gives 4/3/2/1 whatever comes in, so that rows of Table 1 have equally many blocks.
+    Their parameters still differ: once a map is down to `base`, the blocks left over are 3x3
+    without halving, where others are 4x4 with it. `by_map` halves down to `base`, as the released
+    code does, which gives each level a block more with CSM (10.3 M parameters instead of 5.9 M
+    without projection).
     """
     if cfg.depth == "matched":
         return 5 - level
