@@ -7,12 +7,13 @@ F1^T F2, its nuclear norm. So a factor of each covariance is all that is needed,
 whatever the rank; from features, the centred and scaled feature matrices are such factors. A
 matrix square root of the product S1 S2 is never formed: that product is not symmetric, and for
 singular covariances such roots have come out finite and plainly wrong.
+
+scipy is imported where it is used, so that a machine that only trains can do without it.
 """
 
 from __future__ import annotations
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
@@ -90,9 +91,11 @@ def _factor(sigma: Array) -> Array:
     from rounding. Such a remainder must not count: a true zero that came out as 1e-16 would enter
     the distance as its root, 1e-8, and a singular covariance has hundreds of them.
     """
+    from scipy.linalg.lapack import dpstrf
+
     dim = len(sigma)
     floor = 10 * dim * _EPS * float(np.diagonal(sigma).max(initial=0.0))
-    lower, order, rank, _ = scipy.linalg.lapack.dpstrf(sigma, tol=floor, lower=1)
+    lower, order, rank, _ = dpstrf(sigma, tol=floor, lower=1)
     factor = np.zeros((dim, dim))
     factor[order - 1] = np.tril(lower)
     return factor[:, :rank]
@@ -102,7 +105,9 @@ def _short(matrix: Array) -> Array:
     """A matrix with at most D rows and the same Gram matrix as `matrix` [N, D]."""
     if len(matrix) <= matrix.shape[1]:
         return matrix
-    (triangle,) = scipy.linalg.qr(matrix, mode="r", check_finite=False)
+    from scipy.linalg import qr
+
+    (triangle,) = qr(matrix, mode="r", check_finite=False)
     short: Array = triangle[: matrix.shape[1]]
     return short
 
@@ -113,13 +118,15 @@ def _nuclear_norm(matrix: Array) -> float:
         return 0.0
     if matrix.shape[0] > matrix.shape[1]:
         matrix = matrix.T
+    from scipy.linalg import eigvalsh, svdvals
+
     # As roots of the eigenvalues of the Gram matrix, five times faster than by an SVD. Rounding
     # moves each eigenvalue by about `noise`, which is harmless under the root for large ones and
     # grave near zero (a negative one is such a zero, hence clipped). Where it adds up: the SVD.
-    squares = scipy.linalg.eigvalsh(matrix @ matrix.T, check_finite=False)
+    squares = eigvalsh(matrix @ matrix.T, check_finite=False)
     noise = max(8 * _EPS * float(squares[-1]), np.finfo(np.float64).tiny)
     roots = np.sqrt(squares.clip(min=0.0))
     error = noise / np.maximum(roots, np.sqrt(noise))
     if error.sum() > _TOLERANCE * roots.sum():
-        roots = scipy.linalg.svdvals(matrix, check_finite=False)
+        roots = svdvals(matrix, check_finite=False)
     return float(roots.sum())
