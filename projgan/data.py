@@ -199,7 +199,7 @@ def _pack(
         np.lib.format.write_array_header_1_0(file, header)
         for start in range(0, shape[0], _CHUNK):
             stop = min(start + _CHUNK, shape[0])
-            file.write(np.ascontiguousarray(make(start, stop)))
+            file.write(np.ascontiguousarray(make(start, stop)).data)
             if progress:
                 progress(stop, shape[0])
 
