@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,7 +125,7 @@ def run(options: Options) -> int:
         for spec in todo:
             write_json_atomic(RunPaths(options.runs_dir / spec.run_id).spec, spec.to_json())
         try:
-            with progress_for(todo, _echo) as progress:
+            with _signals_stop(), progress_for(todo, _echo) as progress:
                 BACKENDS[options.dispatch](
                     todo, options.runs_dir, options.data_dir, progress, options.force == "all"
                 )
@@ -135,7 +137,21 @@ def run(options: Options) -> int:
     failed = [spec for spec, at in zip(grid.runs, after, strict=True) if at.state == "failed"]
     if failed:
         print(f"{_count(failed)} failed; force=failed tries again", file=sys.stderr)
-    return SOME_FAILED if failed else OK
+    tried = {spec.run_id for spec in todo}
+    undone = [
+        (spec, at)
+        for spec, at in zip(grid.runs, after, strict=True)
+        if spec.run_id in tried and at.state not in ("finished", "failed")
+    ]
+    if undone:
+        spec, at = undone[0]
+        why = f"{at.state}, {at.note}" if at.note else at.state
+        print(
+            f"{_count([spec for spec, _ in undone])} not finished ({spec.name}: {why}); "
+            "the same command goes on with what is left",
+            file=sys.stderr,
+        )
+    return SOME_FAILED if failed or undone else OK
 
 
 def plan(options: Options) -> int:
@@ -201,6 +217,21 @@ VERBS: dict[str, Callable[[Options], int]] = {
     "report": report,
     "list": list_grids,
 }
+
+
+@contextmanager
+def _signals_stop() -> Iterator[None]:
+    """Within, being asked to end is Ctrl-C: workers are stopped and claims given back."""
+    before = {}
+    for name in ("SIGTERM", "SIGHUP"):  # Windows knows no SIGHUP
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup's wish
+            before[number] = signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _text(key: str, value: str) -> str:

@@ -154,7 +154,7 @@ def standing(spec: RunSpec, runs_dir: Path) -> Standing:
     if record["status"] == "failed":
         return Standing("failed", nimg, metrics, record["error"] or "")
     if record["status"] == "running":
-        return Standing("stopped", nimg, metrics)
+        return Standing("stopped", nimg, metrics, record.get("error") or "")
     if missing := lacks(record, spec):
         names = sorted({key for keys in missing.values() for key in keys})
         return Standing("incomplete", nimg, metrics, f"to measure: {', '.join(names)}")

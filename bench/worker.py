@@ -7,10 +7,13 @@ that started the worker shows it. The run itself is `bench.execute.execute`, as 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
+from types import FrameType
 from typing import TextIO
 
 from bench.dispatch.inprocess import outcome
@@ -31,8 +34,11 @@ class Reporter(Progress):
         self.told = 0.0
 
     def tell(self, event: str, *arguments: object) -> None:
-        self.out.write(json.dumps([event, *arguments]) + "\n")
-        self.out.flush()
+        try:
+            self.out.write(json.dumps([event, *arguments]) + "\n")
+            self.out.flush()
+        except BrokenPipeError:  # nobody listens any more: not a fault of the run
+            raise KeyboardInterrupt from None
 
     def data(self, done: int, total: int) -> None:
         self.tell("data", done, total)
@@ -49,18 +55,41 @@ class Reporter(Progress):
         self.tell("line", text)
 
 
+def channel() -> TextIO:
+    """Standard output for the reporter alone; all else that is printed goes to the log."""
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # libraries in C write to the number, not to sys.stdout
+    return out
+
+
+def obey() -> None:
+    """Stops as on Ctrl-C, claim given back, when asked to or when the parent is gone."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for name in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(name, signal.SIG_IGN)  # once: nothing may interrupt the tidying up
+        raise KeyboardInterrupt
+
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, stop)
+
+    def watch() -> None:
+        while os.read(0, 1):  # the parent says nothing, and closes the pipe by dying
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def main(run_dir: str, data_dir: str, force: str = "") -> int:
     """Does one run; the exit status is 0 wherever the record tells how it ended."""
     from bench.execute import StorageFull, execute
 
     paths = RunPaths(Path(run_dir))
     spec = RunSpec.from_json(json.loads(paths.spec.read_text(encoding="utf-8")))
-    reporter = Reporter(spec, sys.stdout)
-    sys.stdout = sys.stderr  # nothing else may speak on the channel
-    signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # gives the claim back, as Ctrl-C does
+    reporter = Reporter(spec, channel())
     try:
+        obey()
         record = execute(paths.dir, Path(data_dir), reporter, force == "force")
     except StorageFull as error:
         reporter.tell("full", str(error))

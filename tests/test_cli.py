@@ -15,7 +15,11 @@ import pytest
 from fake_training import Engine
 
 from bench import cli
+from bench import record as records
+from bench.claim import Claim
+from bench.dispatch import inprocess
 from bench.paths import RunPaths
+from bench.spec import RunSpec
 from projgan.config import Config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -196,6 +200,42 @@ def test_a_failed_run_is_a_row_and_the_others_finish(bench: Bench, engine: Engin
     assert bench("grid=made.yaml")[0] == 1 and engine.trained == []  # still a row that failed
     assert bench("grid=made.yaml force=failed")[0] == 0
     assert {name for name, _ in engine.trained} == {"vit"}
+
+
+def test_a_run_left_alone_is_not_a_success(bench: Bench, engine: Engine) -> None:
+    bench("grid=made.yaml only=One")
+    (folder,) = Path("runs").iterdir()
+    RunPaths(folder).record.unlink()
+    with Claim(RunPaths(folder).claim):
+        status, out, err = bench("grid=made.yaml")
+    assert status == 1 and "[1/3] One: left alone" in out and "[3/3] Three: finished" in out
+    assert "1 run not finished" in err and "the same command goes on" in err
+    assert bench("grid=made.yaml")[0] == 0
+
+
+def test_a_run_that_died_is_not_a_success_and_goes_on(
+    bench: Bench, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(runs: list[RunSpec], runs_dir: Path, *rest: object) -> None:
+        record = records.new(runs[0], "now") | {"error": "the worker died (status 1)"}
+        records.save(RunPaths(runs_dir / runs[0].run_id).record, record)
+
+    monkeypatch.setitem(cli.BACKENDS, "inprocess", dies)
+    status, _, err = bench("grid=made.yaml only=One")
+    assert status == 1 and "1 run not finished (One" in err and "the worker died" in err
+    assert "the worker died" in bench("grid=made.yaml do=plan")[1]
+    monkeypatch.setitem(cli.BACKENDS, "inprocess", inprocess.dispatch)
+    assert bench("grid=made.yaml only=One")[0] == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_being_asked_to_end_is_ctrl_c(bench: Bench, engine: Engine, number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    engine.fail = lambda cfg, nimg: os.kill(os.getpid(), number)
+    status, _, err = bench("grid=made.yaml")
+    assert status == 130 and err == "interrupted; run the same command again to continue\n"
+    assert signal.getsignal(number) is before
+    assert not list(Path("runs").glob("*/claim.json"))
 
 
 def test_force_does_everything_again(bench: Bench, engine: Engine) -> None:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from bench import record as records
 from bench.dispatch import local
-from bench.paths import RunPaths
+from bench.paths import ROOT, RunPaths
 from bench.progress import Progress
 from bench.spec import EvalSpec, RunSpec
 from projgan.config import (
@@ -59,7 +64,7 @@ def prepare(runs: list[RunSpec], runs_dir: Path) -> None:
 
 
 def test_two_slots_do_three_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "slots", lambda: 2)
+    monkeypatch.setattr(local, "slots", lambda: [None, None])
     runs = [spec(seed) for seed in range(3)]
     prepare(runs, tmp_path / "runs")
     progress = Seen(runs)
@@ -85,7 +90,7 @@ def test_two_slots_do_three_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_worker_that_is_killed_is_told_and_the_others_finish(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "slots", lambda: 1)
+    monkeypatch.setattr(local, "slots", lambda: [None])
     runs = [spec(0), spec(1)]
     prepare(runs, tmp_path / "runs")
     started = local._start
@@ -101,12 +106,107 @@ def test_a_worker_that_is_killed_is_told_and_the_others_finish(
     monkeypatch.setattr(local, "_start", start)
     progress = Seen(runs)
     local.dispatch(runs, tmp_path / "runs", tmp_path / "data", progress, False)
-    assert "worker died (status -9)" in progress.lines[0] and killed
+    assert "worker died (killed by signal 9" in progress.lines[0] and killed
     assert "finished" in progress.lines[1]
 
+    assert records.standing(runs[0], tmp_path / "runs").state in ("missing", "stopped")
 
-def test_slots_follow_the_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    assert local.slots() == 2
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert local.slots() == local.cores() >= 1
+
+@pytest.mark.parametrize(
+    ("visible", "expected"),
+    [("3,5", ["3", "5"]), ("GPU-ab, 1", ["GPU-ab", "1"]), ("0,-1,2", ["0"])],
+)
+def test_a_slot_is_a_visible_device(
+    monkeypatch: pytest.MonkeyPatch, visible: str, expected: list[str]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert local.slots() == expected
+
+
+@pytest.mark.parametrize("visible", ["", "-1"])
+def test_without_a_device_a_slot_is_a_core(monkeypatch: pytest.MonkeyPatch, visible: str) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert local.slots() == [None] * local.cores()
+
+
+def test_a_quota_limits_the_cores(tmp_path: Path) -> None:
+    quota = tmp_path / "cpu.max"
+    free = local.cores(quota)  # there is no such file
+    for text, expected in [("max 100000", free), ("100000 100000", 1), ("50000 100000", 1)]:
+        quota.write_text(text)
+        assert local.cores(quota) == expected
+
+
+def test_a_worker_gets_its_own_device_and_keeps_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, str] = {}
+
+    def popen(*args: object, env: dict[str, str], **options: object) -> object:
+        given.update(env)
+        raise OSError("not started")
+
+    monkeypatch.setenv("PYTHONPATH", "elsewhere")
+    monkeypatch.setattr(local.subprocess, "Popen", popen)
+    prepare([spec(0)], tmp_path)
+    with pytest.raises(OSError, match="not started"):
+        local._start(spec(0), "5", 3, tmp_path, tmp_path, False, local.queue.SimpleQueue())
+    assert given["CUDA_VISIBLE_DEVICES"] == "5" and given["OMP_NUM_THREADS"] == "3"
+    assert given["PYTHONPATH"] == os.pathsep.join([str(ROOT), "elsewhere"])
+
+
+@pytest.mark.parametrize("line", ["", "torch says hello", "3", '["made up"]', "[]", "{}"])
+def test_what_is_no_event_is_passed_over(line: str) -> None:
+    assert local._event(line) is None
+
+
+def test_a_death_is_noted_and_does_not_count_as_failed(tmp_path: Path) -> None:
+    run = spec(0)
+    paths = RunPaths(tmp_path / run.run_id)
+    records.save(paths.record, records.new(run, "now"))
+    assert "killed by signal 9" in local._died(paths, -9)
+    at = records.standing(run, tmp_path)
+    assert at.state == "stopped" and "killed by signal 9" in at.note
+
+
+# A parent that starts one worker and says when it trains; then it is killed.
+PARENT = """
+import sys, time
+from pathlib import Path
+from bench.dispatch import local
+from bench.progress import Progress
+from bench.spec import RunSpec
+import json
+runs_dir, run_id = Path(sys.argv[1]), sys.argv[2]
+run = RunSpec.from_json(json.loads((runs_dir / run_id / "spec.json").read_text()))
+class Told(Progress):
+    def train(self, nimg): print("training", flush=True)
+local.slots = lambda: [None]
+local.dispatch([run], runs_dir, runs_dir.parent / "data", Told([run]), False)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_worker_stops_when_its_parent_dies(tmp_path: Path, how: signal.Signals) -> None:
+    run = spec(0)
+    run = replace(
+        run, config=replace(run.config, train=replace(run.config.train, total_kimg=1000.0)),
+        eval=replace(run.eval, every_kimg=1000.0),
+    )  # fmt: skip
+    prepare([run], tmp_path / "runs")
+    paths = RunPaths(tmp_path / "runs" / run.run_id)
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(tmp_path / "runs"), run.run_id],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    ) as parent:  # fmt: skip
+        assert parent.stdout is not None and parent.stdout.readline() == "training\n"
+        assert paths.claim.exists()
+        parent.send_signal(how)
+        parent.wait(timeout=30)
+    deadline = time.monotonic() + 30
+    while paths.claim.exists():
+        assert time.monotonic() < deadline, "the worker goes on alone"
+        time.sleep(0.05)
+    assert records.standing(run, tmp_path / "runs").state == "stopped"
+    assert "Traceback" not in paths.log.read_text()

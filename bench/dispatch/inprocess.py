@@ -8,6 +8,7 @@ from pathlib import Path
 from bench.progress import Progress, duration
 from bench.record import Record
 from bench.spec import RunSpec
+from projgan.errors import UserError
 
 
 def dispatch(
@@ -22,14 +23,15 @@ def dispatch(
     Raises:
         StorageFull: nothing can be written any more.
     """
-    from bench.claim import RunIsTaken
-    from bench.execute import execute
+    from bench.execute import StorageFull, execute
 
     for run in runs:
         progress.begin(run)
         try:
             record = execute(runs_dir / run.run_id, data_dir, progress, force)
-        except RunIsTaken as error:
+        except StorageFull:
+            raise
+        except UserError as error:  # another process has it, or its record is not ours to touch
             progress.end(f"left alone: {error}")
         else:
             progress.end(outcome(record))

@@ -6,9 +6,11 @@ of one thread each than as one run of two threads.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -17,12 +19,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench import record as records
+from bench.claim import holder
 from bench.paths import ROOT, RunPaths
 from bench.progress import Progress
 from bench.spec import RunSpec
-from projgan.errors import UserError
+from projgan.errors import DataError, UserError
 
 STOP_SECONDS = 10.0  # a worker that is asked to stop has so long
+
+Slot = str | None  # the GPU of a worker, as CUDA_VISIBLE_DEVICES names it. None = a CPU core
 
 
 @dataclass
@@ -30,7 +36,7 @@ class Worker:
     """A process at work on a run."""
 
     run: RunSpec
-    slot: int
+    slot: Slot
     process: subprocess.Popen[str]
     told_end: bool = False
 
@@ -50,7 +56,9 @@ def dispatch(
     Raises:
         StorageFull: nothing can be written any more.
     """
-    waiting, free = deque(runs), deque(range(slots()))
+    places = slots()
+    threads = max(1, cores() // len(places))
+    waiting, free = deque(runs), deque(places)
     events: queue.SimpleQueue[tuple[Worker, list[object]]] = queue.SimpleQueue()
     workers: list[Worker] = []
     shared = False
@@ -59,7 +67,9 @@ def dispatch(
             while waiting and free and (shared or not workers):
                 run = waiting.popleft()
                 progress.begin(run)
-                workers.append(_start(run, free.popleft(), runs_dir, data_dir, force, events))
+                workers.append(
+                    _start(run, free.popleft(), threads, runs_dir, data_dir, force, events)
+                )
             worker, (event, *arguments) = events.get()
             if event == "full":
                 raise UserError(str(arguments[0]))
@@ -67,8 +77,7 @@ def dispatch(
                 progress.select(worker.run)
             if event == "exit":
                 if not worker.told_end:
-                    log = RunPaths(runs_dir / worker.run.run_id).log
-                    progress.end(f"the worker died (status {arguments[0]}); see {log}")
+                    progress.end(_died(RunPaths(runs_dir / worker.run.run_id), arguments[0]))
                 workers.remove(worker)
                 free.append(worker.slot)
                 shared = True
@@ -82,61 +91,108 @@ def dispatch(
         _stop(workers)
 
 
-def slots() -> int:
-    """GPUs of this machine, or the CPU cores this process may use."""
+def slots() -> list[Slot]:
+    """The GPUs that this process may use, or a slot per CPU core where there is none."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        found = len([device for device in visible.split(",") if device.strip()])
+        named = [device.strip() for device in visible.split(",")]
+        # As CUDA reads it: what follows -1 or an empty name is not visible.
+        end = next((i for i, name in enumerate(named) if name in ("", "-1")), len(named))
+        devices = named[:end]
     else:
-        found = len(list(Path("/dev").glob("nvidia[0-9]*")))
-    return found or cores()
+        names = [path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*")]
+        devices = sorted((name for name in names if name.isdecimal()), key=int)
+    return [*devices] or [None] * cores()
 
 
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """CPU cores that this process may use: its affinity, and a container's quota where set."""
+    if hasattr(os, "sched_getaffinity"):
+        found = len(os.sched_getaffinity(0))
+    else:
+        found = os.cpu_count() or 1
+    try:
+        share, period = quota.read_text().split()
+        found = min(found, max(1, int(share) // int(period)))
+    except (OSError, ValueError):  # none, or "max"
+        pass
+    return found
 
 
 def _start(
     run: RunSpec,
-    slot: int,
+    slot: Slot,
+    threads: int,
     runs_dir: Path,
     data_dir: Path,
     force: bool,
     events: queue.SimpleQueue[tuple[Worker, list[object]]],
 ) -> Worker:
     run_dir = runs_dir / run.run_id
-    threads = str(max(1, cores() // slots()))
-    environment = {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONPATH": str(ROOT)}
-    if slots() != cores():
-        devices = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-        environment["CUDA_VISIBLE_DEVICES"] = devices[slot] if devices != [""] else str(slot)
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": path}
+    if slot is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = slot
     arguments = [str(run_dir.absolute()), str(data_dir.absolute()), *(["force"] if force else [])]
     with RunPaths(run_dir).log.open("a", encoding="utf-8") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "bench.worker", *arguments],
             stdout=subprocess.PIPE,
             stderr=log,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # nothing is said: its end tells the worker that we died
             text=True,
+            errors="replace",
             env=environment,
         )
     worker = Worker(run, slot, process)
 
     def listen() -> None:
-        assert process.stdout is not None
-        with process.stdout as told:
-            for line in told:
-                events.put((worker, json.loads(line)))
-        events.put((worker, ["exit", process.wait()]))
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            with process.stdout as told:
+                for line in told:
+                    if (event := _event(line)) is not None:
+                        events.put((worker, event))
+        finally:  # whatever happened: who waits for the exit must hear of it
+            status = process.wait()
+            process.stdin.close()
+            events.put((worker, ["exit", status]))
 
     threading.Thread(target=listen, daemon=True).start()
     return worker
 
 
+EVENTS = ("data", "train", "evaluate", "line", "end", "full")
+
+
+def _event(line: str) -> list[object] | None:
+    """What a worker said. None = nothing that it would say."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, list) and event and event[0] in EVENTS else None
+
+
+def _died(run: RunPaths, status: object) -> str:
+    """Notes in the record of a run why it stands still; the same command goes on with it."""
+    code = status if isinstance(status, int) else 1
+    how = f"killed by signal {-code}" if code < 0 else f"status {code}"
+    if code == -signal.SIGKILL:
+        how += ", perhaps for want of memory"
+    reason = f"the worker died ({how})"
+    with contextlib.suppress(DataError, OSError):
+        record = records.load(run.record)
+        if record and record["status"] == "running" and holder(run.claim) is None:
+            records.save(run.record, record | {"error": reason})
+    return f"{reason}; see {run.log}"
+
+
 def _stop(workers: Sequence[Worker]) -> None:
     """Ends what still works; every run keeps its last checkpoint."""
     for worker in workers:
-        worker.process.terminate()
+        with contextlib.suppress(OSError):
+            worker.process.terminate()
     for worker in workers:
         try:
             worker.process.wait(STOP_SECONDS)
