@@ -224,6 +224,16 @@ def test_a_result_that_is_no_number_is_missing(
     assert "nan" in got.missing["kid_lab"]
 
 
+def test_what_needs_scipy_is_missing_without_it_and_nothing_else(
+    reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("scipy", "scipy.linalg", "scipy.linalg.lapack"):
+        monkeypatch.setitem(sys.modules, name, None)
+    got = evaluate([draw(50, seed=1)], reference, ["fd_lab", "kid_lab"])
+    assert list(got) == ["kid_lab"]
+    assert got.missing == {"fd_lab": "scipy is not installed"}
+
+
 def test_what_cannot_be_measured_is_refused(reference: Reference) -> None:
     with pytest.raises(UserError, match="1 generated images cannot be measured"):
         evaluate([draw(1, seed=1)], reference, ["fd_lab"])

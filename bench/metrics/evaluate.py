@@ -66,8 +66,8 @@ def evaluate(
 
     Returns:
         A value per metric, in the unit of its header. A metric that cannot be computed for this
-        run (its own features where it has no backbone, a result that is not finite) is absent and
-        named in `.missing`.
+        run (its own features where it has no backbone, a result that is not finite, scipy not
+        installed) is absent and named in `.missing`.
 
     Raises:
         UserError: an unknown metric, missing weights, fewer than two images.
@@ -98,6 +98,10 @@ def evaluate(
             value = COMPUTE[m.compute](real[m.extractor][m.output], fake[m.extractor][m.output])
         except ValueError as error:
             scores.missing[m.key] = str(error)
+            continue
+        except ModuleNotFoundError as error:  # the others can still be measured
+            package = (error.name or "a package").partition(".")[0]
+            scores.missing[m.key] = f"{package} is not installed"
             continue
         if math.isfinite(value):
             scores[m.key] = value
