@@ -36,7 +36,7 @@ from bench.record import Record
 from bench.spec import RunSpec
 from bench.throughput import PeakMemory
 from projgan.backbones import build_backbone, describe
-from projgan.checkpoint import previous
+from projgan.checkpoint import load_checkpoint, previous
 from projgan.data import Dataset, open_dataset
 from projgan.errors import DataError, UserError
 from projgan.files import write_bytes_atomic
@@ -98,7 +98,7 @@ class _Session:
         if force:
             self.clear()
         self.record = self.load()
-        if self.record["status"] == "finished" and not self.lacking():
+        if self.record["status"] == "finished" and not self.measurable():
             return self.record
         self.record |= {"status": "running", "error": None, "ended": None}
         records.save(self.paths.record, self.record)
@@ -135,13 +135,12 @@ class _Session:
         # Snapshots that were kept are measured without training again.
         for nimg in list(self.lacking()) if self.record["snapshots"] else []:
             self.measure_kept(nimg)
-        if not self.lacking() and self.record["snapshots"][-1]["nimg"] >= self.spec.total_images:
+        # What is lost stays lost: a run that is trained to its end is never trained again unasked.
+        if self.trained_to_the_end() and not (
+            self.spec.total_images in self.measurable() or self.is_recovered()
+        ):
+            self.tell_what_is_lost()
             return
-        if self.trained_to_the_end():
-            log.info("Snapshots are missing that were not kept: training again")
-            self.clear_training()
-            self.record = self.new_record()
-            records.save(self.paths.record, self.record)
 
         # Training, and every snapshot on the way. Memory is that of training alone.
         self.record["environment"] = environment(_device())
@@ -151,6 +150,11 @@ class _Session:
             self.on_snapshot(snapshot)
             records.save(self.paths.record, self.record)
             memory = PeakMemory(_device())
+        self.tell_what_is_lost()
+
+    def tell_what_is_lost(self) -> None:
+        if lost := records.not_kept(self.lacking()):
+            log.info("Snapshots: %s", lost)
 
     def on_images(self, nimg: int) -> None:
         self.claim.check()
@@ -169,13 +173,15 @@ class _Session:
                 "warmup_seconds": snapshot.warmup_seconds,
             }
         entry = self.entry(nimg)
-        if entry is None:
+        if entry is not None:  # the clock in the checkpoint knows better than a recovered entry
+            entry["train_seconds"] = snapshot.train_seconds
+        else:
             save_generator(self.paths.snapshot(nimg), snapshot.generator, self.spec.config, nimg)
             self.show(snapshot.generator, nimg)
             if not self.paths.real.exists():
                 _draw(self.paths.real, snapshot.dataset.images[:SHOWN])
             entry = {"nimg": nimg, "train_seconds": snapshot.train_seconds, "metrics": {}}
-            entry["samples"] = str(self.paths.samples(nimg).relative_to(self.paths.dir))
+            entry["samples"] = self.picture(nimg)
             record["snapshots"] = sorted([*record["snapshots"], entry], key=lambda s: s["nimg"])
             # From here on a kill costs no training and no timing: the kept generator is measured.
             self.add_time(0.0, snapshot.train_seconds)
@@ -192,10 +198,13 @@ class _Session:
         try:
             generator, _, _ = load_generator(self.paths.snapshot(nimg))
         except DataError as error:
-            log.warning("%s; training again", error)
+            aside = records.set_aside(self.paths.snapshot(nimg))
+            log.warning("%s (kept as %s)", error, aside.name)
             return
         started = time.monotonic()
         self.progress.evaluate(nimg)
+        if not self.paths.samples(nimg).exists():
+            self.show(generator.to(_device()), nimg)
         self.measure(generator.to(_device()), entry, self.lacking()[nimg])
         self.add_time(time.monotonic() - started)
         records.save(self.paths.record, self.record)
@@ -277,13 +286,16 @@ class _Session:
         )
 
     def load(self) -> Record:
-        """The record, or a new one; a damaged one is set aside and the run done again."""
+        """The record, or a new one; a damaged one is set aside, and it alone.
+
+        Raises:
+            DataError: the record cannot be read or is of a newer version; nothing was touched.
+        """
         try:
             found = records.load(self.paths.record)
-        except DataError as error:
+        except records.DamagedRecord as error:
             aside = records.set_aside(self.paths.record)
             log.warning("%s (kept as %s)", error, aside.name)
-            self.clear_training()
             found = None
         if found is None:
             return self.new_record()
@@ -292,7 +304,28 @@ class _Session:
         return found | {"snapshot_at": list(self.due)}
 
     def new_record(self) -> Record:
-        return records.new(self.spec, _now()) | {"snapshot_at": list(self.due)}
+        """A record of what the run's folder holds: nothing, or generators that were kept."""
+        kept = self.paths.kept()
+        state = load_checkpoint(self.paths.checkpoint) if kept else None
+        # When they were reached is lost; steps take the same time each, so this is close.
+        pace = state["train_seconds"] / max(state["nimg"], 1) if state else 0.0
+        snapshots = [
+            {"nimg": n, "train_seconds": n * pace, "metrics": {}, "samples": self.picture(n)}
+            for n in kept
+        ]
+        self.due = sorted({*self.due, *kept})
+        new = records.new(self.spec, _now())
+        return new | {"snapshot_at": list(self.due), "snapshots": snapshots}
+
+    def picture(self, nimg: int) -> str:
+        return str(self.paths.samples(nimg).relative_to(self.paths.dir))
+
+    def measurable(self) -> dict[int, list[str]]:
+        return records.measurable(self.record, self.spec, self.paths, self.due)
+
+    def is_recovered(self) -> bool:
+        """Whether the record is new although the run is trained: the checkpoint tells the rest."""
+        return not self.record["data"] and self.paths.checkpoint.exists()
 
     def lacking(self) -> dict[int, list[str]]:
         return records.lacks(self.record, self.spec, self.due)

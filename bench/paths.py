@@ -58,3 +58,8 @@ class RunPaths:
     def snapshot(self, nimg: int) -> Path:
         """The averaged generator after `nimg` images."""
         return self.snapshots_dir / f"{nimg:09d}.safetensors"
+
+    def kept(self) -> list[int]:
+        """Numbers of images after which a generator was kept."""
+        names = [path.stem for path in self.snapshots_dir.glob("*.safetensors")]
+        return sorted(int(name) for name in names if name.isdecimal())

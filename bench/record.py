@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +21,10 @@ SCHEMA = 1
 STATUSES = ("running", "finished", "failed")
 
 Record = dict[str, Any]
+
+
+class DamagedRecord(DataError):
+    """A record whose content is of no use; what stands beside it still is."""
 
 
 def new(spec: RunSpec, started: str) -> Record:
@@ -51,7 +55,8 @@ def load(path: Path) -> Record | None:
     """Reads and checks a record. None = there is none.
 
     Raises:
-        DataError: the file is damaged or of another schema; the line names it and the remedy.
+        DamagedRecord: the content is of no use; the line names the file and the remedy.
+        DataError: the file cannot be read, or a newer version wrote it: it is left as it is.
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -60,14 +65,14 @@ def load(path: Path) -> Record | None:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError:
-        raise DataError(f"{path}: damaged record (not JSON); {_REMEDY}") from None
+        raise DamagedRecord(f"{path}: damaged record (not JSON); {_REMEDY}") from None
     if not isinstance(record, dict):
-        raise DataError(f"{path}: damaged record (no fields); {_REMEDY}")
+        raise DamagedRecord(f"{path}: damaged record (no fields); {_REMEDY}")
     schema = record.get("schema")
     if isinstance(schema, int) and schema > SCHEMA:
         raise DataError(f"{path}: written by a newer version (schema {schema}); update this one")
     if fault := _fault(record):
-        raise DataError(f"{path}: damaged record ({fault}); {_REMEDY}")
+        raise DamagedRecord(f"{path}: damaged record ({fault}); {_REMEDY}")
     return record
 
 
@@ -123,6 +128,20 @@ def lacks(
     return missing
 
 
+def measurable(
+    record: Mapping[str, Any], spec: RunSpec, run: RunPaths, at: Sequence[int] | None = None
+) -> dict[int, list[str]]:
+    """What `lacks` names and can still be measured, were training at its end.
+
+    A snapshot needs its generator; that of the last one is in the checkpoint too.
+    """
+    return {
+        nimg: keys
+        for nimg, keys in lacks(record, spec, at).items()
+        if run.snapshot(nimg).exists() or (nimg == spec.total_images and run.checkpoint.exists())
+    }
+
+
 State = Literal["finished", "incomplete", "running", "stopped", "failed", "missing", "damaged"]
 
 
@@ -155,13 +174,19 @@ def standing(spec: RunSpec, runs_dir: Path) -> Standing:
         return Standing("failed", nimg, metrics, record["error"] or "")
     if record["status"] == "running":
         return Standing("stopped", nimg, metrics, record.get("error") or "")
-    if missing := lacks(record, spec):
+    if missing := measurable(record, spec, run):
         names = sorted({key for keys in missing.values() for key in keys})
         return Standing("incomplete", nimg, metrics, f"to measure: {', '.join(names)}")
-    return Standing("finished", nimg, metrics)
+    return Standing("finished", nimg, metrics, not_kept(lacks(record, spec)))
 
 
-_REMEDY = "running the same command again sets it aside and does the run again"
+def not_kept(nimgs: Iterable[int]) -> str:
+    """Why snapshots of a finished run stay unmeasured; empty = none does."""
+    places = ", ".join(f"{nimg / 1000:g}" for nimg in nimgs)
+    return f"not kept at {places} kimg; force=true trains again" if places else ""
+
+
+_REMEDY = "running the same command again sets it aside and measures what was kept"
 
 
 def _fault(record: Record) -> str:

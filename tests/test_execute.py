@@ -20,7 +20,7 @@ from bench.paths import RunPaths
 from bench.record import Record
 from bench.spec import EvalSpec, RunSpec
 from projgan.config import Config, Data, Generator, Train
-from projgan.errors import UserError
+from projgan.errors import DataError, UserError
 from projgan.files import write_json_atomic
 
 CONFIG = replace(
@@ -155,21 +155,44 @@ def test_another_number_of_samples_measures_everything_again(
     assert engine.trained == []
 
 
-def test_snapshots_that_were_not_kept_are_trained_again(
-    engine: Engine, run: Callable[..., Record]
+def test_snapshots_that_were_not_kept_are_not_trained_again(
+    engine: Engine, run: Callable[..., Record], tmp_path: Path
 ) -> None:
     run(replace(SPEC, eval=replace(SPEC.eval, every_kimg=0.4)))
-    record = run(replace(SPEC, eval=replace(SPEC.eval, every_kimg=0.1)))
-    assert set(metrics(record)) == {100, 200, 300, 400} and record["status"] == "finished"
+    before = paths(tmp_path).record.read_bytes()
+    finer = replace(SPEC, eval=replace(SPEC.eval, every_kimg=0.1))
+    engine.trained.clear()
+    at = records.standing(finer, tmp_path)
+    assert at.state == "finished" and "0.1, 0.2, 0.3 kimg; force=true" in at.note
+    assert set(metrics(run(finer))) == {400} and engine.trained == []
+    assert paths(tmp_path).record.read_bytes() == before
+    assert set(metrics(run(finer, force=True))) == {100, 200, 300, 400}
 
 
-def test_a_damaged_generator_is_made_again(
+def test_points_that_an_unfinished_run_has_passed_do_not_keep_it_from_its_end(
+    engine: Engine, run: Callable[..., Record], tmp_path: Path
+) -> None:
+    engine.fail = stop_at(300, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    engine.fail = stop_at(-1, KeyboardInterrupt())
+    finer = replace(SPEC, eval=replace(SPEC.eval, every_kimg=0.1))
+    record = run(finer)
+    assert set(metrics(record)) == {200, 300, 400} and record["status"] == "finished"
+    assert records.standing(finer, tmp_path).note.startswith("not kept at 0.1 kimg")
+
+
+def test_a_damaged_generator_costs_its_new_metrics_alone(
     engine: Engine, run: Callable[..., Record], tmp_path: Path
 ) -> None:
     run()
     paths(tmp_path).snapshot(200).write_bytes(b"torn")
-    record = run(replace(SPEC, eval=replace(SPEC.eval, metrics=("fd_lab", "kid_lab"))))
-    assert all(set(m) == {"fd_lab", "kid_lab"} for m in metrics(record).values())
+    paths(tmp_path).snapshot(400).write_bytes(b"torn")  # this one is in the checkpoint too
+    engine.trained.clear()
+    both = replace(SPEC, eval=replace(SPEC.eval, metrics=("fd_lab", "kid_lab")))
+    found = metrics(run(both))
+    assert set(found[200]) == {"fd_lab"} and set(found[400]) == {"fd_lab", "kid_lab"}
+    assert engine.trained == [] and records.standing(both, tmp_path).state == "finished"
 
 
 def test_force_forgets(engine: Engine, run: Callable[..., Record]) -> None:
@@ -178,15 +201,61 @@ def test_force_forgets(engine: Engine, run: Callable[..., Record]) -> None:
     assert metrics(run(force=True))[400] == {"fd_lab": 5.0}
 
 
-def test_a_damaged_record_is_kept_aside_and_the_run_done_again(
+def test_a_damaged_record_is_kept_aside_and_costs_no_training(
     engine: Engine, run: Callable[..., Record], tmp_path: Path
 ) -> None:
-    run()
+    whole = run()
     paths(tmp_path).record.write_text("{torn")
     engine.trained.clear()
-    assert run()["status"] == "finished" and len(engine.trained) == 8
+    engine.measured.clear()
+    record = run()
+    assert record["status"] == "finished" and engine.trained == [] and len(engine.measured) == 2
+    assert metrics(record) == metrics(whole) and record["params"] == whole["params"]
+    assert [s["train_seconds"] for s in record["snapshots"]] == [2.0, 4.0]
     assert (paths(tmp_path).dir / "record.json.damaged-1").read_text() == "{torn"
     assert "damaged record" in paths(tmp_path).log.read_text()
+    assert records.standing(SPEC, tmp_path).state == "finished"
+
+
+def test_a_damaged_record_of_an_interrupted_run_goes_on_from_the_checkpoint(
+    engine: Engine, run: Callable[..., Record], tmp_path: Path
+) -> None:
+    engine.fail = stop_at(300, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    engine.fail = stop_at(-1, KeyboardInterrupt())
+    paths(tmp_path).record.write_text("")
+    engine.trained.clear()
+    assert set(metrics(run())) == {200, 400}
+    assert [nimg for _, nimg in engine.trained] == [250, 300, 350, 400]
+
+
+def test_a_record_that_is_not_ours_to_judge_is_not_touched(
+    engine: Engine, run: Callable[..., Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = run()
+    engine.trained.clear()
+    paths(tmp_path).record.write_text(json.dumps(record | {"schema": 99}))
+
+    def files() -> dict[Path, bytes]:
+        every = paths(tmp_path).dir.rglob("*")
+        return {path: path.read_bytes() for path in every if path.is_file()}
+
+    before = files()
+    with pytest.raises(DataError, match="newer version"):
+        run()
+    assert files() == before and engine.trained == []
+
+    def refuse(path: Path, *args: object, **options: object) -> str:
+        if path.name == "record.json":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return path.read_bytes().decode()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", refuse)
+        with pytest.raises(DataError, match="cannot be read"):
+            run()
+    assert files() == before
 
 
 def test_images_that_changed_are_not_mixed_into_a_run(

@@ -127,6 +127,10 @@ def test_standing_of_a_run(tmp_path: Path) -> None:
     put(tmp_path, record(status="failed", error="why"))
     assert state() == ("failed", 0) and records.standing(SPEC, tmp_path).note == "why"
     put(tmp_path, record(snapshot(200, fid=1.0), status="finished"))
+    assert state() == ("finished", 200)  # nothing is left that could be measured
+    assert "not kept at 0.1, 0.2 kimg; force=true" in records.standing(SPEC, tmp_path).note
+    run.snapshots_dir.mkdir()
+    run.snapshot(200).touch()
     assert state() == ("incomplete", 200)
     both = snapshot(100, fid=1.0, kid=1.0), snapshot(200, fid=1.0, kid=1.0)
     put(tmp_path, record(*both, status="finished"))
