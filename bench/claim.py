@@ -7,6 +7,7 @@ the claim owns the run; a claim whose owner is dead is taken over.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -21,7 +22,9 @@ from projgan.errors import UserError
 from projgan.files import write_json_atomic
 
 HEARTBEAT_SECONDS = 15.0
-STALE_SECONDS = 600.0  # of an owner on another host, who cannot be asked
+STALE_SECONDS = 600.0  # of an owner who cannot be asked, such as one on another host
+_UNKNOWN = "alive"  # birth of a process where no /proc tells it
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
 class RunIsTaken(UserError):
@@ -45,7 +48,10 @@ class Holder:
 
     def alive(self) -> bool:
         if self.host == socket.gethostname():
-            return _birth(self.pid) == self.birth
+            birth = _birth(self.pid)
+            if birth != _UNKNOWN or self.birth != _UNKNOWN:
+                return birth == self.birth
+            # Without /proc a number in use may be another's by now: signs of life decide.
         return time.time() - self.time < STALE_SECONDS
 
 
@@ -110,12 +116,31 @@ class Claim:
             os.link(aside, self.path)
         except FileExistsError:
             return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            return self._create_in_place()
         finally:
             aside.unlink(missing_ok=True)
         return True
 
+    def _create_in_place(self) -> bool:
+        """For file systems without hard links: exclusive too, though whole a moment later."""
+        try:
+            with self.path.open("x") as file:
+                file.write(json.dumps(self._content()))
+        except FileExistsError:
+            return False
+        return True
+
     def _owned(self) -> bool:
-        found = _read(self.path)
+        """Whether the claim is still ours. A file that cannot be read now tells nothing."""
+        try:
+            found = _parse(self.path.read_text())
+        except (FileNotFoundError, ValueError):
+            return False
+        except OSError:
+            return not self._lost
         return found is not None and found.token == self.token
 
     def _beat(self) -> None:
@@ -131,8 +156,15 @@ class Claim:
 
 def _read(path: Path) -> Holder | None:
     try:
-        return Holder(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
+        return _parse(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _parse(text: str) -> Holder | None:
+    try:
+        return Holder(**json.loads(text))
+    except (ValueError, TypeError):
         return None
 
 
@@ -146,7 +178,13 @@ def _remove_stale(path: Path, seen: Holder | None) -> None:
     found = _read(aside)
     if found is not None and (seen is None or found.token != seen.token):
         with contextlib.suppress(FileExistsError):
-            os.link(aside, path)
+            try:
+                os.link(aside, path)
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                with path.open("x") as file:
+                    file.write(aside.read_text())
     aside.unlink(missing_ok=True)
 
 
@@ -156,6 +194,8 @@ def _birth(pid: int) -> str:
         stat = Path(f"/proc/{pid}/stat").read_text()
         state, *rest = stat.rpartition(")")[2].split()
         return "" if state in "ZX" else rest[18]
+    except ProcessLookupError:  # it ended while being read
+        return ""
     except FileNotFoundError:
         if Path("/proc/self/stat").exists():
             return ""
@@ -165,4 +205,4 @@ def _birth(pid: int) -> str:
         return ""
     except PermissionError:
         pass
-    return "alive"
+    return _UNKNOWN

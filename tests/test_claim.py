@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -106,3 +107,62 @@ def test_a_claim_renewed_meanwhile_is_not_removed_as_stale(tmp_path: Path) -> No
     claims._remove_stale(path, seen)
     found = claims._read(path)
     assert found is not None and found.token == "new"
+
+
+def test_a_read_error_that_passes_is_no_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path, *args: object) -> str:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with Claim(tmp_path / "claim.json") as mine:
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "read_text", fail)
+            assert mine._owned()
+        assert mine._owned()
+        (tmp_path / "claim.json").unlink()
+        assert not mine._owned()
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.ENOTSUP])
+def test_a_file_system_without_links_keeps_claims_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(*args: object) -> None:
+        raise OSError(code, "no links")
+
+    monkeypatch.setattr(os, "link", refuse)
+    path = tmp_path / "claim.json"
+    with Claim(path) as mine:
+        found = holder(path)
+        assert found is not None and found.token == mine.token
+        with pytest.raises(RunIsTaken), Claim(path):
+            pass
+    assert list(tmp_path.iterdir()) == []
+    forge(path, token="old")
+    seen = claims._read(path)
+    forge(path, token="new")
+    claims._remove_stale(path, seen)
+    found = claims._read(path)
+    assert found is not None and found.token == "new"
+
+
+def test_a_process_that_ends_while_it_is_asked_about_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def gone(path: Path, *args: object) -> str:
+        raise ProcessLookupError(errno.ESRCH, "No such process")
+
+    monkeypatch.setattr(Path, "read_text", gone)
+    assert claims._birth(os.getpid()) == ""
+
+
+def test_without_proc_the_last_sign_of_life_decides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "_birth", lambda pid: claims._UNKNOWN)
+    path = tmp_path / "claim.json"
+    forge(path, birth=claims._UNKNOWN)
+    assert holder(path) is not None
+    forge(path, birth=claims._UNKNOWN, time=time.time() - 2 * claims.STALE_SECONDS)
+    assert holder(path) is None
