@@ -309,7 +309,7 @@ class _Session:
         state = load_checkpoint(self.paths.checkpoint) if kept else None
         # When they were reached is lost; steps take the same time each, so this is close.
         pace = state["train_seconds"] / max(state["nimg"], 1) if state else 0.0
-        snapshots = [
+        snapshots: list[dict[str, Any]] = [
             {"nimg": n, "train_seconds": n * pace, "metrics": {}, "samples": self.picture(n)}
             for n in kept
         ]

@@ -16,29 +16,60 @@ from bench.paths import RunPaths
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Any attempt to reach a host ends the process with a status of its own.
+# Loaded by every Python process of a run, workers too: says so, and any attempt to reach a host
+# leaves a trace and ends the process.
 NO_NETWORK = """
-import os, socket, sys
+import os, pathlib, socket, sys
+seen = pathlib.Path(os.environ["GUARDED"])
 def refuse(*args, **kwargs):
-    sys.stderr.write(f"network: {args}\\n")
+    (seen / "network").write_text(repr((sys.orig_argv, args)))
     os._exit(99)
 socket.socket.connect = socket.socket.connect_ex = refuse
 socket.getaddrinfo = socket.create_connection = refuse
-from bench.cli import main
-sys.exit(main(sys.argv[1:]))
+(seen / f"process-{os.getpid()}").write_text(" ".join(sys.orig_argv))
 """
-TOY = ["grid=smoke", "train.total_kimg=0.064", "train.batch=8", "data.images=64"]
+COMMAND = [sys.executable, str(ROOT / "run_bench.py"), "grid=smoke", "train.batch=8"]
 
 
-def command(*args: str) -> list[str]:
-    return [sys.executable, "-c", NO_NETWORK, *TOY, *args]
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """Without a network, whatever the surroundings say."""
+    guard = tmp_path / "guard"
+    guard.mkdir()
+    (guard / "sitecustomize.py").write_text(NO_NETWORK)
+    here = {"PYTHONPATH": str(guard), "GUARDED": str(guard), "HF_HUB_OFFLINE": "0"}
+    return os.environ | here
+
+
+def guarded(tmp_path: Path) -> list[str]:
+    return [path.read_text() for path in tmp_path.glob("guard/process-*")]
+
+
+def test_the_guard_sees_a_network(tmp_path: Path, environment: dict[str, str]) -> None:
+    code = "import urllib.request as r; r.urlopen('http://localhost:9')"
+    assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 99
+    assert (tmp_path / "guard" / "network").exists()
+
+
+def test_a_run_needs_no_network(tmp_path: Path, environment: dict[str, str]) -> None:
+    """Command and worker, from rendering to the report."""
+    toy = ["only=ResNet18", "train.total_kimg=0.016", "data.images=32", "generator.width=4"]
+    done = subprocess.run(
+        [*COMMAND, *toy], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert not (tmp_path / "guard" / "network").exists()
+    assert done.returncode == 0, done.stdout + done.stderr
+    commands = guarded(tmp_path)
+    assert any("run_bench.py" in text for text in commands)
+    assert any("bench.worker" in text for text in commands)
+    assert (tmp_path / "results" / "smoke" / "table.md").is_file()
 
 
 @pytest.mark.slow
-def test_the_whole_path_survives_a_kill_and_needs_no_network(tmp_path: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "0"}
+def test_the_whole_path_survives_a_kill(tmp_path: Path, environment: dict[str, str]) -> None:
+    command = [*COMMAND, "data.images=64"]
     with (tmp_path / "first.txt").open("w") as output:
-        process = subprocess.Popen(command(), cwd=tmp_path, env=environment, stdout=output)
+        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=output)
         try:  # kill it as soon as something of the first run is on disk
             deadline = time.monotonic() + 300
             while not list(tmp_path.glob("runs/*/checkpoint.pt")):
@@ -48,22 +79,26 @@ def test_the_whole_path_survives_a_kill_and_needs_no_network(tmp_path: Path) -> 
         finally:
             process.kill()
             process.wait()
+    while list(tmp_path.glob("runs/*/claim.json")):  # the workers notice and give back
+        assert time.monotonic() < deadline, "workers go on alone"
+        time.sleep(0.05)
 
-    done = subprocess.run(command(), cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert not (tmp_path / "guard" / "network").exists()
     logs = [path.read_text() for path in tmp_path.glob("runs/*/log.txt")]
-    assert len(logs) == 2 and sum("Going on from" in log for log in logs) == 1
+    assert len(logs) == 2 and any("Going on from" in log for log in logs)
 
     speeds = []
     for folder in (tmp_path / "runs").iterdir():
         record = records.load(RunPaths(folder).record)
         assert record is not None and record["status"] == "finished"
-        assert [s["nimg"] for s in record["snapshots"]] == [64]
-        metrics = record["snapshots"][0]["metrics"]
+        assert [s["nimg"] for s in record["snapshots"]] == [128, 256]
+        metrics = record["snapshots"][1]["metrics"]
         assert set(metrics) == {"fd_lab", "kid_lab", "fd_l1", "fd_l2", "fd_l3", "fd_l4"}
         assert metrics["fd_lab"] > 0
         speeds.append(record["throughput"].get("images_per_s"))
-        assert RunPaths(folder).samples(64).stat().st_size > 1000
+        assert RunPaths(folder).samples(256).stat().st_size > 1000
         assert not RunPaths(folder).claim.exists()
 
     assert any(speeds)  # the run that was killed may have had no time to warm up again
