@@ -63,7 +63,7 @@ def _as_text(networks: dict[str, Any]) -> str:
         "64 px and give maps at strides 4/8/16/32, that is 16/8/4/2 px, and 32/16/8/4 px after",
         "cross-scale mixing. That leaves room for equal logit maps of 2x2 at most on all levels,",
         "and of 4x4 at most after mixing. fd_lab is the metric's: other scenes, no labels;",
-        "its distance sees colours, shapes and missing modes well, a blur of 3 px hardly.",
+        "its distance sees colours, places and missing modes well, shapes and mild blur hardly.",
         "",
         "| weights | params M | channels | learned from | images seen | accuracy | kB | SHA-256 |",
         "|---|---|---|---|---|---|---|---|",
