@@ -95,6 +95,8 @@ def parse(argv: Sequence[str]) -> Options:
             raise UserError(grids.unknown_key(key, CONVERT))
     if options.do not in VERBS:
         raise UserError(unknown("verb", options.do, VERBS))
+    if options.dispatch not in BACKENDS:
+        raise UserError(unknown("dispatch", options.dispatch, BACKENDS))
     if "do" not in given and options.grid is None and given:
         raise UserError("grid=NAME is missing; python run_bench.py do=list shows the grids")
     if not given:
@@ -108,8 +110,6 @@ def run(options: Options) -> int:
     from bench.report import write_report
 
     grid = _load(options)
-    if options.dispatch not in BACKENDS:
-        raise UserError(unknown("dispatch", options.dispatch, BACKENDS))
     before = [standing(spec, options.runs_dir) for spec in grid.runs]
     todo = [
         spec

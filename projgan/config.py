@@ -58,6 +58,12 @@ class Backbone:
             s is None or (s >= 32 and s % 32 == 0),
             f"backbone.input_size={s}: give a multiple of 32, or null",
         )
+        n = self.pretrain_seed
+        _require(n >= 0, f"backbone.pretrain_seed={n}: give 0 or more")
+        _require(
+            n in (0, 1) or self.zoo != "lab" or self.weights != "pretrained",
+            f"backbone.pretrain_seed={n}: the lab networks were pretrained with 0 and 1",
+        )
 
 
 @dataclass(frozen=True)
@@ -98,9 +104,12 @@ class Discriminator:
         _require(w >= 16 and w % 16 == 0, f"discriminator.width={w}: give a multiple of 16")
 
 
+GENERATOR_NAMES = ("fastgan", "fastgan_lite")  # the rows of projgan.generators.GENERATORS
+
+
 @dataclass(frozen=True)
 class Generator:
-    name: str = "fastgan"  # a row of projgan.generators.GENERATORS
+    name: str = "fastgan"
     # released: large blocks only, latent on the hypersphere; paper: large and small blocks
     # alternate, latent as drawn (the first release, closest to the paper).
     preset: Literal["paper", "released"] = "paper"
@@ -109,6 +118,8 @@ class Generator:
     output: Literal["linear", "tanh"] = "linear"  # released code; FastGAN's own, bounded
 
     def __post_init__(self) -> None:
+        if self.name not in GENERATOR_NAMES:
+            raise ConfigError(unknown("generator", self.name, GENERATOR_NAMES))
         _require(self.z_dim >= 2, f"generator.z_dim={self.z_dim}: give 2 or more")
         w = self.width
         _require(w >= 4 and w % 4 == 0, f"generator.width={w}: give a multiple of 4")

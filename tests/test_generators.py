@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from projgan.config import Config, Data, Generator
+from projgan.config import GENERATOR_NAMES, Config, Data, Generator
 from projgan.ema import ema_beta, ema_update
 from projgan.errors import ConfigError
 from projgan.generators import GENERATORS, build_generator
@@ -88,3 +88,7 @@ def test_ema_half_life() -> None:
     b.running_mean.fill_(7)  # type: ignore[union-attr]
     ema_update(a, b, beta=0.75)
     assert a.weight.item() == pytest.approx(0.25) and a.running_mean.item() == 7  # type: ignore[union-attr]
+
+
+def test_the_configuration_knows_every_generator() -> None:
+    assert tuple(GENERATORS) == GENERATOR_NAMES
