@@ -141,6 +141,9 @@ class Optim:
     lr_d: float = 2e-4
     beta1: float = 0.0
     beta2: float = 0.99
+    # The released code shrinks D's rate and betas as for lazy regularisation every 16 steps,
+    # although no regulariser runs.
+    rescale_d: bool = False
 
     def __post_init__(self) -> None:
         for name in ("lr_g", "lr_d"):

@@ -1,8 +1,10 @@
 """Random projections of the feature maps: fixed, differentiable, never trained (Section 3.2).
 
-Cross-channel mixing (CCM, Eq. 4's P with 1x1 kernels) mixes the channels of each level. Cross-scale
-mixing (CSM) then walks from the deepest level to the shallowest and adds each result to the next
-level, in the form of a U-Net's decoder; every level comes out at twice its resolution.
+Cross-channel mixing (CCM, 1x1 kernels) mixes the channels of each level. It loses nothing (full
+column rank) where a level has no more channels than CCM gives out: so with the EfficientNets and
+ResNet18; ResNet50, CLIP and the transformers at full size have more. Cross-scale mixing (CSM) then
+walks from the deepest level to the shallowest and adds each result to the next level, in the form
+of a U-Net's decoder; every level comes out at twice its resolution.
 
 The accounts of CSM differ, and each is offered by name:
 

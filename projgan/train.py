@@ -29,6 +29,7 @@ from projgan.rng import Coordinates, Stream
 
 CHECKPOINT_SECONDS = 300  # at most this much training is lost to a crash
 WARMUP_STEPS = 5  # steps of a session whose time is not counted as throughput
+LAZY_D = 16 / 17  # of the released code's discriminator, see config.Optim.rescale_d
 FINITE_CHECK_STEPS = 50  # how often the host looks at the losses
 
 log = logging.getLogger(__name__)
@@ -79,8 +80,10 @@ class Trainer:
         self.average = deepcopy(self.generator).eval().requires_grad_(False)
         betas = (cfg.optim.beta1, cfg.optim.beta2)
         self.optim_g = torch.optim.Adam(self.generator.parameters(), cfg.optim.lr_g, betas)
+        shrink = LAZY_D if cfg.optim.rescale_d else 1.0
+        betas_d = (betas[0] ** shrink, betas[1] ** shrink)
         self.optim_d = torch.optim.Adam(
-            self.discriminator.heads.parameters(), cfg.optim.lr_d, betas
+            self.discriminator.heads.parameters(), cfg.optim.lr_d * shrink, betas_d
         )
 
     def state(self) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from projgan.config import (
 )
 from projgan.errors import UserError
 from projgan.sample import generate, image_grid, load_generator, save_generator, to_uint8
-from projgan.train import TrainingDiverged, check_finite, load_batch, round_up, train
+from projgan.train import Trainer, TrainingDiverged, check_finite, load_batch, round_up, train
 
 CFG = Config(
     data=Data(name="clevr", resolution=32, images=64),
@@ -88,6 +88,15 @@ def test_another_configuration_is_not_resumed(tmp_path: Path, data_dir: Path) ->
     final(CFG, tmp_path, data_dir)
     with pytest.raises(UserError, match="another configuration"):
         list(train(replace(CFG, optim=Optim(lr_g=1e-3)), tmp_path, data_dir, ()))
+
+
+def test_the_released_rescaling_of_d() -> None:
+    """Facts of the released code: D's Adam at 16/17 of its rate, its betas to that power."""
+    released = replace(CFG, optim=Optim(rescale_d=True))
+    plain, lazy = (Trainer(cfg, torch.device("cpu")).optim_d.defaults for cfg in (CFG, released))
+    assert plain["lr"] == 2e-4 and plain["betas"] == (0.0, 0.99)
+    assert lazy["lr"] == pytest.approx(2e-4 * 16 / 17)
+    assert lazy["betas"] == pytest.approx((0.0, 0.99 ** (16 / 17)))
 
 
 def test_divergence_stops_the_run() -> None:
