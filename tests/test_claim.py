@@ -99,14 +99,17 @@ def test_the_heartbeat_tells_the_progress(tmp_path: Path, monkeypatch: pytest.Mo
             time.sleep(0.02)
 
 
-def test_a_claim_renewed_meanwhile_is_not_removed_as_stale(tmp_path: Path) -> None:
-    path = tmp_path / "claim.json"
+def assert_renewed_claim_stays(path: Path) -> None:
     forge(path, token="old")
     seen = claims._read(path)
     forge(path, token="new")
     claims._remove_stale(path, seen)
     found = claims._read(path)
     assert found is not None and found.token == "new"
+
+
+def test_a_claim_renewed_meanwhile_is_not_removed_as_stale(tmp_path: Path) -> None:
+    assert_renewed_claim_stays(tmp_path / "claim.json")
 
 
 def test_a_read_error_that_passes_is_no_loss(
@@ -139,12 +142,7 @@ def test_a_file_system_without_links_keeps_claims_too(
         with pytest.raises(RunIsTaken), Claim(path):
             pass
     assert list(tmp_path.iterdir()) == []
-    forge(path, token="old")
-    seen = claims._read(path)
-    forge(path, token="new")
-    claims._remove_stale(path, seen)
-    found = claims._read(path)
-    assert found is not None and found.token == "new"
+    assert_renewed_claim_stays(path)
 
 
 def test_a_process_that_ends_while_it_is_asked_about_is_gone(
