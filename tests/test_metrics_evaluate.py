@@ -24,6 +24,7 @@ from bench.metrics.extractors import BATCH, EXTRACTORS, Extractor, Source
 from bench.metrics.frechet import features_to_frechet
 from bench.metrics.kernel import features_to_kernel
 from bench.metrics.reference import Reference
+from bench.metrics.table import EXTRACTOR_INFO
 from projgan.errors import ConfigError, UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -97,9 +98,10 @@ def test_every_entry_is_whole() -> None:
 
 
 def test_every_extractor_tells_its_pretraining() -> None:
-    for name, entry in EXTRACTORS.items():
+    assert EXTRACTOR_INFO.keys() == EXTRACTORS.keys()
+    for name, info in EXTRACTOR_INFO.items():
         of_a_backbone = name in ("levels", "own")
-        assert (entry.pretraining is None) == (entry.family is None) == of_a_backbone
+        assert (info.pretraining is None) == (info.family is None) == of_a_backbone
 
 
 def test_groups_are_opened_in_order_and_once() -> None:

@@ -71,11 +71,8 @@ class Extractor:
 
 @dataclass(frozen=True)
 class ExtractorEntry:
-    """A row of the table: what a report must know, and how to load the network."""
+    """A row of the table; what a report must know of it stands in `table.EXTRACTOR_INFO`."""
 
-    label: str
-    pretraining: str | None  # data and objective. None = those of the backbone it is made of
-    family: str | None  # architecture. None = that of the backbone it is made of
     keeps: int  # how many images' features the real side keeps, for metrics that need them
     load: Callable[[Source], Extractor]
 
@@ -128,14 +125,10 @@ def _load_inception(source: Source) -> Extractor:
 
 
 EXTRACTORS: dict[str, ExtractorEntry] = {
-    "lab": ExtractorEntry(
-        "lab extractor", "rendered scenes, no labels", "RegNet", 10000, _load_lab
-    ),
-    "levels": ExtractorEntry("reference backbone", None, None, 0, _load_levels),
-    "own": ExtractorEntry("own backbone", None, None, 0, _load_own),
-    "inception": ExtractorEntry(
-        "Inception-v3", "ImageNet-1k, labels", "Inception", 10000, _load_inception
-    ),
+    "lab": ExtractorEntry(10000, _load_lab),
+    "levels": ExtractorEntry(0, _load_levels),
+    "own": ExtractorEntry(0, _load_own),
+    "inception": ExtractorEntry(10000, _load_inception),
 }
 
 

@@ -2,7 +2,8 @@
 
 Free of torch and numpy, because plans and tables read it. Adding a metric is adding one entry
 here; only a new kind of arithmetic or a new network needs a function, in the table `COMPUTE` of
-`evaluate.py` or `EXTRACTORS` of `extractors.py`.
+`evaluate.py` or `EXTRACTORS` of `extractors.py`. A new network also declares here what it learned
+from, so that a table can tell where a backbone learned from the same.
 """
 
 from __future__ import annotations
@@ -29,6 +30,27 @@ class Metric:
     output: str = ""  # which of the extractor's outputs. "" = its only one
     lower_is_better: bool = True
 
+
+@dataclass(frozen=True)
+class ExtractorInfo:
+    """What a report must know of the network of a metric.
+
+    `pretraining` has the form of a backbone's: data sets joined by ", then ", and after the last
+    comma what was learned from them.
+    """
+
+    label: str
+    pretraining: str | None  # "" = nothing was learned. None = that of the backbone it is made of
+    family: str | None  # architecture; "" = no network. None = that of the backbone it is made of
+
+
+# By the name in `extractors.EXTRACTORS`.
+EXTRACTOR_INFO: dict[str, ExtractorInfo] = {
+    "lab": ExtractorInfo("lab extractor", "rendered scenes of its own, no labels", "RegNet"),
+    "levels": ExtractorInfo("reference backbone", None, None),
+    "own": ExtractorInfo("own backbone", None, None),
+    "inception": ExtractorInfo("Inception-v3", "ImageNet-1k, labels", "Inception"),
+}
 
 _LEVELS = ("l1", "l2", "l3", "l4")
 
