@@ -2,6 +2,12 @@
 
 Locks of the file system are avoided because network file systems do not keep them. Whoever creates
 the claim owns the run; a claim whose owner is dead is taken over.
+
+Every claim of a run takes the next number, kept in a file of its own beside the claim. An owner
+that was thought dead and wakes up again finds a higher number there: `Claim.fence`, asked before
+every write, then refuses. What is left is the moment between that question and the rename that
+follows it; should a sleep of ten minutes fall into it, the file that arrives late is one that the
+new owner writes again.
 """
 
 from __future__ import annotations
@@ -14,16 +20,19 @@ import socket
 import threading
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
 
 from projgan.errors import UserError
-from projgan.files import write_json_atomic
+from projgan.files import write_text_atomic
 
 HEARTBEAT_SECONDS = 15.0
 STALE_SECONDS = 600.0  # of an owner who cannot be asked, such as one on another host
+SILENT_SECONDS = 90.0  # a process that lives and has not beaten for so long is stopped or stuck
+IDLE_SECONDS = 1800.0  # one that beats without any step, image or measurement hangs
 _UNKNOWN = "alive"  # birth of a process where no /proc tells it
+_LENGTH = 512  # of a claim, padded: writing it again changes no length
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -41,6 +50,8 @@ class Holder:
     birth: str  # start of the process, so that a reused number is not taken for the owner
     time: float  # last sign of life
     nimg: int
+    number: int = 0  # how many claims there have been; the last one counts
+    moved: float | None = None  # when the run last got on
 
     @property
     def who(self) -> str:
@@ -53,6 +64,16 @@ class Holder:
                 return birth == self.birth
             # Without /proc a number in use may be another's by now: signs of life decide.
         return time.time() - self.time < STALE_SECONDS
+
+    @property
+    def hangs(self) -> str:
+        """Why the owner, which lives, seems to hang; empty = it does not."""
+        now = time.time()
+        if (silent := now - self.time) > SILENT_SECONDS:
+            return f"no sign of life for {silent / 60:.0f} min from {self.who}"
+        if self.moved is not None and (idle := now - self.moved) > IDLE_SECONDS:
+            return f"no progress for {idle / 60:.0f} min in {self.who}"
+        return ""
 
 
 def holder(path: Path) -> Holder | None:
@@ -67,18 +88,31 @@ class Claim:
     def __init__(self, path: Path):
         self.path = path
         self.nimg = 0  # progress, shown by do=status
+        self.number = 0
         self.token = uuid.uuid4().hex
+        self._moved = time.time()
         self._lost = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
     def __enter__(self) -> Claim:
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        before = 0
         while not self._create():
             found = _read(self.path)
             if found and found.alive():
                 raise RunIsTaken(f"{self.path.parent}: {found.who} is at work on this run")
             _remove_stale(self.path, found)
+            before = max(before, found.number if found else 0)
+        # Exclusive from here on: the next number is ours, and it is on the disk before anything of
+        # the run is read.
+        try:
+            self.number = max(before, _last_number(self._numbers)) + 1
+            write_text_atomic(self._numbers, f"{self.number}\n")
+            self._sign()
+        except OSError:
+            self.path.unlink(missing_ok=True)
+            raise
         self._thread.start()
         return self
 
@@ -94,9 +128,26 @@ class Claim:
             self.path.unlink(missing_ok=True)
 
     def check(self) -> None:
-        """Raises RunIsTaken when another process took the run over meanwhile."""
+        """Raises RunIsTaken when a heartbeat found that the run is no longer ours; costs nothing."""
         if self._lost:
             raise RunIsTaken(f"{self.path.parent}: another process took this run over")
+
+    def fence(self) -> None:
+        """Raises RunIsTaken unless ours is the last number on the disk; asked before every write."""
+        self.check()
+        if (last := _last_number(self._numbers)) != self.number:
+            self._lost = True
+            how = "another process took this run over" if last else "the folder of the run is gone"
+            raise RunIsTaken(f"{self.path.parent}: {how}")
+
+    def moved(self, nimg: int | None = None) -> None:
+        """The run got on. `nimg`: so many images have been shown."""
+        self.nimg = self.nimg if nimg is None else nimg
+        self._moved = time.time()
+
+    @property
+    def _numbers(self) -> Path:
+        return self.path.with_name("claim.number")
 
     def _content(self) -> dict[str, object]:
         return {
@@ -106,13 +157,18 @@ class Claim:
             "birth": _birth(os.getpid()),
             "time": time.time(),
             "nimg": self.nimg,
+            "number": self.number,
+            "moved": self._moved,
         }
+
+    def _text(self) -> str:
+        return json.dumps(self._content()).ljust(_LENGTH)
 
     def _create(self) -> bool:
         # Written aside and linked into place: whole from the first moment, and exclusive.
         aside = self.path.with_name(f".claim-{self.token}")
         try:
-            aside.write_text(json.dumps(self._content()))
+            aside.write_text(self._text())
             os.link(aside, self.path)
         except FileExistsError:
             return False
@@ -128,7 +184,7 @@ class Claim:
         """For file systems without hard links: exclusive too, though whole a moment later."""
         try:
             with self.path.open("x") as file:
-                file.write(json.dumps(self._content()))
+                file.write(self._text())
         except FileExistsError:
             return False
         return True
@@ -148,24 +204,46 @@ class Claim:
             if not self._owned():
                 self._lost = True
                 return
-            try:
-                write_json_atomic(self.path, self._content())
-            except OSError:
-                continue  # a full disk is told by the run itself
+            with contextlib.suppress(OSError):  # a full disk is told by the run itself
+                self._sign()
+
+    def _sign(self) -> None:
+        """Gives a sign of life, in place and in one write of the same length.
+
+        The claim is never created by this, and one that was taken away meanwhile not brought back.
+        """
+        with self.path.open("r+b", buffering=0) as file:
+            if (found := _parse(file.read().decode())) is None or found.token != self.token:
+                return
+            os.pwrite(file.fileno(), self._text().encode(), 0)
+            os.fsync(file.fileno())
 
 
 def _read(path: Path) -> Holder | None:
-    try:
-        return _parse(path.read_text())
-    except (OSError, ValueError):
-        return None
+    for _ in range(2):  # a sign of life may be just being written
+        try:
+            if (found := _parse(path.read_text())) is not None:
+                return found
+        except (OSError, ValueError):
+            return None
+        time.sleep(0.01)
+    return None
 
 
 def _parse(text: str) -> Holder | None:
-    try:
-        return Holder(**json.loads(text))
-    except (ValueError, TypeError):
+    known = {f.name for f in fields(Holder)}
+    try:  # a newer version may say more
+        return Holder(**{k: v for k, v in json.loads(text).items() if k in known})
+    except (ValueError, TypeError, AttributeError):
         return None
+
+
+def _last_number(path: Path) -> int:
+    """The number of the last claim; 0 = there was none, or nobody can tell any more."""
+    try:
+        return int(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return 0
 
 
 def _remove_stale(path: Path, seen: Holder | None) -> None:

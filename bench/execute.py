@@ -14,7 +14,7 @@ import logging
 import shutil
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bench import record as records
 from bench.claim import Claim, RunIsTaken
@@ -39,7 +39,7 @@ from projgan.backbones import build_backbone, describe
 from projgan.checkpoint import load_checkpoint, previous
 from projgan.data import Dataset, open_dataset
 from projgan.errors import DataError, UserError
-from projgan.files import write_bytes_atomic
+from projgan.files import fenced, remove_leftovers, write_bytes_atomic
 from projgan.sample import generate, image_grid, load_generator, save_generator
 from projgan.train import Snapshot, train
 
@@ -75,7 +75,13 @@ def execute(
     run = RunPaths(run_dir)
     spec = RunSpec.from_json(json.loads(run.spec.read_text(encoding="utf-8")))
     progress = progress or Progress([spec])
-    with Claim(run.claim) as claim, _logging_to(run.log, progress):
+    with (
+        Claim(run.claim) as claim,
+        fenced(run.dir, claim.fence),
+        _logging_to(run.log, progress),
+    ):
+        if left := remove_leftovers(run.dir):
+            log.info("Removed what a killed writer left half-written: %s", ", ".join(left))
         try:
             return _Session(run, spec, data_dir, progress, claim).run(force)
         except OSError as error:
@@ -123,7 +129,7 @@ class _Session:
         # What is the same for all runs on this data is prepared first: a missing file of weights
         # shows before training, and the run's clock does not count it.
         spec, cfg = self.spec, self.spec.config
-        dataset = open_dataset(cfg.data, self.data_dir, self.progress.data)
+        dataset = open_dataset(cfg.data, self.data_dir, self.on_data)
         if self.record["data"].get("fingerprint", dataset.fingerprint) != dataset.fingerprint:
             raise DataError(
                 f"data.name={dataset.name}: the images are not those that this run began with; "
@@ -158,8 +164,20 @@ class _Session:
 
     def on_images(self, nimg: int) -> None:
         self.claim.check()
-        self.claim.nimg = nimg
+        self.claim.moved(nimg)
         self.progress.train(nimg)
+
+    def on_data(self, done: int, total: int) -> None:
+        self.claim.check()
+        self.claim.moved()
+        self.progress.data(done, total)
+
+    def watched(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        """The same batches; each shows that the run gets on."""
+        for batch in batches:
+            self.claim.check()
+            self.claim.moved()
+            yield batch
 
     def on_snapshot(self, snapshot: Snapshot) -> None:
         """Keeps, shows and measures what the record does not hold yet."""
@@ -213,7 +231,7 @@ class _Session:
         """Computes metrics of one snapshot and puts them into its entry."""
         assert self.reference is not None
         started, wanted = time.monotonic(), self.spec.eval
-        images = generate(generator, SAMPLE_SEED, range(wanted.fake))
+        images = self.watched(generate(generator, SAMPLE_SEED, range(wanted.fake)))
         scores = evaluate(images, self.reference, keys)
         protocol = records.protocol(self.spec)
         if not records.same_protocol(entry, self.spec):  # measured otherwise: nothing to add to
@@ -282,7 +300,7 @@ class _Session:
             levels=spec.judge,
             own=own,
             count=spec.eval.real,
-            progress=self.progress.data,
+            progress=self.on_data,
         )
 
     def load(self) -> Record:
@@ -339,6 +357,7 @@ class _Session:
 
     def clear(self) -> None:
         """Forgets the run; the log stays."""
+        self.claim.fence()
         self.paths.record.unlink(missing_ok=True)
         self.clear_training()
 

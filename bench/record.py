@@ -142,7 +142,9 @@ def measurable(
     }
 
 
-State = Literal["finished", "incomplete", "running", "stopped", "failed", "missing", "damaged"]
+State = Literal[
+    "finished", "incomplete", "running", "hung", "stopped", "failed", "missing", "damaged"
+]
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,8 @@ def standing(spec: RunSpec, runs_dir: Path) -> Standing:
     snapshots = record["snapshots"] if record else []
     nimg = max([s["nimg"] for s in snapshots] + [claim.nimg if claim else 0])
     metrics = snapshots[-1]["metrics"] if snapshots else None
+    if claim and (why := claim.hangs):
+        return Standing("hung", nimg, metrics, f"{why}; end it and run the same command again")
     if claim:
         return Standing("running", nimg, metrics, f"by {claim.who}")
     if record is None:

@@ -1,7 +1,8 @@
 """Checkpoints that survive a kill at any moment: whole or not there, with a checksum.
 
 The file is a short magic word, the SHA-256 of the rest, and what `torch.save` writes. The new one
-is written beside its place; the last good one stays as `<name>.prev` until the next is whole.
+is written whole beside its place first; then the last good one becomes `<name>.prev` and the new
+one takes its place. At every moment one whole state is on the disk under one of the two names.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import os
+import pickle
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -32,27 +34,55 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     payload = buffer.getvalue()
-    if path.exists():
-        os.replace(path, previous(path))
-    write_bytes_atomic(path, _MAGIC + hashlib.sha256(payload).digest() + payload)
+    content = _MAGIC + hashlib.sha256(payload).digest() + payload
+    write_bytes_atomic(path, content, keep=previous(path))
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Reads one file; DataError where it is torn, altered or of another kind."""
+def read_checkpoint(path: Path, needs: Collection[str] = ()) -> dict[str, Any]:
+    """Reads one file.
+
+    Args:
+        needs: what the state must hold.
+
+    Raises:
+        DataError: it is torn, altered or of another kind. Nothing in it is ever executed: only
+            tensors and plain values are read, whatever the checksum says.
+    """
     data = path.read_bytes()
     payload = data[_HEAD:]
     if not data.startswith(_MAGIC) or hashlib.sha256(payload).digest() != data[len(_MAGIC) : _HEAD]:
         raise DataError(f"Checkpoint {path} is damaged (checksum does not match)")
-    state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise DataError(
+            f"Checkpoint {path} holds more than tensors and numbers; not read"
+        ) from None
+    except Exception as error:  # whatever a file that was made by hand makes torch stumble over
+        raise DataError(f"Checkpoint {path} is damaged ({type(error).__name__})") from None
+    if not isinstance(state, dict) or not set(needs) <= state.keys():
+        raise DataError(f"Checkpoint {path} does not hold what a state is made of")
     return state
 
 
-def load_checkpoint(path: Path) -> dict[str, Any] | None:
-    """The newest good state: `path`, else the one before it, else None. Says what it skipped."""
+def load_checkpoint(path: Path, needs: Collection[str] = ()) -> dict[str, Any] | None:
+    """The newest good state: `path`, else the one before it, else None. Says what it skipped.
+
+    Args:
+        needs: what a good state holds.
+    """
+    damaged = False
     for candidate in (path, previous(path)):
         if candidate.exists():
             try:
-                return read_checkpoint(candidate)
+                state = read_checkpoint(candidate, needs)
             except (DataError, OSError) as error:
+                damaged = True
                 log.warning("%s; going back to an earlier state", error)
+            else:
+                if candidate != path and not damaged:  # killed between the two renames
+                    log.warning("%s is missing; going on from %s", path, candidate.name)
+                return state
+    if damaged:
+        log.warning("No whole state is left beside %s; beginning anew", path)
     return None

@@ -50,7 +50,7 @@ def test_a_failed_write_loses_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
     path = tmp_path / "checkpoint.pt"
     save_checkpoint(path, state(1))
 
-    def full(path: Path, data: bytes) -> None:
+    def full(path: Path, data: bytes, keep: Path) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "write_bytes_atomic", full)

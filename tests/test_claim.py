@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +17,12 @@ import pytest
 
 from bench import claim as claims
 from bench.claim import Claim, RunIsTaken, holder
+from projgan.files import fenced, replacing, write_text_atomic
+
+
+def left(folder: Path) -> list[str]:
+    """What a claim left behind, beside its number."""
+    return [path.name for path in folder.iterdir() if path.name != "claim.number"]
 
 
 def forge(path: Path, **changes: object) -> None:
@@ -30,13 +38,13 @@ def test_a_second_claim_is_refused_and_names_the_owner(tmp_path: Path) -> None:
         with pytest.raises(RunIsTaken, match=str(os.getpid())), Claim(path):
             pass
         assert holder(path) is not None
-    assert holder(path) is None and list(tmp_path.iterdir()) == []
+    assert holder(path) is None and left(tmp_path) == []
 
 
 def test_a_claim_is_given_back_after_an_error(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), Claim(tmp_path / "claim.json"):
         raise ZeroDivisionError
-    assert list(tmp_path.iterdir()) == []
+    assert left(tmp_path) == []
 
 
 def test_a_dead_process_on_this_host_owns_nothing(tmp_path: Path) -> None:
@@ -48,7 +56,7 @@ def test_a_dead_process_on_this_host_owns_nothing(tmp_path: Path) -> None:
     with Claim(path) as mine:
         found = holder(path)
         assert found is not None and found.token == mine.token
-    assert list(tmp_path.iterdir()) == []
+    assert left(tmp_path) == []
 
 
 def test_a_reused_process_number_is_not_the_owner(tmp_path: Path) -> None:
@@ -141,7 +149,7 @@ def test_a_file_system_without_links_keeps_claims_too(
         assert found is not None and found.token == mine.token
         with pytest.raises(RunIsTaken), Claim(path):
             pass
-    assert list(tmp_path.iterdir()) == []
+    assert left(tmp_path) == []
     assert_renewed_claim_stays(path)
 
 
@@ -164,3 +172,116 @@ def test_without_proc_the_last_sign_of_life_decides(
     assert holder(path) is not None
     forge(path, birth=claims._UNKNOWN, time=time.time() - 2 * claims.STALE_SECONDS)
     assert holder(path) is None
+
+
+def test_every_claim_takes_the_next_number(tmp_path: Path) -> None:
+    path = tmp_path / "claim.json"
+    for expected in (1, 2, 3):
+        with Claim(path) as mine:
+            found = holder(path)
+            assert found is not None and mine.number == found.number == expected
+    forge(path, birth="dead", number=9)  # whose number file was lost
+    (tmp_path / "claim.number").unlink()
+    with Claim(path) as mine:
+        assert mine.number == 10
+
+
+def test_an_owner_that_lost_the_run_cannot_write(tmp_path: Path) -> None:
+    path, record = tmp_path / "run" / "claim.json", tmp_path / "run" / "record.json"
+    with Claim(path) as mine, fenced(path.parent, mine.fence):
+        write_text_atomic(record, "ours")
+        path.unlink()  # as one who thinks that we are dead does
+        with Claim(path) as other:
+            assert other.number == mine.number + 1
+            with pytest.raises(RunIsTaken, match="took this run over"):
+                write_text_atomic(record, "late")
+        with pytest.raises(RunIsTaken, match="took this run over"):  # though it has ended by now
+            write_text_atomic(record, "late")
+        write_text_atomic(tmp_path / "elsewhere", "not guarded")
+    assert record.read_text() == "ours"
+    assert sorted(left(path.parent)) == ["record.json"]
+
+
+def test_a_run_taken_while_a_file_is_written_is_not_overwritten(tmp_path: Path) -> None:
+    path, record = tmp_path / "claim.json", tmp_path / "record.json"
+    with Claim(path) as mine, fenced(tmp_path, mine.fence):
+        write_text_atomic(record, "ours")
+        with pytest.raises(RunIsTaken), replacing(record) as file:
+            file.write(b"late")
+            path.unlink()
+            with Claim(path):
+                pass
+    assert record.read_text() == "ours" and left(tmp_path) == ["record.json"]
+
+
+def test_a_run_whose_folder_vanished_is_not_brought_back(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with Claim(run / "claim.json") as mine, fenced(run, mine.fence):
+        shutil.rmtree(run)
+        with pytest.raises(RunIsTaken, match="folder of the run is gone"):
+            write_text_atomic(run / "record.json", "{}")
+    assert not run.exists()
+
+
+def test_a_heartbeat_never_brings_a_lost_claim_back(tmp_path: Path) -> None:
+    path = tmp_path / "claim.json"
+    with Claim(path) as mine:
+        forge(path, token="theirs")
+        mine._sign()
+        assert json.loads(path.read_text())["token"] == "theirs"
+        path.unlink()
+        with pytest.raises(FileNotFoundError):
+            mine._sign()
+        assert not path.exists()
+
+
+def test_a_claim_of_another_version_is_understood(tmp_path: Path) -> None:
+    forge(tmp_path / "claim.json", host="elsewhere", invented_later=1)
+    assert holder(tmp_path / "claim.json") is not None
+
+
+SLEEPER = """
+import sys, time
+from pathlib import Path
+from bench import claim as claims
+claims.HEARTBEAT_SECONDS = 0.05
+with claims.Claim(Path(sys.argv[1])):
+    print("mine", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_process_that_is_stopped_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "claim.json"
+    command = [sys.executable, "-c", SLEEPER, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline() == "mine\n"
+            found = holder(path)
+            assert found is not None and not found.hangs
+            process.send_signal(signal.SIGSTOP)
+            monkeypatch.setattr(claims, "SILENT_SECONDS", 0.2)
+            time.sleep(0.3)
+            found = holder(path)
+            assert found is not None and f"process {process.pid}" in found.hangs
+            with pytest.raises(RunIsTaken), Claim(path):  # alive: nobody may take its run
+                pass
+        finally:
+            process.kill()
+    assert holder(path) is None
+
+
+def test_a_process_that_beats_and_does_not_get_on_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "claim.json"
+    with Claim(path) as mine:
+        mine.moved(64)
+        mine._moved -= 2 * claims.IDLE_SECONDS
+        mine._sign()
+        found = holder(path)
+        assert found is not None and found.nimg == 64 and "no progress for 60 min" in found.hangs
+        mine.moved()
+        mine._sign()
+        found = holder(path)
+        assert found is not None and found.nimg == 64 and not found.hangs
