@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from bench import targets
+from bench import leakage, targets
 from bench.aggregate import FIELDS, Cell, Stat
 from bench.metrics.table import METRICS, metric_keys
 from bench.spec import Grid
@@ -67,13 +67,16 @@ def check(grid: Grid) -> None:
     """Refuses what a report could not show, before anything is trained.
 
     Raises:
-        ConfigError: an unknown column, ranking metric or table of the paper, or a row that picks
-            no line of that table.
+        ConfigError: an unknown column, ranking metric or table of the paper, a ranking metric
+            whose network learned from what a backbone learned from, or a row that picks no line
+            of that table.
     """
     report = grid.report
     expand(report.columns)
     if report.rank_by is not None and report.rank_by not in METRICS:
         raise ConfigError(unknown("rank_by metric", report.rank_by, METRICS))
+    if report.rank_by and not report.rank_despite_leakage:
+        _check_ranking(grid, report.rank_by)
     if report.paper:
         chosen = {row.label: row.paper for row in grid.rows}
         for run in grid.runs:
@@ -113,7 +116,10 @@ def build(
                 more = remarks.get(cell.name, ()) if c.key == grid.report.rank_by else ()
                 kind = accuracy_kind(cell) if c.key == "accuracy" else ""
                 more = [*more, kind] if kind and kind != usual else more
-                entry = replace(entry, notes=(*entry.notes, *more))
+                metric = metric_of(c.key)
+                leak = leakage.leakage(cell.spec, metric).reason if metric else ""
+                more = [*more, leak] if leak else more
+                entry = replace(entry, notes=(*entry.notes, *more), leakage=leak)
             entries.append(entry)
         first = cell.unfinished[0] if cell.unfinished else None
         if cell.finished or first is None:
@@ -154,6 +160,12 @@ def lower_is_better(metric: str) -> bool:
     return METRICS[metric].lower_is_better if metric in METRICS else True
 
 
+def metric_of(key: str) -> str | None:
+    """The metric that a column shows, as it is or derived; None = it shows none."""
+    name = key.rpartition(":")[2]
+    return name if name in METRICS else None
+
+
 def alone(key: str) -> bool:
     """Whether a metric is the only number of its group: not one level of four."""
     return key in METRICS and sum(m.group == METRICS[key].group for m in METRICS.values()) == 1
@@ -173,6 +185,16 @@ def accuracy_kind(cell: Cell) -> str:
         if run.value("accuracy") is not None
     )
     return next(kinds, "")
+
+
+def _check_ranking(grid: Grid, metric: str) -> None:
+    shared = leakage.shared_by(grid.runs, metric)
+    if shared:
+        row, reason = next(iter(shared.items()))
+        raise ConfigError(
+            f"rank_by: {metric} cannot rank row {row!r} ({reason}): rank by another metric, or "
+            "give the reason for it as rank_despite_leakage"
+        )
 
 
 def _label(cell: Cell, beside_paper: bool) -> Entry:

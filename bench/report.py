@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import aggregate, columns, tables, targets
+from bench import aggregate, columns, leakage, tables, targets
 from bench.aggregate import Cell, Run
 from bench.record import protocol
 from bench.spec import Grid, changed
@@ -74,6 +74,7 @@ def make_table(grid: Grid, cells: Sequence[Cell]) -> tables.Table:
     remarks = _remarks(cells, report.rank_by) if report.rank_by else {}
     notes = [
         *([rank_line(cells, paper, report.paper, report.rank_by)] if report.paper else []),
+        *_leakage(grid),
         _accuracy_kind(cells) if "accuracy" in report.columns else "",
         *_counts(cells),
         *report.notes,
@@ -274,6 +275,20 @@ def _identity(cell: Cell) -> str:
 def _accuracy_kind(cells: Sequence[Cell]) -> str:
     kind = columns.usual_accuracy(cells)
     return f"Accuracy: of a network in its own pretraining ({kind})." if kind else ""
+
+
+def _leakage(grid: Grid) -> list[str]:
+    """Why a flagged metric ranks, and what holds of the paper's own numbers."""
+    report, notes = grid.report, []
+    if report.rank_by and leakage.shared_by(grid.runs, report.rank_by):
+        name = columns.column(report.rank_by).header
+        notes.append(f"Ranked by {name} in spite of leakage: {report.rank_despite_leakage}")
+    if any(key in columns.PAPER and "fid" in key for key in report.columns):
+        notes.append(
+            "Leakage in the paper's FID: Inception-v3 learned from ImageNet-1k as the paper's "
+            "feature networks did, R50-CLIP apart."
+        )
+    return notes
 
 
 def _counts(cells: Sequence[Cell]) -> list[str]:

@@ -22,6 +22,7 @@ class EvalSection:
 class ReportSection:
     paper: str | None = None
     rank_by: str | None = None
+    rank_despite_leakage: str | None = None
     columns: list[str] | None = None
     baseline: str | None = None
     notes: list[str] | None = None

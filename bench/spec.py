@@ -56,6 +56,7 @@ class ReportSpec:
 
     paper: str | None = None  # experiments/paper/<paper>.csv, whose numbers stand beside ours
     rank_by: str | None = None  # the metric that orders rows and enters the rank correlation
+    rank_despite_leakage: str | None = None  # why it does although it is flagged; printed
     columns: tuple[str, ...] = ()
     baseline: str | None = None  # label of the row that the rel: columns divide by
     notes: tuple[str, ...] = ()

@@ -36,6 +36,7 @@ class Entry:
     points: tuple[float, ...] = ()  # every measurement that `value` is the mean of
     notes: tuple[str, ...] = ()  # footnotes
     confidence: str = ""  # of a paper's number
+    leakage: str = ""  # what the metric's network and the row's backbone share; also a footnote
 
     @property
     def std(self) -> float | None:
@@ -87,16 +88,18 @@ def to_markdown(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """Full precision for reading by programs: spreads, n, status, confidence in own columns."""
+    """Full precision for programs: spreads, n, status, confidence, leakage in own columns."""
     spread = [
         not c.paper and not c.text and any(len(r.entries[i].points) > 1 for r in table.rows)
         for i, c in enumerate(table.columns)
     ]
+    leaks = [any(r.entries[i].leakage for r in table.rows) for i in range(len(table.columns))]
     heads: list[str] = []
-    for c, wide in zip(table.columns, spread, strict=True):
+    for c, wide, leaky in zip(table.columns, spread, leaks, strict=True):
         heads.append(c.key)
         heads += [f"{c.key}_{s}" for s in ("std", "min", "max", "n")] if wide else []
         heads += [f"{c.key}_confidence"] if c.paper else []
+        heads += [f"{c.key}_leakage"] if leaky else []
         if c.key == table.columns[0].key:
             heads += ["status", "reason"]
     out = io.StringIO()
@@ -104,7 +107,7 @@ def to_csv(table: Table) -> str:
     writer.writerow([*heads, *table.extra])
     for r, row in enumerate(table.rows):
         cells: list[str] = []
-        for c, wide, entry in zip(table.columns, spread, row.entries, strict=True):
+        for c, wide, leaky, entry in zip(table.columns, spread, leaks, row.entries, strict=True):
             cells.append(entry.text if entry.value is None else _full(entry.value))
             if wide:
                 p = entry.points
@@ -112,6 +115,7 @@ def to_csv(table: Table) -> str:
                 cells += [_full(min(p)), _full(max(p))] if p else ["", ""]
                 cells.append(str(len(p)))
             cells += [entry.confidence] if c.paper else []
+            cells += [entry.leakage] if leaky else []
             if c.key == table.columns[0].key:
                 cells += [row.status, row.reason]
         writer.writerow([*cells, *(values[r] for values in table.extra.values())])

@@ -22,7 +22,8 @@ axes: {}
 seeds: [0, 1]
 eval: {metrics: [fd], every_kimg: 1}
 scales:
-  paper: {base: {train.batch: 48}, eval: {every_kimg: 500}, seeds: [7]}
+  paper: {base: {train.batch: 48}, eval: {every_kimg: 500}, seeds: [7],
+          report: {rank_despite_leakage: a grid of the tests}}
 report: {rank_by: fd, columns: [fd, "rel:fd", fd_l1], baseline: One}
 """
 

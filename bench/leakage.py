@@ -1,0 +1,109 @@
+"""Where a metric's network learned from what the row's own backbone learned from.
+
+A generator that is trained against features can lower a distance in akin features without better
+images; Kynkäänniemi et al. (arXiv 2203.06026) show it for FID and an ImageNet backbone in this
+very method. A number of which that cannot be excluded is flagged wherever it stands, and ranks
+nothing unless the grid file says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from bench.metrics.table import EXTRACTOR_INFO, METRICS
+from projgan.backbones.registry import describe
+
+if TYPE_CHECKING:
+    from bench.spec import RunSpec
+    from projgan.config import Backbone
+
+# Data sets that hold others. LVD-142M: Table 15 of the DINOv2 paper (arXiv 2304.07193).
+CONTAINS: dict[str, frozenset[str]] = {
+    "ImageNet-1k": frozenset(),
+    "ImageNet-21k": frozenset({"ImageNet-1k"}),
+    "LVD-142M": frozenset({"ImageNet-21k", "ImageNet-1k"}),
+    "OpenAI image-text pairs": frozenset(),
+    "LAION-2B": frozenset(),
+    "rendered scenes": frozenset(),
+    "rendered scenes of its own": frozenset(),
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """On one backbone and one metric."""
+
+    kind: Literal["clear", "shared", "unknown"]
+    reason: str = ""  # for a footnote; empty = clear
+
+    def __bool__(self) -> bool:
+        """Whether the number must be flagged."""
+        return self.kind != "clear"
+
+
+CLEAR = Verdict("clear")
+
+
+def leakage(spec: RunSpec, metric: str) -> Verdict:
+    """Whether a metric of a run can be low for another reason than its images.
+
+    Args:
+        spec: The run; one without a feature network in its discriminator leaks nothing.
+        metric: A key of METRICS.
+    """
+    if spec.config.discriminator.kind == "rgb":
+        return CLEAR
+    return verdict(spec.config.backbone, metric, spec.judge)
+
+
+def verdict(backbone: Backbone, metric: str, judge: Backbone) -> Verdict:
+    """What a backbone and a metric have in common.
+
+    Args:
+        backbone: The feature network inside the discriminator.
+        metric: A key of METRICS.
+        judge: The reference backbone of `fd_levels`.
+    """
+    name = METRICS[metric].extractor
+    info, ours = EXTRACTOR_INFO[name], describe(backbone)
+    if name == "own":
+        return Verdict("shared", "leakage: measured by the row's own backbone")
+    if backbone.weights == "random":
+        return CLEAR
+    label, pretraining, family = info.label, info.pretraining, info.family
+    if pretraining is None or family is None:  # made of a backbone: the judge
+        theirs = describe(judge)
+        label, pretraining, family = theirs.label, theirs.pretraining, theirs.family
+        if (theirs.zoo, theirs.weights) == (ours.zoo, ours.weights):
+            return Verdict("shared", f"leakage: {label}, the row's own network, measured it")
+    shared = data_sets(ours.pretraining) & data_sets(pretraining)
+    kin = set(ours.family.split()) & set(family.split())
+    found = [f"learned from {_joined(shared)}"] if shared else []
+    found += [f"are of one family ({_joined(kin)})"] if kin else []
+    if found:
+        both = f"leakage: {label}, which measured it, and the backbone "
+        return Verdict("shared", both + " and ".join(found))
+    if pretraining and ours.pretraining.startswith("unknown"):
+        return Verdict("unknown", f"leakage unknown: {ours.pretraining.removeprefix('unknown ')}")
+    return CLEAR
+
+
+def shared_by(specs: Iterable[RunSpec], metric: str) -> dict[str, str]:
+    """Rows whose backbone shares its pretraining or family with a metric -> the reason."""
+    found = ((spec.row, leakage(spec, metric)) for spec in specs)
+    return {row: what.reason for row, what in found if what.kind == "shared"}
+
+
+def data_sets(pretraining: str) -> frozenset[str]:
+    """The data sets of a declared pretraining, and those that they hold.
+
+    The form is `ImageNet-21k, then ImageNet-1k, labels`: after the last comma what was learned.
+    """
+    names = pretraining.rpartition(", ")[0].split(", then ")
+    return frozenset(n for name in names if name for n in (name, *CONTAINS.get(name, ())))
+
+
+def _joined(names: Iterable[str]) -> str:
+    return " and ".join(sorted(names))
