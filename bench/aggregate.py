@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from bench.inference import Interval, mean_interval
 from bench.paths import RunPaths
 from projgan.errors import UserError
 
@@ -124,6 +125,11 @@ class Stat:
     def std(self) -> float | None:
         """Sample standard deviation (n-1). None = a single run has no spread."""
         return statistics.stdev(self.points) if self.n > 1 else None
+
+    @property
+    def interval(self) -> Interval | None:
+        """Of the mean: 95 % by bootstrap, the range below five points. None = a single run."""
+        return mean_interval(self.points)
 
 
 @dataclass(frozen=True)

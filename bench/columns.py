@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from bench import leakage, targets
+from bench import compare, leakage, targets
 from bench.aggregate import FIELDS, Cell, Stat
 from bench.metrics.table import METRICS, metric_keys
 from bench.spec import Grid
@@ -107,6 +107,7 @@ def build(
     columns.sort(key=lambda c: c.paper)  # stable: ours, then the paper's
     baseline = {_others(c): c for c in cells if c.row == grid.report.baseline}
     usual = usual_accuracy(cells)
+    versus = {c.key: versus_baseline(grid, cells, c.key) for c in columns if c.key in METRICS}
     rows = []
     for cell in cells:
         entries = [_label(cell, bool(grid.report.paper))]
@@ -120,6 +121,9 @@ def build(
                 leak = leakage.leakage(cell.spec, metric).reason if metric else ""
                 more = [*more, leak] if leak else more
                 entry = replace(entry, notes=(*entry.notes, *more), leakage=leak)
+            if found := versus.get(c.key, {}).get(cell.name):
+                better = found.verdict == "better"
+                entry = replace(entry, bold=better, compared=found.verdict, p=found.p)
             entries.append(entry)
         first = cell.unfinished[0] if cell.unfinished else None
         if cell.finished or first is None:
@@ -154,6 +158,14 @@ def column(key: str) -> Column:
     if kind == "best":
         return Column(key, f"best {header}", unit, spread=True)
     return Column(key, header, unit, spread=True)
+
+
+def versus_baseline(
+    grid: Grid, cells: Sequence[Cell], metric: str
+) -> dict[str, compare.Comparison]:
+    """Each cell against the grid's baseline row in one metric, by cell name."""
+    against = compare.baselines(grid, cells)
+    return compare.compare(cells, against, metric, lower_is_better(metric))
 
 
 def lower_is_better(metric: str) -> bool:

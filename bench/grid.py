@@ -23,7 +23,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from bench import columns, paths
+from bench import columns, compare, paths
 from bench.metrics.table import check_metrics
 from bench.schema import EvalSection, GridFile, ReportSection, ScaleFile, Section
 from bench.spec import EvalSpec, Grid, ReportSpec, Row, RunSpec
@@ -84,6 +84,9 @@ def load(
     mapping = at_scale.metrics
     evaluation = _evaluation(path, [at_scale.eval, file.eval, section.eval], mapping)
     report = _report(path, [file.report, section.report], mapping, rows, only is not None)
+    if report.compare_to is not None and only is None:
+        with _at(f"{path.name}: report"):
+            compare.check(report.compare_to, [row.label for row in rows], file.axes)
     base = [
         (f"scale {scale}", at_scale.set),
         (f"{path.name}: base", file.base),

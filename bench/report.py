@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import aggregate, columns, leakage, tables, targets
+from bench import aggregate, columns, compare, leakage, tables, targets
 from bench.aggregate import Cell, Run
+from bench.metrics.table import METRICS
 from bench.record import protocol
 from bench.spec import Grid, changed
 from projgan.errors import UserError
@@ -45,15 +46,13 @@ def write_report(
         echo(f"{grid.name}: no run has finished yet, nothing to report")
         return []
 
-    cells = aggregate.cells(runs)
+    cells, report = aggregate.cells(runs), grid.report
     table = make_table(grid, cells)
     echo(terminal(table, width))
 
-    files: dict[str, bytes] = {
-        "table.md": tables.to_markdown(table).encode(),
-        "table.csv": tables.to_csv(table).encode(),
-        "table.tex": tables.to_latex(table).encode(),
-    }
+    files = _written("table", table)
+    if report.rank_by and (seeds := _seeds_table(grid, cells, report.rank_by)):
+        files |= _written("seeds", seeds)
     files |= _pictures(grid, cells, echo)
     before = _previous(folder)
     for name, data in files.items():
@@ -76,6 +75,7 @@ def make_table(grid: Grid, cells: Sequence[Cell]) -> tables.Table:
         *([rank_line(cells, paper, report.paper, report.rank_by)] if report.paper else []),
         *_leakage(grid),
         _accuracy_kind(cells) if "accuracy" in report.columns else "",
+        compare.note(grid, tested) if (tested := _tested(grid, cells)) else "",
         *_counts(cells),
         *report.notes,
     ]
@@ -191,6 +191,27 @@ def terminal(table: tables.Table, width: int | None = None) -> str:
     out = io.StringIO()
     Console(file=out, force_terminal=True, width=width, soft_wrap=True).print(text, end="")
     return out.getvalue()
+
+
+def _tested(grid: Grid, cells: Sequence[Cell]) -> list[dict[str, compare.Comparison]]:
+    """The comparison with the baseline row, metric by metric of the table."""
+    keys = [key for key in columns.expand(grid.report.columns) if key in METRICS]
+    found = (columns.versus_baseline(grid, cells, key) for key in keys)
+    return [column for column in found if column]
+
+
+def _written(name: str, table: tables.Table) -> dict[str, bytes]:
+    """A table in its three forms."""
+    return {
+        f"{name}.md": tables.to_markdown(table).encode(),
+        f"{name}.csv": tables.to_csv(table).encode(),
+        f"{name}.tex": tables.to_latex(table).encode(),
+    }
+
+
+def _seeds_table(grid: Grid, cells: Sequence[Cell], metric: str) -> tables.Table | None:
+    header, better = columns.column(metric), columns.lower_is_better(metric)
+    return compare.seeds_table(grid, cells, metric, header, better)
 
 
 def _pictures(grid: Grid, cells: Sequence[Cell], echo: Echo) -> dict[str, bytes]:

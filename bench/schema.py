@@ -25,6 +25,7 @@ class ReportSection:
     rank_despite_leakage: str | None = None
     columns: list[str] | None = None
     baseline: str | None = None
+    compare_to: str | None = None
     notes: list[str] | None = None
 
 

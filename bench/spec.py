@@ -59,6 +59,7 @@ class ReportSpec:
     rank_despite_leakage: str | None = None  # why it does although it is flagged; printed
     columns: tuple[str, ...] = ()
     baseline: str | None = None  # label of the row that the rel: columns divide by
+    compare_to: str | None = None  # row, or AXIS=VALUE, that is tested against. None = baseline
     notes: tuple[str, ...] = ()
 
 

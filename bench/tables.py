@@ -10,6 +10,8 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from bench.inference import mean_interval
+
 MISSING = "–"
 MARKS = "abcdefghijklmnoprstuvwxyz"  # q has no superscript letter
 SUPERSCRIPT = dict(zip(MARKS, "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ", strict=True))
@@ -37,6 +39,9 @@ class Entry:
     notes: tuple[str, ...] = ()  # footnotes
     confidence: str = ""  # of a paper's number
     leakage: str = ""  # what the metric's network and the row's backbone share; also a footnote
+    bold: bool = False  # significantly better than the baseline row
+    compared: str = ""  # how it compares with that row
+    p: float | None = None  # of the comparison, corrected
 
     @property
     def std(self) -> float | None:
@@ -77,7 +82,10 @@ def to_markdown(table: Table) -> str:
     rules = [":---" if c.text else "---:" for c in table.columns]
     lines = [_escape_md(table.caption), "", _bar(heads), _bar(rules)]
     for row, texts in _body(table):
-        cells = [_escape_md(text) + _sup(marks) for text, marks in texts]
+        cells = [_escape_md(text) for text, _ in texts]
+        both = zip(cells, row.entries, strict=True)
+        cells = [f"**{text}**" if entry.bold else text for text, entry in both]
+        cells = [c + _sup(marks) for c, (_, marks) in zip(cells, texts, strict=True)]
         start, width = _span(table, row)
         if width:
             cells[start : start + width] = [f"*{_escape_md(row.span)}*"] + [""] * (width - 1)
@@ -94,10 +102,15 @@ def to_csv(table: Table) -> str:
         for i, c in enumerate(table.columns)
     ]
     leaks = [any(r.entries[i].leakage for r in table.rows) for i in range(len(table.columns))]
+    tested = {
+        c.key for i, c in enumerate(table.columns) if any(r.entries[i].compared for r in table.rows)
+    }
     heads: list[str] = []
     for c, wide, leaky in zip(table.columns, spread, leaks, strict=True):
         heads.append(c.key)
         heads += [f"{c.key}_{s}" for s in ("std", "min", "max", "n")] if wide else []
+        heads += [f"{c.key}_{s}" for s in ("low", "high", "points")] if wide and c.spread else []
+        heads += [f"{c.key}_{s}" for s in ("p_holm", "compared")] if c.key in tested else []
         heads += [f"{c.key}_confidence"] if c.paper else []
         heads += [f"{c.key}_leakage"] if leaky else []
         if c.key == table.columns[0].key:
@@ -114,6 +127,9 @@ def to_csv(table: Table) -> str:
                 cells += ["" if entry.std is None else _full(entry.std)]
                 cells += [_full(min(p)), _full(max(p))] if p else ["", ""]
                 cells.append(str(len(p)))
+                cells += [*_interval(p), " ".join(map(_full, p))] if c.spread else []
+            if c.key in tested:
+                cells += ["" if entry.p is None else _full(entry.p), entry.compared]
             cells += [entry.confidence] if c.paper else []
             cells += [entry.leakage] if leaky else []
             if c.key == table.columns[0].key:
@@ -138,7 +154,10 @@ def to_latex(table: Table) -> str:
         lines.append(_tex_line(_escape_tex(c.unit) for c in table.columns))
     lines.append(r"\midrule")
     for row, texts in _body(table):
-        cells = [_escape_tex(text) + _tex_marks(marks) for text, marks in texts]
+        cells = [_escape_tex(text) for text, _ in texts]
+        both = zip(cells, row.entries, strict=True)
+        cells = [rf"\textbf{{{text}}}" if entry.bold else text for text, entry in both]
+        cells = [c + _tex_marks(marks) for c, (_, marks) in zip(cells, texts, strict=True)]
         start, width = _span(table, row)
         if width:
             words = rf"\multicolumn{{{width}}}{{l}}{{\emph{{{_escape_tex(row.span)}}}}}"
@@ -283,6 +302,11 @@ def _head(column: Column) -> str:
 
 def _full(value: float) -> str:
     return str(int(value)) if value == int(value) else f"{value:.8g}"
+
+
+def _interval(points: Sequence[float]) -> tuple[str, str]:
+    found = mean_interval(points)
+    return (_full(found.low), _full(found.high)) if found else ("", "")
 
 
 def _bar(cells: Iterable[str]) -> str:

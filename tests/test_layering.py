@@ -20,7 +20,8 @@ TORCH_FREE = ["bench.cli", "bench.grid", "bench.spec", "bench.record", "bench.cl
               "projgan.config", "projgan.errors", "projgan.files",
               "projgan.backbones.registry"]  # fmt: skip
 # What only reads files: no module of the training or measuring side.
-REPORT_SIDE = ["aggregate", "targets", "leakage", "tables", "columns", "curves", "sheets", "report"]
+REPORT_SIDE = ["aggregate", "inference", "compare", "targets", "leakage", "tables", "columns",
+               "curves", "sheets", "report"]  # fmt: skip
 ONLY_IN = {
     "omegaconf": {"bench/grid.py"},
     "matplotlib": {"bench/curves.py"},

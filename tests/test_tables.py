@@ -66,14 +66,14 @@ Made & measured: 50 % of a\\_b.
 
 def test_csv() -> None:
     expected = """\
-label,status,reason,fd_lab,fd_lab_std,fd_lab_min,fd_lab_max,fd_lab_n,peak_mb,paper_fid,\
-paper_fid_confidence,run_ids
-Lite|1,finished,,3,1.4142136,2,4,2,812.4,2.35,memory,r1 r2
-No memory,finished,,10.25,,,,0,,1.6,,r3
-Broken,failed,loss is not finite,,,,,0,,4,,r4
+label,status,reason,fd_lab,fd_lab_std,fd_lab_min,fd_lab_max,fd_lab_n,fd_lab_low,fd_lab_high,\
+fd_lab_points,peak_mb,paper_fid,paper_fid_confidence,run_ids
+Lite|1,finished,,3,1.4142136,2,4,2,2,4,2 4,812.4,2.35,memory,r1 r2
+No memory,finished,,10.25,,,,0,,,,,1.6,,r3
+Broken,failed,loss is not finite,,,,,0,,,,,4,,r4
 """
     assert to_csv(TABLE) == expected
-    assert {len(row) for row in csv.reader(io.StringIO(to_csv(TABLE)))} == {12}
+    assert {len(row) for row in csv.reader(io.StringIO(to_csv(TABLE)))} == {15}
 
 
 def test_latex() -> None:
@@ -129,6 +129,17 @@ def test_text_leaves_columns_out_by_name_and_with_their_footnotes() -> None:
     table_lines = text.splitlines()[:9]
     assert max(map(len, table_lines)) <= 30
     assert "paper" in table_lines[2]
+
+
+def test_bold_is_in_every_form_that_has_it_and_the_footnote_is_not() -> None:
+    row = Row((Entry(text="A"), Entry(2.0, notes=("x",), bold=True, compared="better", p=0.03125)))
+    columns = (Column("label", "row", text=True), Column("fd_lab", "FD-lab", spread=True))
+    table = Table("t", "", columns, (row, Row((Entry(text="B"), Entry(3.0)))))
+    assert "| A | **2.00**ᵃ |" in to_markdown(table)
+    assert r"A & \textbf{2.00}\textsuperscript{a} \\" in to_latex(table)
+    lines = to_csv(table).splitlines()
+    assert lines[0] == "label,status,reason,fd_lab,fd_lab_p_holm,fd_lab_compared"
+    assert lines[1:] == ["A,finished,,2,0.03125,better", "B,finished,,3,,"]
 
 
 def test_latex_escapes_what_tex_would_read_as_commands() -> None:
