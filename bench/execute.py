@@ -38,6 +38,7 @@ from bench.throughput import PeakMemory
 from projgan.backbones import build_backbone, describe
 from projgan.checkpoint import load_checkpoint, previous
 from projgan.data import Dataset, open_dataset
+from projgan.discriminator import build_projection
 from projgan.errors import DataError, UserError
 from projgan.files import fenced, remove_leftovers, write_bytes_atomic
 from projgan.sample import generate, image_grid, load_generator, save_generator
@@ -235,13 +236,16 @@ class _Session:
         scores = evaluate(images, self.reference, keys)
         protocol = records.protocol(self.spec)
         if not records.same_protocol(entry, self.spec):  # measured otherwise: nothing to add to
-            entry |= {"metrics": {}, "missing": {}}
+            entry |= {"metrics": {}, "missing": {}, "intervals": {}}
         seconds = time.monotonic() - started
         entry["metrics"] |= dict(scores)
         entry["missing"] = entry.get("missing", {}) | scores.missing
+        intervals = {key: list(interval) for key, interval in scores.intervals.items()}
+        entry["intervals"] = entry.get("intervals", {}) | intervals
         entry["eval"] = {
             "seconds": entry.get("eval", {}).get("seconds", 0.0) + seconds,
             "real": scores.real,
+            "extractors": entry.get("eval", {}).get("extractors", {}) | scores.extractors,
             **protocol,
         }
 
@@ -289,9 +293,10 @@ class _Session:
         """The real side of the metrics."""
         spec, cfg, device = self.spec, self.spec.config, _device()
         wants_own = any(name.startswith("own") for name in spec.eval.metrics)
-        own = None
+        own = projection = None
         if wants_own and cfg.discriminator.kind != "rgb":
             own = build_backbone(cfg.backbone, cfg.data.resolution).to(device)
+            projection = build_projection(cfg, own.channels).to(device)
         return Reference(
             dataset.images,
             dataset.fingerprint,
@@ -299,6 +304,7 @@ class _Session:
             device,
             levels=spec.judge,
             own=own,
+            projection=projection,
             count=spec.eval.real,
             progress=self.on_data,
         )

@@ -157,8 +157,7 @@ class ProjectedDiscriminator(nn.Module):
         d = cfg.discriminator
         self.layers = d.layers
         self.backbone = build_backbone(cfg.backbone, cfg.data.resolution)
-        with seeded(cfg.train.seed, "projection"):
-            self.projection = Projection(cfg.projection, self.backbone.channels)
+        self.projection = build_projection(cfg, self.backbone.channels)
         sizes = [
             self.backbone.input_size // stride * self.projection.scale
             for stride in self.backbone.strides
@@ -211,6 +210,16 @@ class RGBDiscriminator(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         return self.judge(self.features(images))
+
+
+def build_projection(cfg: Config, channels: tuple[int, ...]) -> Projection:
+    """The frozen projection of a run, drawn from its seed alone.
+
+    Args:
+        channels: of the backbone's four maps.
+    """
+    with seeded(cfg.train.seed, "projection"):
+        return Projection(cfg.projection, channels)
 
 
 def build_discriminator(cfg: Config) -> ProjectedDiscriminator | RGBDiscriminator:

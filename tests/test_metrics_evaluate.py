@@ -59,10 +59,10 @@ def network(monkeypatch: pytest.MonkeyPatch) -> Levels:
 
     def load(source: Source) -> Extractor:
         def forward(images: Tensor) -> dict[str, Tensor]:
-            maps = network(extractors._signed(images))
+            maps = network(extractors.signed(images))
             return {"": torch.cat([m.mean((2, 3)) for m in maps], dim=1)}
 
-        return extractors._extractor("lab", network, source, forward)
+        return extractors.make_extractor("lab", network, source, forward)
 
     monkeypatch.setitem(EXTRACTORS, "lab", replace(EXTRACTORS["lab"], load=load))
     return network

@@ -14,7 +14,7 @@ from made_images import CPU, Images, draw, make
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bench.metrics import extractors
+from bench.metrics import extractor, inception
 from bench.metrics.evaluate import evaluate
 from bench.metrics.extractors import EXTRACTORS, Source
 from projgan.errors import DataError
@@ -54,7 +54,7 @@ def test_extractors_compute_in_full_precision(monkeypatch: pytest.MonkeyPatch) -
     matmul.fp32_precision = "tf32"
     try:
         before = state()
-        with pytest.raises(KeyError), extractors._full_precision():
+        with pytest.raises(KeyError), extractor._full_precision():
             assert state() == ("ieee", "ieee", False, True, True)
             raise KeyError
         assert state() == before
@@ -82,7 +82,7 @@ class TinyInception(nn.Module):
 
 @pytest.fixture
 def inception_file(tmp_path: Path) -> Path:
-    path = tmp_path / "weights" / extractors.INCEPTION_FILE
+    path = tmp_path / "weights" / inception.CLEAN_FILE
     path.parent.mkdir()
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -126,10 +126,10 @@ def test_missing_inception_weights_say_where_to_put_them(
     with pytest.raises(DataError, match="no network here") as caught:
         make(tmp_path).prepare(["fid"])
     message = str(caught.value)
-    assert extractors.INCEPTION_FILE in message
+    assert inception.CLEAN_FILE in message
     assert str(tmp_path / "weights") in message
     assert "\n" not in message
-    assert list((tmp_path / "weights").iterdir()) == []
+    assert not [*tmp_path.glob("weights/*")]
 
 
 @needs_cleanfid
@@ -146,6 +146,6 @@ def test_a_download_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Mo
     source = tmp_path / "served"
     source.write_bytes(b"weights" * 1000)
     monkeypatch.setattr("cleanfid.downloads_helper.inception_url", source.as_uri())
-    got = extractors.find_inception(tmp_path / "weights")
+    got = inception.find_clean(tmp_path / "weights")
     assert got.read_bytes() == source.read_bytes()
-    assert [f.name for f in got.parent.iterdir()] == [extractors.INCEPTION_FILE]
+    assert [f.name for f in got.parent.iterdir()] == [inception.CLEAN_FILE]

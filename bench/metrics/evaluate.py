@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.metrics.extractors import BATCH, EXTRACTORS, Images
+from bench.metrics.inception_score import logits_to_score
 from bench.metrics.kernel import features_to_kernel
+from bench.metrics.neighbours import features_to_neighbourhood
+from bench.metrics.patches import patches_to_distance
 from bench.metrics.reference import Collector, Reference
 from bench.metrics.statistics import Features, statistics_to_frechet
-from bench.metrics.table import METRICS, metric_keys
+from bench.metrics.table import EACH, METRICS, Metric, metric_keys
 from projgan.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,23 +29,57 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_KID_SEED = 0
+_SEED = 0  # of what a metric draws: subsets, directions; one for all, so that values compare
 
 
-def _frechet(real: Features, fake: Features) -> float:
-    return statistics_to_frechet(real.statistics, fake.statistics)
+@dataclass(frozen=True)
+class Estimate:
+    """A metric's value, in the unit of its header."""
+
+    value: float
+    interval: tuple[float, float] | None = None  # 95 %. None = this metric has none
 
 
-def _kernel(real: Features, fake: Features) -> float:
-    # As many of each side: more of one would cost much and tell little.
+Kept = NDArray[np.float32]  # [K, D]
+Parts = Mapping[str, Estimate]  # what one computation gives, by `Metric.part`
+
+
+def _frechet(real: Features, fake: Features) -> Parts:
+    return {"": Estimate(statistics_to_frechet(real.statistics, fake.statistics))}
+
+
+def _kernel(real: Features, fake: Features) -> Parts:
+    found = features_to_kernel(*_alike(real, fake), seed=_SEED)
+    low, high = found.interval
+    return {"": Estimate(1000.0 * found.mean, (1000.0 * low, 1000.0 * high))}
+
+
+def _neighbours(real: Features, fake: Features) -> Parts:
+    found = features_to_neighbourhood(*_alike(real, fake))
+    return {part: Estimate(value) for part, value in asdict(found).items()}
+
+
+def _sliced(real: Features, fake: Features) -> Parts:
+    return {"": Estimate(1000.0 * patches_to_distance(real, fake, seed=_SEED))}
+
+
+def _inception_score(_: Features, fake: Features) -> Parts:
+    return {"": Estimate(logits_to_score(fake.kept))}
+
+
+def _alike(real: Features, fake: Features) -> tuple[Kept, Kept]:
+    """As many of each side: more of one would cost much and tell little, or tilt the balance."""
     count = min(len(real.kept), len(fake.kept))
-    return 1000.0 * features_to_kernel(real.kept[:count], fake.kept[:count], seed=_KID_SEED).mean
+    return real.kept[:count], fake.kept[:count]
 
 
-# How the two sides become a number, in the unit that the table of metrics gives.
-COMPUTE: dict[str, Callable[[Features, Features], float]] = {
+# How the two sides become numbers, in the units that the table of metrics gives.
+COMPUTE: dict[str, Callable[[Features, Features], Parts]] = {
     "frechet": _frechet,
     "kernel": _kernel,
+    "neighbours": _neighbours,
+    "sliced": _sliced,
+    "inception_score": _inception_score,
 }
 
 
@@ -50,17 +89,22 @@ class Scores(dict[str, float]):
     def __init__(self) -> None:
         super().__init__()
         self.missing: dict[str, str] = {}
+        self.intervals: dict[str, tuple[float, float]] = {}  # 95 %, of the metrics that have one
+        self.extractors: dict[str, str] = {}  # identities of the networks that looked
         self.fake = 0  # generated images that were measured
         self.real = 0  # real images that they were measured against
 
 
 def evaluate(
-    batches: Iterable[Images | Tensor], reference: Reference, metrics: Iterable[str]
+    batches: Iterable[Images | Sequence[Images] | Tensor],
+    reference: Reference,
+    metrics: Iterable[str],
 ) -> Scores:
     """Measures generated images against a reference.
 
     Args:
-        batches: generated images, [B, 3, R, R] uint8 of any B; consumed once.
+        batches: generated images, [B, 3, R, R] uint8 of any B, or lists of [3, H, W] of any sizes;
+            consumed once.
         reference: the real side.
         metrics: names as a grid file gives them, or keys of METRICS.
 
@@ -80,8 +124,9 @@ def evaluate(
         wanted = [m for m in wanted if m.extractor != "own"]
     names = list(dict.fromkeys(m.extractor for m in wanted))
     real = {name: reference.real(name) for name in names}
+    scores.extractors = {name: reference.extractor(name).identity for name in names}
 
-    collectors = {name: Collector() for name in names}
+    collectors = {name: Collector(EXTRACTORS[name].generated) for name in names}
     for images in rebatch(batches):
         number = scores.fake + np.arange(len(images))
         for name, collector in collectors.items():
@@ -93,36 +138,62 @@ def evaluate(
         raise UserError(f"{scores.fake} generated images cannot be measured: eval.fake needs 2")
     fake = {name: collector.features() for name, collector in collectors.items()}
 
+    done: dict[tuple[str, str, str], Parts | str] = {}  # numbers, or why there are none
     for m in wanted:
-        try:
-            value = COMPUTE[m.compute](real[m.extractor][m.output], fake[m.extractor][m.output])
-        except ValueError as error:
-            scores.missing[m.key] = str(error)
-            continue
-        except ModuleNotFoundError as error:  # the others can still be measured
-            package = (error.name or "a package").partition(".")[0]
-            scores.missing[m.key] = f"{package} is not installed"
-            continue
-        if math.isfinite(value):
-            scores[m.key] = value
+        work = (m.extractor, m.output, m.compute)
+        if work not in done:
+            done[work] = _compute(m, real[m.extractor], fake[m.extractor])
+        found = done[work]
+        if isinstance(found, str):
+            scores.missing[m.key] = found
+        elif math.isfinite(found[m.part].value):
+            scores[m.key] = found[m.part].value
+            if (interval := found[m.part].interval) is not None:
+                scores.intervals[m.key] = interval
         else:
-            scores.missing[m.key] = f"came out as {value}"
+            scores.missing[m.key] = f"came out as {found[m.part].value}"
     return scores
 
 
-def rebatch(batches: Iterable[Images | Tensor], size: int = BATCH) -> Iterator[Images]:
-    """The same images in batches of `size` (the last may be smaller), as numpy arrays."""
+def _compute(m: Metric, real: Mapping[str, Features], fake: Mapping[str, Features]) -> Parts | str:
+    """The numbers of one computation, or one line that says why there are none."""
+    outputs = list(fake) if m.output == EACH else [m.output]
+    if absent := [name for name in outputs if name not in fake]:
+        return f"this network has no output {absent[0]!r}"
+    try:
+        # A metric of generated images alone has no real side, and does not look at it.
+        found = [COMPUTE[m.compute](real.get(n, fake[n]), fake[n]) for n in outputs]
+    except ValueError as error:
+        return str(error)
+    except ModuleNotFoundError as error:  # the others can still be measured
+        package = (error.name or "a package").partition(".")[0]
+        return f"{package} is not installed"
+    if len(found) == 1:
+        return found[0]
+    mean = {part: float(np.mean([each[part].value for each in found])) for part in found[0]}
+    return {part: Estimate(value) for part, value in mean.items()}
+
+
+def rebatch(
+    batches: Iterable[Images | Sequence[Images] | Tensor], size: int = BATCH
+) -> Iterator[Images | list[Images]]:
+    """The same images in batches of `size` (the last may be smaller).
+
+    Yields:
+        An array [B, 3, H, W], or, where sizes differ, a list of [3, H, W].
+    """
     held: list[Images] = []
-    count = 0
     for batch in batches:
-        images = batch if isinstance(batch, np.ndarray) else batch.cpu().numpy()
-        while len(images):
-            part = images[: size - count]
-            images = images[len(part) :]
-            held.append(part)
-            count += len(part)
-            if count == size:
-                yield np.concatenate(held)
-                held, count = [], 0
+        # A list or an array of images; a tensor becomes the latter.
+        images = batch if isinstance(batch, np.ndarray | Sequence) else batch.cpu().numpy()
+        for start in range(0, len(images), size):
+            held += [*images[start : start + size]]
+            while len(held) >= size:
+                yield _together(held[:size])
+                held = held[size:]
     if held:
-        yield np.concatenate(held)
+        yield _together(held)
+
+
+def _together(images: list[Images]) -> Images | list[Images]:
+    return np.stack(images) if len({image.shape for image in images}) == 1 else images

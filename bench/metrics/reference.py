@@ -47,6 +47,7 @@ class Reference:
         *,
         levels: Backbone | None = None,
         own: nn.Module | None = None,
+        projection: nn.Module | None = None,
         count: int | None = None,
         progress: Progress | None = None,
     ) -> None:
@@ -58,13 +59,15 @@ class Reference:
             device: where extractors run.
             levels: the reference backbone of `fd_levels`.
             own: the run's own feature network, for `own_levels`.
+            projection: that of the run's own discriminator, for `own_ccm` and `own_csm`.
             count: use so many images, chosen by a fixed seed. None = all.
             progress: told how far a computation is.
         """
         self._images = images
         self._fingerprint = fingerprint
         self._folder = data_dir / "reference"
-        self._source = Source(images.shape[-1], device, data_dir / "weights", levels, own)
+        weights = data_dir / "weights"
+        self._source = Source(images.shape[-1], device, weights, levels, own, projection)
         self._count = min(count or len(images), len(images))
         self._progress = progress
         self._extractors: dict[str, Extractor] = {}
@@ -128,6 +131,7 @@ class Reference:
 
     def _compute(self, name: str) -> dict[str, Features]:
         extractor, collector = self.extractor(name), Collector()
+        unwanted = EXTRACTORS[name].generated
         # Images are read in order, but chosen and kept in a shuffled one: a folder may be sorted by
         # class, and a part of what is kept must stand for all of it.
         order = np.random.default_rng(_CHOICE).permutation(len(self._images))[: self._count]
@@ -137,7 +141,8 @@ class Reference:
         chosen = np.sort(order)
         for start in range(0, self._count, BATCH):
             at = chosen[start : start + BATCH]
-            collector.add(extractor(self._images[at]), kept[at])
+            outputs = extractor(self._images[at])
+            collector.add({n: v for n, v in outputs.items() if n not in unwanted}, kept[at])
             if self._progress:
                 self._progress(start + len(at), self._count)
         place = np.searchsorted(np.sort(keep), keep)
@@ -150,15 +155,22 @@ class Reference:
 class Collector:
     """Gathers the outputs of one extractor over many images."""
 
-    def __init__(self) -> None:
+    def __init__(self, whole: Iterable[str] = ()) -> None:
+        """
+        Args:
+            whole: outputs that are held of every image.
+        """
+        self._whole = frozenset(whole)
         self._moments: dict[str, Accumulator] = {}
         self._kept: dict[str, list[NDArray[np.float32]]] = {}
 
     def add(self, outputs: Outputs, keep: NDArray[np.bool_]) -> None:
-        """Adds the features of one batch, [B, D] by output; `keep` [B] chooses rows to hold."""
+        """Adds the features of one batch by output; `keep` [B] chooses images to hold those of."""
         for name, features in outputs.items():
-            self._moments.setdefault(name, Accumulator()).update(features)
-            self._kept.setdefault(name, []).append(features[keep])
+            rows = features.reshape(-1, features.shape[-1])
+            self._moments.setdefault(name, Accumulator()).update(rows)
+            whole = name in self._whole
+            self._kept.setdefault(name, []).append(features if whole else features[keep])
 
     def features(self) -> dict[str, Features]:
         """Everything so far, by output."""

@@ -97,7 +97,7 @@ class Features:
     """What one side of a comparison keeps of one output of an extractor."""
 
     statistics: Statistics  # of all images
-    kept: NDArray[np.float32]  # [K, D]: the features of some images, for metrics that need them
+    kept: NDArray[np.float32]  # [K, D] or [K, P, D]: features of some images, for metrics that need
 
 
 def save_features(path: Path, key: str, outputs: Mapping[str, Features]) -> None:
@@ -142,7 +142,7 @@ def load_features(path: Path, key: str) -> dict[str, Features] | None:
 def _load_one(file: Mapping[str, NDArray[Any]], name: str) -> Features:
     n, mean, cov, kept = (file[f"{name}.{part}"] for part in ("n", "mean", "cov", "kept"))
     dim = mean.size
-    if mean.shape != (dim,) or cov.shape != (dim, dim) or kept.shape[1:] != (dim,) or n < 2:
+    if mean.shape != (dim,) or cov.shape != (dim, dim) or kept.shape[-1] != dim or n < 2:
         raise ValueError("arrays do not fit together")
     if not (np.isfinite(mean).all() and np.isfinite(cov).all()):
         raise ValueError("values are not finite")

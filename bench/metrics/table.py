@@ -27,8 +27,9 @@ class Metric:
     unit: str  # what the stored value is counted in. "" = nothing
     extractor: str  # row of `extractors.EXTRACTORS`
     compute: str  # row of `evaluate.COMPUTE`
-    output: str = ""  # which of the extractor's outputs. "" = its only one
+    output: str = ""  # which of the extractor's outputs. "" = its only one, EACH = the mean of all
     lower_is_better: bool = True
+    part: str = ""  # which of the numbers that `compute` gives. "" = its only one
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,38 @@ EXTRACTOR_INFO: dict[str, ExtractorInfo] = {
     "levels": ExtractorInfo("reference backbone", None, None),
     "own": ExtractorInfo("own backbone", None, None),
     "inception": ExtractorInfo("Inception-v3", "ImageNet-1k, labels", "Inception"),
+    "inception_legacy": ExtractorInfo("Inception-v3", "ImageNet-1k, labels", "Inception"),
+    "vgg16": ExtractorInfo("VGG16", "ImageNet-1k, labels", "VGG"),
+    # LVD-142M was gathered around ImageNet and holds it.
+    "dinov2": ExtractorInfo(
+        "DINOv2 ViT-L/14", "ImageNet-21k, then ImageNet-1k, then LVD-142M, no labels", "ViT"
+    ),
+    "clip": ExtractorInfo("CLIP ViT-B/32", "OpenAI image-text pairs, captions", "CLIP ViT"),
+    "swav": ExtractorInfo("SwAV ResNet50", "ImageNet-1k, no labels", "ResNet"),
+    "patches": ExtractorInfo("Laplacian pyramid", "", ""),
 }
 
+EACH = "*"
+
 _LEVELS = ("l1", "l2", "l3", "l4")
+
+
+def _neighbours(extractor: str, suffix: str, mark: str) -> tuple[Metric, ...]:
+    """Precision, recall, density and coverage in one extractor's features."""
+    return tuple(
+        Metric(
+            f"{part}{suffix}",
+            f"prdc{suffix}",
+            f"{part.capitalize()}{mark}",
+            "",
+            extractor,
+            "neighbours",
+            lower_is_better=False,
+            part=part,
+        )
+        for part in ("precision", "recall", "density", "coverage")
+    )
+
 
 _ENTRIES = (
     Metric("fd_lab", "fd_lab", "FD-lab", "", "lab", "frechet"),
@@ -62,13 +92,35 @@ _ENTRIES = (
         Metric(f"fd_{level}", "fd_levels", f"FD-{level.upper()}", "", "levels", "frechet", level)
         for level in _LEVELS
     ),
-    # The four feature levels of the run's own backbone: comparable within a row only.
+    # The four feature levels of the run's own backbone: comparable within a row only. After its
+    # discriminator's projection they are what the discriminator sees.
     *(
         Metric(f"own_{level}", "own_levels", f"own FD-{level.upper()}", "", "own", "frechet", level)
         for level in _LEVELS
     ),
+    *(
+        Metric(
+            f"own_{stage}_{level}",
+            f"own_{stage}",
+            f"own FD-{stage.upper()}-{level.upper()}",
+            "",
+            "own",
+            "frechet",
+            f"{stage}_{level}",
+        )
+        for stage in ("ccm", "csm")
+        for level in _LEVELS
+    ),
+    Metric("swd", "swd", "SWD x1000", "x1000", "patches", "sliced", EACH),
+    *_neighbours("lab", "_lab", "-lab"),
     Metric("fid", "fid", "FID", "", "inception", "frechet"),
+    Metric("fid_legacy", "fid_legacy", "FID (legacy resize)", "", "inception_legacy", "frechet"),
     Metric("kid", "kid", "KID x1000", "x1000", "inception", "kernel"),
+    Metric("is", "is", "IS", "", "inception", "inception_score", "logits", lower_is_better=False),
+    *_neighbours("vgg16", "", ""),
+    Metric("fd_dinov2", "fd_dinov2", "FD-DINOv2", "", "dinov2", "frechet"),
+    Metric("fd_clip", "fd_clip", "FD-CLIP", "", "clip", "frechet"),
+    Metric("fd_swav", "fd_swav", "FD-SwAV", "", "swav", "frechet"),
 )
 
 METRICS: dict[str, Metric] = {metric.key: metric for metric in _ENTRIES}

@@ -1,0 +1,135 @@
+"""What an extractor is: a frozen network, and everything between an image and its features.
+
+Free of torch until an extractor is loaded. Every extractor takes 8-bit images, of which real and
+generated ones are therefore quantised alike, and sees them in batches of one fixed size, because
+the size of a batch can change the last digits of a feature.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from projgan.config import Backbone
+
+Images = NDArray[np.uint8]  # [N, 3, R, R]
+Outputs = dict[str, NDArray[np.float32]]  # output name -> [N, D], or [N, P, D]: P rows an image
+
+BATCH = 64  # images shown to an extractor at a time, everywhere
+PROTOCOL = 1  # raise it when the way from image to feature changes: old caches then do not match
+
+
+@dataclass(frozen=True)
+class Source:
+    """What extractors may be built from."""
+
+    resolution: int  # of the images
+    device: torch.device
+    weights_dir: Path  # where files are looked for that cannot be shipped
+    levels: Backbone | None = None  # the reference backbone that the grid names
+    own: nn.Module | None = None  # the run's own feature network
+    projection: nn.Module | None = None  # what its discriminator makes of those features
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """A frozen network and everything between a uint8 image and its features."""
+
+    identity: str  # of network, weights and preprocessing: the same features, the same identity
+    device: torch.device
+    forward: Callable[[Tensor], dict[str, Tensor]]  # [B, 3, R, R] uint8 on `device` -> [B, D]
+
+    def __call__(self, images: Images | Sequence[Images]) -> Outputs:
+        """Features by output name, of at most BATCH images.
+
+        Args:
+            images: [N, 3, H, W] uint8, or N arrays [3, H, W] of any sizes: each size is shown by
+                itself, through the extractor's own resize.
+        """
+        if isinstance(images, np.ndarray):
+            return self._of_one_size(images)
+        shapes = [image.shape for image in images]
+        outputs: Outputs = {}
+        for shape in dict.fromkeys(shapes):
+            at = [i for i, s in enumerate(shapes) if s == shape]
+            for name, features in self._of_one_size(np.stack([images[i] for i in at])).items():
+                empty = np.empty((len(images), *features.shape[1:]), np.float32)
+                outputs.setdefault(name, empty)[at] = features
+        return outputs
+
+    def _of_one_size(self, images: Images) -> Outputs:
+        import torch
+
+        if images.dtype != np.uint8:
+            raise TypeError(f"an extractor takes uint8 images, not {images.dtype}")
+        with torch.no_grad(), _full_precision():
+            batch = torch.from_numpy(np.array(images)).to(self.device)
+            outputs = self.forward(batch)
+            return {name: value.float().cpu().numpy() for name, value in outputs.items()}
+
+
+@dataclass(frozen=True)
+class ExtractorEntry:
+    """A row of the table; what a report must know of it stands in `table.EXTRACTOR_INFO`."""
+
+    keeps: int  # how many images' features the real side keeps, for metrics that need them
+    load: Callable[[Source], Extractor]
+    generated: tuple[str, ...] = ()  # outputs that are wanted of generated images alone, and of all
+
+
+def make_extractor(
+    name: str, network: nn.Module, source: Source, forward: Callable[[Tensor], dict[str, Tensor]]
+) -> Extractor:
+    network.eval().requires_grad_(False).to(source.device)
+    return Extractor(f"{name}-{_sha256(network)}-{PROTOCOL}", source.device, forward)
+
+
+def signed(images: Tensor) -> Tensor:
+    """uint8 to float in [-1, 1]."""
+    return images.float() / 127.5 - 1.0
+
+
+def _sha256(network: nn.Module) -> str:
+    """Of all parameters and buffers, so that a replaced weights file is a new extractor."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _full_precision() -> Iterator[None]:
+    """float32 as it says: neither TF32 nor autocast, and no algorithm chosen by timing."""
+    import torch
+
+    if not torch.cuda.is_available():
+        yield
+        return
+    cudnn: Any = torch.backends.cudnn
+    settings: list[tuple[Any, str, Any]] = [
+        (torch.backends.cuda.matmul, "fp32_precision", "ieee"),
+        (cudnn.conv, "fp32_precision", "ieee"),
+        (cudnn, "benchmark", False),
+        (cudnn, "deterministic", True),
+    ]
+    before = [getattr(place, name) for place, name, _ in settings]
+    try:
+        for place, name, value in settings:
+            setattr(place, name, value)
+        with torch.autocast("cuda", enabled=False):
+            yield
+    finally:
+        for (place, name, _), value in zip(settings, before, strict=True):
+            setattr(place, name, value)

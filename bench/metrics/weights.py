@@ -1,0 +1,70 @@
+"""Where the weights of metrics are: a folder of the user's, filled by a download or by hand."""
+
+from __future__ import annotations
+
+import shutil
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from projgan.errors import DataError
+from projgan.files import replacing
+
+
+def find_weights(
+    weights_dir: Path,
+    name: str,
+    purpose: str,
+    origin: str,
+    fetch: Callable[[Path], None] | None = None,
+) -> Path:
+    """A file of weights, downloaded once if it is not there.
+
+    Args:
+        weights_dir: where it is looked for.
+        name: of the file.
+        purpose: the metrics that need it, for the message.
+        origin: where it is published, for the message.
+        fetch: brings it to the path it is given. None = it must be placed by hand.
+
+    Raises:
+        DataError: it is absent and cannot be downloaded; says where to put it by hand.
+    """
+    path = weights_dir / name
+    if path.is_file():
+        return path
+    failed = "is"
+    if fetch is not None:
+        try:
+            fetch(path)
+            return path
+        except Exception as error:  # a client raises its own, its transport's and the system's
+            reason = getattr(error, "reason", None) or str(error) or type(error).__name__
+            failed = f"cannot be downloaded ({str(reason).splitlines()[0][:120]}) and is"
+    raise DataError(
+        f"{purpose} needs {name}, which {failed} not in {weights_dir}: "
+        f"get {origin} elsewhere and place it there under this name"
+    )
+
+
+def fetch_url(url: str) -> Callable[[Path], None]:
+    """Downloads a file, whole or not at all."""
+
+    def fetch(path: Path) -> None:
+        with urllib.request.urlopen(url, timeout=30) as response, replacing(path) as file:
+            shutil.copyfileobj(response, file)
+
+    return fetch
+
+
+def fetch_hub(repository: str, name: str) -> Callable[[Path], None]:
+    """Takes a file of a repository on the Hugging Face hub from the hub's cache or downloads it."""
+
+    def fetch(path: Path) -> None:
+        from huggingface_hub import hf_hub_download
+
+        found = hf_hub_download(repository, name)
+        with Path(found).open("rb") as source, replacing(path) as file:
+            shutil.copyfileobj(source, file)
+
+    return fetch
