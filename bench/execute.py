@@ -34,6 +34,7 @@ from bench.paths import RunPaths
 from bench.progress import Progress
 from bench.record import Record
 from bench.spec import RunSpec
+from bench.stop import Stop
 from bench.throughput import PeakMemory
 from projgan.backbones import build_backbone, describe
 from projgan.checkpoint import load_checkpoint, previous
@@ -56,7 +57,11 @@ class StorageFull(UserError):
 
 
 def execute(
-    run_dir: Path, data_dir: Path, progress: Progress | None = None, force: bool = False
+    run_dir: Path,
+    data_dir: Path,
+    progress: Progress | None = None,
+    force: bool = False,
+    stop: Stop | None = None,
 ) -> Record:
     """Does the run of `run_dir`, or what is missing of it.
 
@@ -65,6 +70,7 @@ def execute(
         data_dir: packed data sets and the real side of the metrics.
         progress: is told what happens. None = silent.
         force: forget what was done before.
+        stop: where this process may be asked to end: between two steps it then loses nothing.
 
     Returns:
         The record: finished, or failed with one line in `error` and the traceback in log.txt.
@@ -72,6 +78,7 @@ def execute(
     Raises:
         RunIsTaken: another process is at work on it.
         StorageFull: the disk is full or read-only.
+        KeyboardInterrupt: asked to end; the same call goes on where it was.
     """
     run = RunPaths(run_dir)
     spec = RunSpec.from_json(json.loads(run.spec.read_text(encoding="utf-8")))
@@ -84,7 +91,7 @@ def execute(
         if left := remove_leftovers(run.dir):
             log.info("Removed what a killed writer left half-written: %s", ", ".join(left))
         try:
-            return _Session(run, spec, data_dir, progress, claim).run(force)
+            return _Session(run, spec, data_dir, progress, claim, stop or Stop()).run(force)
         except OSError as error:
             raise _storage_full(error, run_dir) from error
 
@@ -93,10 +100,16 @@ class _Session:
     """One process's work on one run."""
 
     def __init__(
-        self, run: RunPaths, spec: RunSpec, data_dir: Path, progress: Progress, claim: Claim
+        self,
+        run: RunPaths,
+        spec: RunSpec,
+        data_dir: Path,
+        progress: Progress,
+        claim: Claim,
+        stop: Stop,
     ):
         self.paths, self.spec, self.data_dir = run, spec, data_dir
-        self.progress, self.claim = progress, claim
+        self.progress, self.claim, self.stop = progress, claim, stop
         self.record: Record = {}
         self.due: Sequence[int] = spec.snapshot_at
         self.reference: Reference | None = None
@@ -152,11 +165,18 @@ class _Session:
         # Training, and every snapshot on the way. Memory is that of training alone.
         self.record["environment"] = environment(_device())
         memory = PeakMemory(_device())
-        for snapshot in train(cfg, self.paths.dir, self.data_dir, self.due, self.on_images):
+        asked = self.stop.asked
+        for snapshot in train(
+            cfg, self.paths.dir, self.data_dir, self.due, self.on_images, should_stop=asked
+        ):
+            self.stop.anywhere()
             self.add_memory(memory.read())
             self.on_snapshot(snapshot)
             records.save(self.paths.record, self.record)
             memory = PeakMemory(_device())
+        if asked() and not self.trained_to_the_end():
+            log.info("Asked to stop; the checkpoint is written")
+            raise KeyboardInterrupt
         self.tell_what_is_lost()
 
     def tell_what_is_lost(self) -> None:
@@ -166,6 +186,7 @@ class _Session:
     def on_images(self, nimg: int) -> None:
         self.claim.check()
         self.claim.moved(nimg)
+        self.stop.between_steps()
         self.progress.train(nimg)
 
     def on_data(self, done: int, total: int) -> None:

@@ -13,13 +13,13 @@ import sys
 import threading
 import time
 from pathlib import Path
-from types import FrameType
 from typing import TextIO
 
 from bench.dispatch.inprocess import outcome
 from bench.paths import RunPaths
 from bench.progress import Progress
 from bench.spec import RunSpec
+from bench.stop import Stop
 from projgan.errors import UserError
 
 EVERY_SECONDS = 0.5  # at most one line of training in so many seconds
@@ -62,16 +62,11 @@ def channel() -> TextIO:
     return out
 
 
-def obey() -> None:
-    """Stops as on Ctrl-C, claim given back, when asked to or when the parent is gone."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        for name in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(name, signal.SIG_IGN)  # once: nothing may interrupt the tidying up
-        raise KeyboardInterrupt
-
+def obey() -> Stop:
+    """Stops, checkpoint written and claim given back, when asked to or when the parent is gone."""
+    stop = Stop()
     for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, stop)
+        signal.signal(name, stop.on_signal)
 
     def watch() -> None:
         while os.read(0, 1):  # the parent says nothing, and closes the pipe by dying
@@ -79,6 +74,7 @@ def obey() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
+    return stop
 
 
 def main(run_dir: str, data_dir: str, force: str = "") -> int:
@@ -89,8 +85,8 @@ def main(run_dir: str, data_dir: str, force: str = "") -> int:
     spec = RunSpec.from_json(json.loads(paths.spec.read_text(encoding="utf-8")))
     reporter = Reporter(spec, channel())
     try:
-        obey()
-        record = execute(paths.dir, Path(data_dir), reporter, force == "force")
+        stop = obey()
+        record = execute(paths.dir, Path(data_dir), reporter, force == "force", stop)
     except StorageFull as error:
         reporter.tell("full", str(error))
     except UserError as error:

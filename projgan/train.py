@@ -159,6 +159,7 @@ def train(
     snapshot_at: Sequence[int],
     on_progress: Callable[[int], None] | None = None,
     on_data: Callable[[int, int], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
 ) -> Iterator[Snapshot]:
     """Trains a Projected GAN, or goes on with it where `run_dir` holds a checkpoint.
 
@@ -170,6 +171,8 @@ def train(
             end of the budget always yields.
         on_progress: called with the number of images after each step.
         on_data: called with (done, total) while images are rendered or packed.
+        should_stop: asked after each step; where it says so, training ends early, its checkpoint
+            written.
 
     Yields:
         A Snapshot, always after its checkpoint was written. After a crash the snapshot that was
@@ -243,11 +246,14 @@ def train(
             on_progress(nimg)
 
         # Keep, then show.
+        stop = should_stop is not None and should_stop()
         if nimg in due:
             save()
             yield snapshot()
-        elif time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+        elif stop or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
             save()
+        if stop:
+            return
 
 
 def round_up(n: int, batch: int) -> int:

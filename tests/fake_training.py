@@ -51,6 +51,7 @@ class Engine:
         snapshot_at: Sequence[int],
         on_progress: Callable[[int], None] | None = None,
         on_data: object = None,
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> Iterator[Snapshot]:
         checkpoint = run_dir / "checkpoint.pt"
         nimg = load(checkpoint)["nimg"] if checkpoint.exists() else 0
@@ -69,9 +70,13 @@ class Engine:
             self.trained.append((cfg.backbone.name, nimg))
             if on_progress:
                 on_progress(nimg)
-            if nimg in snapshot_at:
+            stop = should_stop()
+            if nimg in snapshot_at or stop:
                 checkpoint.write_text(str(nimg))
+            if nimg in snapshot_at:
                 yield snapshot()
+            if stop:
+                return
 
     def evaluate(self, batches: Iterable[Any], reference: object, keys: Sequence[str]) -> Scores:
         scores = Scores()

@@ -209,4 +209,5 @@ def test_a_worker_stops_when_its_parent_dies(tmp_path: Path, how: signal.Signals
         assert time.monotonic() < deadline, "the worker goes on alone"
         time.sleep(0.05)
     assert records.standing(run, tmp_path / "runs").state == "stopped"
+    assert paths.checkpoint.exists()  # no snapshot was due: asked to end, it kept its last step
     assert "Traceback" not in paths.log.read_text()

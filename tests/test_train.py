@@ -66,6 +66,15 @@ def test_resume_equals_a_straight_run_to_the_bit(tmp_path: Path, data_dir: Path)
         assert fingerprint(snapshots[-1].discriminator.heads) == straight[1]
 
 
+def test_a_request_to_stop_loses_no_step(tmp_path: Path, data_dir: Path) -> None:
+    steps: list[int] = []
+    assert not list(train(CFG, tmp_path, data_dir, (), steps.append, None, lambda: len(steps) == 3))
+    assert steps == [8, 16, 24]
+    assert final(CFG, tmp_path, data_dir) == final(CFG, tmp_path / "straight", data_dir)
+    list(train(CFG, tmp_path, data_dir, (), steps.append))
+    assert steps == [8, 16, 24]  # the end comes again, no step does
+
+
 def test_evaluating_does_not_disturb_training(tmp_path: Path, data_dir: Path) -> None:
     for snapshot in train(CFG, tmp_path / "seen", data_dir, (8, 24, 48)):
         list(generate(snapshot.generator, 5, range(20)))

@@ -26,7 +26,7 @@ from bench.progress import Progress
 from bench.spec import RunSpec
 from projgan.errors import DataError, UserError
 
-STOP_SECONDS = 10.0  # a worker that is asked to stop has so long
+STOP_SECONDS = 30.0  # a worker that is asked to stop has so long for its step and its checkpoint
 
 Slot = str | None  # the GPU of a worker, as CUDA_VISIBLE_DEVICES names it. None = a CPU core
 
