@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,6 @@ import torch
 from faulty_disk import FAULTS, Disk
 
 from projgan.checkpoint import load_checkpoint, previous, save_checkpoint
-from projgan.errors import UserError
 from projgan.files import remove_leftovers, replacing, write_bytes_atomic
 
 OLD, NEW = b"old " * 500, b"the new content " * 500

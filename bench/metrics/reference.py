@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from bench.metrics.extractors import BATCH, EXTRACTORS, Extractor, Images, Outputs, Source
 from bench.metrics.statistics import Accumulator, Features, load_features, save_features
 from bench.metrics.table import METRICS, metric_keys
+from bench.once import Check, once
 
 if TYPE_CHECKING:
     import torch
@@ -34,8 +35,8 @@ class Reference:
 
     All images count, also those that a subset run is not trained on, and none is mirrored. The
     moments (and the features of some images) are cached under `data_dir`/reference/, in a file
-    named by a hash of everything they depend on. Processes that compute one at the same time each
-    write the whole file and rename it into place: either is right.
+    named by a hash of everything they depend on. Of processes that need one at the same time one
+    computes it, and the others wait and read it.
     """
 
     def __init__(
@@ -122,14 +123,17 @@ class Reference:
 
     def _load_or_compute(self, name: str) -> dict[str, Features]:
         path, key = self.cache_path(name), self._key(name)
-        found = load_features(path, key)
-        if found is None:
-            log.info("Computing %s features of %d real images", name, self._count)
-            found = self._compute(name)
-            save_features(path, key, found)
-        return found
 
-    def _compute(self, name: str) -> dict[str, Features]:
+        def make(check: Check) -> dict[str, Features]:
+            log.info("Computing %s features of %d real images", name, self._count)
+            found = self._compute(name, check)
+            check()
+            save_features(path, key, found)
+            return found
+
+        return once(path, lambda: load_features(path, key), make)
+
+    def _compute(self, name: str, check: Check) -> dict[str, Features]:
         extractor, collector = self.extractor(name), Collector()
         unwanted = EXTRACTORS[name].generated
         # Images are read in order, but chosen and kept in a shuffled one: a folder may be sorted by
@@ -140,6 +144,7 @@ class Reference:
         kept[keep] = True
         chosen = np.sort(order)
         for start in range(0, self._count, BATCH):
+            check()
             at = chosen[start : start + BATCH]
             outputs = extractor(self._images[at])
             collector.add({n: v for n, v in outputs.items() if n not in unwanted}, kept[at])
