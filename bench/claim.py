@@ -128,12 +128,12 @@ class Claim:
             self.path.unlink(missing_ok=True)
 
     def check(self) -> None:
-        """Raises RunIsTaken when a heartbeat found that the run is no longer ours; costs nothing."""
+        """Raises RunIsTaken when a heartbeat found that the run is no longer ours; free."""
         if self._lost:
             raise RunIsTaken(f"{self.path.parent}: another process took this run over")
 
     def fence(self) -> None:
-        """Raises RunIsTaken unless ours is the last number on the disk; asked before every write."""
+        """Raises RunIsTaken unless ours is the last number on the disk; asked at every write."""
         self.check()
         if (last := _last_number(self._numbers)) != self.number:
             self._lost = True

@@ -1,4 +1,4 @@
-"""Whatever goes wrong while a file is written, the old content or the new is there, never a part."""
+"""Whatever goes wrong in a write, the old content or the new is there, never a part."""
 
 from __future__ import annotations
 
