@@ -98,6 +98,14 @@ class Run:
         values = [value for _, _, value in self.curve(key)]
         return (min if lower_is_better else max)(values, default=None)
 
+    def fresh_best(self, key: str, lower_is_better: bool = True) -> float | None:
+        """The best snapshot measured on a sample that did not choose it; None = it was not."""
+        held = (self.record or {}).get("best")
+        done = held.get(key) if isinstance(held, dict) else None
+        if not isinstance(done, dict) or done.get("chosen") != self.best(key, lower_is_better):
+            return None  # chosen from another curve
+        return _finite(done.get("fresh"))
+
 
 @dataclass(frozen=True)
 class Stat:
@@ -163,7 +171,14 @@ class Cell:
         return _stat(run.value(key) for run in self.finished)
 
     def best(self, key: str, lower_is_better: bool = True) -> Stat | None:
+        """The best values of the runs' curves: optimistic, see `fresh_best`."""
         return _stat(run.best(key, lower_is_better) for run in self.finished)
+
+    def fresh_best(self, key: str, lower_is_better: bool = True) -> Stat | None:
+        """The runs' best snapshots on fresh samples; None = a run with a curve lacks its own."""
+        runs = [run for run in self.finished if run.best(key, lower_is_better) is not None]
+        values = [run.fresh_best(key, lower_is_better) for run in runs]
+        return None if None in values else _stat(values)
 
     def why_missing(self, key: str) -> str:
         reasons = dict.fromkeys(run.why_missing(key) for run in self.finished)

@@ -37,13 +37,18 @@ PAPER = {
     },
     "paper_rel_fid": Column("paper_rel_fid", "paper rel. FID", paper=True, decimals=2),
 }
+PICKED = "picked after looking: the best value of the curve itself, not of a fresh sample"
+BEST_NOTE = (
+    "Best: the snapshot is chosen on one generated sample and measured on a fresh one; gap: what "
+    "the fresh sample adds to the value that was best."
+)
 PaperRows = Mapping[str, targets.PaperRow]  # cell name -> the paper's numbers
 
 
 def known() -> list[str]:
     """Every name that a grid's `report.columns` may hold."""
     metrics = [*METRICS, *(m.group for m in METRICS.values())]
-    derived = [f"{kind}:{key}" for kind in ("rel", "best") for key in METRICS]
+    derived = [f"{kind}:{key}" for kind in ("rel", "best", "gap") for key in METRICS]
     return [*dict.fromkeys(["label", *MEASURED, *PAPER, *metrics, *derived])]
 
 
@@ -59,6 +64,8 @@ def expand(names: Sequence[str]) -> list[str]:
             raise ConfigError(unknown("column", name, known()))
         groups = name not in METRICS and any(m.group == name for m in METRICS.values())
         keys.update(dict.fromkeys(metric_keys([name]) if groups else [name]))
+        if name.startswith("best:"):  # what the choice looked like beside what it is
+            keys["gap:" + name.removeprefix("best:")] = None
     keys.pop("label", None)
     return list(keys)
 
@@ -157,6 +164,8 @@ def column(key: str) -> Column:
         return Column(key, f"rel. {header}", spread=True, decimals=2)
     if kind == "best":
         return Column(key, f"best {header}", unit, spread=True)
+    if kind == "gap":
+        return Column(key, f"{header} gap", unit, spread=True, minor=True)
     return Column(key, header, unit, spread=True)
 
 
@@ -234,8 +243,8 @@ def _entry(cell: Cell, key: str, baseline: Cell | None, paper: targets.PaperRow)
     if key == "kimg":
         return _of(Stat(tuple(run.points[-1].nimg / 1000 for run in cell.finished)), "")
     kind, _, name = key.rpartition(":")
-    if kind == "best":
-        return _of(cell.best(name, lower_is_better(name)), cell.why_missing(name))
+    if kind in ("best", "gap"):
+        return _best(cell, kind, name)
     stat = cell.stat(name)
     if kind == "rel" and stat is not None:
         divisor = baseline.stat(name) if baseline else None
@@ -243,6 +252,19 @@ def _entry(cell: Cell, key: str, baseline: Cell | None, paper: targets.PaperRow)
             return Entry(notes=("the baseline row has no value to divide by",))
         stat = Stat(tuple(point / divisor.mean for point in stat.points))
     return _of(stat, cell.why_missing(name))
+
+
+def _best(cell: Cell, kind: str, name: str) -> Entry:
+    """The best snapshots on fresh samples, or what these add to the values that chose them."""
+    lower = lower_is_better(name)
+    picked, fresh = cell.best(name, lower), cell.fresh_best(name, lower)
+    if kind == "best":
+        entry = _of(fresh or picked, cell.why_missing(name))
+        return entry if fresh or not picked else replace(entry, notes=(PICKED,))
+    if picked is None or fresh is None:
+        return Entry(notes=("no fresh sample to compare with",))
+    gaps = zip(fresh.points, picked.points, strict=True)
+    return _of(Stat(tuple(f - p for f, p in gaps)), "")
 
 
 def _of(stat: Stat | None, why_missing: str) -> Entry:

@@ -46,6 +46,7 @@ from projgan.sample import generate, image_grid, load_generator, save_generator
 from projgan.train import Snapshot, train
 
 SAMPLE_SEED = 0  # of all images that are measured or shown; the same for every run
+FRESH_SEED = 1  # of the images that a best snapshot is measured on once it is chosen
 SHOWN = 64  # samples in the picture of a snapshot, eight by eight
 _STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
@@ -118,12 +119,13 @@ class _Session:
         if force:
             self.clear()
         self.record = self.load()
-        if self.record["status"] == "finished" and not self.measurable():
+        if self.record["status"] == "finished" and not self.measurable() and not self.best_due():
             return self.record
         self.record |= {"status": "running", "error": None, "ended": None}
         records.save(self.paths.record, self.record)
         try:
             self.work()
+            self.measure_best()
         except (KeyboardInterrupt, RunIsTaken):
             raise
         except Exception as error:
@@ -233,21 +235,49 @@ class _Session:
     def measure_kept(self, nimg: int) -> None:
         """Adds what is missing to a snapshot whose generator was kept."""
         entry = self.entry(nimg)
-        if entry is None or not self.paths.snapshot(nimg).exists():
+        generator = self.kept(nimg) if entry is not None else None
+        if entry is None or generator is None:
             return
+        started = time.monotonic()
+        self.progress.evaluate(nimg)
+        if not self.paths.samples(nimg).exists():
+            self.show(generator, nimg)
+        self.measure(generator, entry, self.lacking()[nimg])
+        self.add_time(time.monotonic() - started)
+        records.save(self.paths.record, self.record)
+
+    def measure_best(self) -> None:
+        """Measures the best snapshots on images that had no part in choosing them."""
+        assert self.reference is not None
+        chosen = records.best_chosen(self.record, self.spec)
+        for nimg, keys in self.best_due().items():
+            generator = self.kept(nimg)
+            if generator is None:
+                continue
+            started = time.monotonic()
+            self.progress.evaluate(nimg)
+            fake = range(self.spec.eval.fake)
+            images = self.watched(generate(generator, FRESH_SEED, fake))
+            scores = evaluate(images, self.reference, keys)
+            done = {"seed": FRESH_SEED, "real": scores.real, **records.protocol(self.spec)}
+            for key in keys:
+                value = {"nimg": nimg, "chosen": chosen[key][1], "fresh": scores.get(key)}
+                why = {"missing": scores.missing[key]} if key in scores.missing else {}
+                self.record.setdefault("best", {})[key] = {**value, **why, "eval": done}
+            self.add_time(time.monotonic() - started)
+            records.save(self.paths.record, self.record)
+
+    def kept(self, nimg: int) -> nn.Module | None:
+        """The generator of a snapshot; None = it was not kept, or its file is of no use."""
+        if not self.paths.snapshot(nimg).exists():
+            return None
         try:
             generator, _, _ = load_generator(self.paths.snapshot(nimg))
         except DataError as error:
             aside = records.set_aside(self.paths.snapshot(nimg))
             log.warning("%s (kept as %s)", error, aside.name)
-            return
-        started = time.monotonic()
-        self.progress.evaluate(nimg)
-        if not self.paths.samples(nimg).exists():
-            self.show(generator.to(_device()), nimg)
-        self.measure(generator.to(_device()), entry, self.lacking()[nimg])
-        self.add_time(time.monotonic() - started)
-        records.save(self.paths.record, self.record)
+            return None
+        return generator.to(_device())
 
     def measure(self, generator: nn.Module, entry: dict[str, Any], keys: Sequence[str]) -> None:
         """Computes metrics of one snapshot and puts them into its entry."""
@@ -367,6 +397,9 @@ class _Session:
 
     def measurable(self) -> dict[int, list[str]]:
         return records.measurable(self.record, self.spec, self.paths, self.due)
+
+    def best_due(self) -> dict[int, list[str]]:
+        return records.best_due(self.record, self.spec, self.paths)
 
     def is_recovered(self) -> bool:
         """Whether the record is new although the run is trained: the checkpoint tells the rest."""

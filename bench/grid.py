@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from bench import columns, compare, paths
-from bench.metrics.table import check_metrics
+from bench.metrics.table import check_metrics, metric_keys
 from bench.schema import EvalSection, GridFile, ReportSection, ScaleFile, Section
 from bench.spec import EvalSpec, Grid, ReportSpec, Row, RunSpec
 from projgan.backbones.registry import find
@@ -82,8 +82,9 @@ def load(
 
     # What holds for all of them.
     mapping = at_scale.metrics
-    evaluation = _evaluation(path, [at_scale.eval, file.eval, section.eval], mapping)
     report = _report(path, [file.report, section.report], mapping, rows, only is not None)
+    parts = [at_scale.eval, file.eval, section.eval]
+    evaluation = _evaluation(path, parts, mapping, report.columns)
     if report.compare_to is not None and only is None:
         with _at(f"{path.name}: report"):
             compare.check(report.compare_to, [row.label for row in rows], file.axes)
@@ -287,14 +288,19 @@ def _rows(
     return [row for row in here if row.label.lower() in keep]
 
 
-def _evaluation(path: Path, parts: Sequence[EvalSection], mapping: Mapping[str, str]) -> EvalSpec:
+def _evaluation(
+    path: Path, parts: Sequence[EvalSection], mapping: Mapping[str, str], shown: Sequence[str]
+) -> EvalSpec:
     given = _given(parts)
     given["metrics"] = tuple(mapping.get(name, name) for name in given.get("metrics", ()))
     if "also_at_kimg" in given:
         given["also_at_kimg"] = tuple(given["also_at_kimg"])
+    again = given.pop("best", None)
     with _at(path.name):
         check_metrics(given["metrics"])
-        return EvalSpec(**given)
+        keys = metric_keys(given["metrics"])
+        best = keys if again else [key for key in keys if f"best:{key}" in shown]
+        return EvalSpec(**given, best=() if again is False else tuple(best))
 
 
 def _report(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.claim import holder
-from bench.metrics.table import metric_keys
+from bench.metrics.table import METRICS, metric_keys
 from bench.paths import RunPaths
 from bench.spec import RECIPE_VERSION, RunSpec
 from projgan.backbones.registry import describe
@@ -142,6 +142,33 @@ def measurable(
     }
 
 
+def best_chosen(record: Mapping[str, Any], spec: RunSpec) -> dict[str, tuple[int, float]]:
+    """Metrics of `eval.best` -> images and value of their best snapshot; the first where equal."""
+    curves: dict[str, list[tuple[float, int]]] = {}
+    for snapshot in record["snapshots"]:
+        for key in spec.eval.best if same_protocol(snapshot, spec) else ():
+            if (value := snapshot["metrics"].get(key)) is not None:
+                sign = 1 if METRICS[key].lower_is_better else -1
+                curves.setdefault(key, []).append((sign * value, snapshot["nimg"]))
+    chosen = {key: min(points) for key, points in curves.items()}
+    return {
+        key: (nimg, value if METRICS[key].lower_is_better else -value)
+        for key, (value, nimg) in chosen.items()
+    }
+
+
+def best_due(record: Mapping[str, Any], spec: RunSpec, run: RunPaths) -> dict[int, list[str]]:
+    """Best snapshots to be measured again on fresh samples, and can be: images -> metric keys."""
+    held = record.get("best") or {}
+    due: dict[int, list[str]] = {}
+    for key, (nimg, value) in best_chosen(record, spec).items():
+        done = held.get(key, {})
+        same = (done.get("nimg"), done.get("chosen")) == (nimg, value)
+        if not (same and same_protocol(done, spec)) and run.snapshot(nimg).exists():
+            due.setdefault(nimg, []).append(key)
+    return due
+
+
 State = Literal[
     "finished", "incomplete", "running", "hung", "stopped", "failed", "missing", "damaged"
 ]
@@ -181,6 +208,9 @@ def standing(spec: RunSpec, runs_dir: Path) -> Standing:
     if missing := measurable(record, spec, run):
         names = sorted({key for keys in missing.values() for key in keys})
         return Standing("incomplete", nimg, metrics, f"to measure: {', '.join(names)}")
+    if again := best_due(record, spec, run):
+        names = sorted({key for keys in again.values() for key in keys})
+        return Standing("incomplete", nimg, metrics, f"to measure at the best: {', '.join(names)}")
     return Standing("finished", nimg, metrics, not_kept(lacks(record, spec)))
 
 

@@ -76,6 +76,7 @@ def make_table(grid: Grid, cells: Sequence[Cell]) -> tables.Table:
         *_leakage(grid),
         _accuracy_kind(cells) if "accuracy" in report.columns else "",
         compare.note(grid, tested) if (tested := _tested(grid, cells)) else "",
+        columns.BEST_NOTE if any(c.startswith("best:") for c in report.columns) else "",
         *_counts(cells),
         *report.notes,
     ]

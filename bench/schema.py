@@ -16,6 +16,7 @@ class EvalSection:
     fake: int | None = None
     real: int | None = None
     levels: str | None = None
+    best: bool | None = None  # measure best snapshots again. None = those with a best: column
 
 
 @dataclass

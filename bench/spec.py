@@ -32,6 +32,7 @@ class EvalSpec:
     fake: int = 50000  # generated images that a distance is computed from
     real: int | None = None  # real images that it is computed from. None = all
     levels: str = "efficientnet_lite1"  # backbone of fd_levels, in the zoo of the run
+    best: tuple[str, ...] = ()  # metrics whose best snapshot is measured again on fresh samples
 
     def __post_init__(self) -> None:
         if self.every_kimg <= 0:
