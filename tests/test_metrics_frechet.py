@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bench.metrics.frechet import features_to_frechet, frechet_distance
+from bench.metrics import frechet
+from bench.metrics.frechet import (
+    GAP_TOLERANCE,
+    certify,
+    features_to_frechet,
+    frechet_by_eigenvectors,
+    frechet_distance,
+)
 from bench.metrics.statistics import features_to_statistics, statistics_to_frechet
 
 Array = NDArray[np.float64]
@@ -128,10 +135,113 @@ def test_agrees_with_torch_fidelity_and_clean_fid() -> None:
     assert got == pytest.approx(other, rel=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:The `disp` argument:DeprecationWarning")
+@pytest.mark.parametrize("decay", [60.0, 1e9], ids=["falling", "even"])
+def test_equals_clean_fid_to_a_millionth_at_full_rank(decay: float) -> None:
+    from cleanfid.fid import frechet_distance as clean_fid
+
+    given = moments(features(0, 900, 256, decay), features(1, 900, 256, decay, shift=0.01))
+    try:
+        theirs = clean_fid(*given)
+    except TypeError:
+        pytest.skip("SciPy 1.18 and later took away an argument that clean-fid passes")
+    assert frechet_distance(*given) == pytest.approx(theirs, rel=1e-6)
+
+
 def test_many_samples_on_one_side_do_not_make_a_matrix_of_samples() -> None:
     x, y = features(0, 3000, 64), features(1, 20, 64)
     assert features_to_frechet(x, y) == pytest.approx(exact(x, y), rel=1e-10)
     assert features_to_frechet(y, x) == pytest.approx(exact(x, y), rel=1e-10)
+
+
+# The fast route of full rank, and its check.
+
+
+def steep(kind: str, decades: float, d: int = 192) -> tuple[Array, Array]:
+    """Covariances of full rank whose variances span so many decades."""
+    if kind == "falling":
+        scale = 10.0 ** (-decades / 2 * np.arange(d) / d)
+    else:  # twenty large ones, the others all alike: nothing to sort small eigenvalues by
+        scale = np.where(np.arange(d) < 20, 1.0, 10.0 ** (-decades / 2))
+    basis = np.linalg.qr(np.random.default_rng(9).normal(size=(d, d)))[0]
+    one, two = (
+        np.cov((np.random.default_rng(seed).normal(size=(4 * d, d)) * scale) @ basis, rowvar=False)
+        for seed in (0, 1)
+    )
+    return one, two
+
+
+def svd_trace(s1: Array, s2: Array) -> float:
+    """Tr sqrt of the product by Cholesky factors and numpy's SVD."""
+    cross = np.linalg.cholesky(s1).T @ np.linalg.cholesky(s2)
+    return float(np.linalg.svd(cross, compute_uv=False).sum())
+
+
+@pytest.mark.parametrize("kind", ["falling", "step"])
+@pytest.mark.parametrize("decades", [2, 6, 8, 10, 12])
+def test_steep_spectra_cost_no_digits(kind: str, decades: float) -> None:
+    s1, s2 = steep(kind, decades)
+    assert frechet._trace_of_root(s1, s2) == pytest.approx(svd_trace(s1, s2), rel=1e-10)
+
+
+def test_the_fast_route_serves_spectra_as_features_have_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(frechet, "_nuclear_norm")
+    for decades in (2, 6, 10):
+        frechet._trace_of_root(*steep("falling", decades))
+
+
+def test_its_check_sees_spoilt_eigenvalues() -> None:
+    s1, s2 = steep("step", 10)
+    lower1, order1, _ = frechet._pivoted(s1)
+    pivots2 = np.diagonal(frechet._pivoted(s2)[0])
+    assert frechet._full_rank_trace(lower1, order1, s2, pivots2) is None
+    # What it would have given: too far off for a distance that is a small rest of the traces.
+    factor = np.linalg.cholesky(s1)
+    squares = np.linalg.eigvalsh(factor.T @ s2 @ factor)
+    wrong = np.sqrt(squares.clip(min=0.0)).sum()
+    assert abs(wrong / svd_trace(s1, s2) - 1) > 1e-10
+    # And a determinant that does not fit is noticed as such.
+    s1, s2 = steep("falling", 4)
+    lower1, order1, _ = frechet._pivoted(s1)
+    pivots2 = np.diagonal(frechet._pivoted(s2)[0])
+    assert frechet._full_rank_trace(lower1, order1, s2, pivots2) is not None
+    assert frechet._full_rank_trace(lower1, order1, s2, pivots2 * 1.001) is None
+
+
+# The independent route.
+
+
+@pytest.mark.parametrize(("n", "m"), [(400, 400), (40, 400), (40, 30)], ids=str)
+def test_the_second_route_agrees_at_every_rank(n: int, m: int) -> None:
+    given = moments(features(0, n, 64), features(1, m, 64, shift=0.1))
+    wanted = exact(features(0, n, 64), features(1, m, 64, shift=0.1))
+    assert frechet_by_eigenvectors(*given) == pytest.approx(wanted, rel=1e-9)
+    assert certify(frechet_distance(*given), *given) < 1e-9
+
+
+def test_the_second_route_shares_nothing_with_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = moments(features(0, 90, 32), features(1, 20, 32, shift=0.1))
+    wanted = frechet_distance(*given)
+    for name in ("_trace_of_root", "_pivoted", "_full_rank_trace", "_nuclear_norm", "_short"):
+        monkeypatch.delattr(frechet, name)
+    assert frechet_by_eigenvectors(*given) == pytest.approx(wanted, rel=1e-9)
+
+
+def test_a_certificate_is_the_relative_gap() -> None:
+    given = moments(features(0, 400, 64), features(1, 400, 64, shift=0.1))
+    distance = frechet_distance(*given)
+    assert certify(distance * (1 + 1e-3), *given) == pytest.approx(1e-3, rel=1e-3)
+    assert certify(distance * (1 + 1e-5), *given) > GAP_TOLERANCE
+    assert certify(float("nan"), *given) != certify(distance, *given)
+
+
+def test_a_distance_next_to_nothing_is_certified_too() -> None:
+    mu1, s1, _, _ = moments(features(0, 400, 64), features(1, 9, 64))
+    assert certify(frechet_distance(mu1, s1, mu1, s1), mu1, s1, mu1, s1) < GAP_TOLERANCE
+    zero = np.zeros((2, 2))
+    assert certify(0.0, np.zeros(2), zero, np.zeros(2), zero) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -144,8 +254,9 @@ def test_many_samples_on_one_side_do_not_make_a_matrix_of_samples() -> None:
     ],
 )
 def test_bad_statistics_are_refused(mu: Array, sigma: Array, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        frechet_distance(mu, sigma, np.zeros(3), np.eye(3))
+    for function in (frechet_distance, frechet_by_eigenvectors):
+        with pytest.raises(ValueError, match=words):
+            function(mu, sigma, np.zeros(3), np.eye(3))
 
 
 def test_bad_features_are_refused() -> None:
