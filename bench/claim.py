@@ -52,13 +52,18 @@ class Holder:
     nimg: int
     number: int = 0  # how many claims there have been; the last one counts
     moved: float | None = None  # when the run last got on
+    job: str = ""  # of a scheduler, in which the process runs
+
+    @property
+    def here(self) -> bool:
+        return self.host == socket.gethostname()
 
     @property
     def who(self) -> str:
         return f"process {self.pid} on {self.host}"
 
     def alive(self) -> bool:
-        if self.host == socket.gethostname():
+        if self.here:
             birth = _birth(self.pid)
             if birth != _UNKNOWN or self.birth != _UNKNOWN:
                 return birth == self.birth
@@ -159,6 +164,7 @@ class Claim:
             "nimg": self.nimg,
             "number": self.number,
             "moved": self._moved,
+            "job": _job(),
         }
 
     def _text(self) -> str:
@@ -236,6 +242,12 @@ def _parse(text: str) -> Holder | None:
         return Holder(**{k: v for k, v in json.loads(text).items() if k in known})
     except (ValueError, TypeError, AttributeError):
         return None
+
+
+def _job() -> str:
+    """The SLURM job that this process belongs to, as squeue names it; empty = none."""
+    array, task = (os.environ.get(f"SLURM_ARRAY_{part}_ID") for part in ("JOB", "TASK"))
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID", "")
 
 
 def _last_number(path: Path) -> int:

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from bench import grid as grids
-from bench.dispatch import BACKENDS
+from bench import jobs
+from bench.dispatch import BACKENDS, local, slurm
 from bench.paths import RunPaths
 from bench.progress import progress_for
-from bench.record import Standing, standing
+from bench.record import Standing
+from bench.schema import SlurmFile
 from bench.spec import Grid, RunSpec
 from projgan.errors import UserError, unknown
 from projgan.files import write_json_atomic
@@ -23,6 +25,7 @@ USAGE = """\
 python run_bench.py grid=NAME [key=value …]      train, measure and report a grid
 python run_bench.py grid=NAME do=plan            what would run, and where it stands
 python run_bench.py grid=NAME do=status          how far it is
+python run_bench.py grid=NAME do=cancel          ends the grid's jobs on a cluster
 python run_bench.py grid=NAME do=report          tables and curves again, from the records
 python run_bench.py do=list                      the grids
 
@@ -31,7 +34,8 @@ python run_bench.py do=list                      the grids
   seeds=[0,1,2]       instead of the grid's own
   force=true          do the runs again from nothing; force=failed: the failed ones go on
   runs_dir=, results_dir=, data_dir=   folders (runs, results, data)
-  dispatch=local      a process per GPU or CPU core; inprocess: one run after the other, here
+  dispatch=local      a process per GPU or CPU core; inprocess: one run after the other, here;
+                      slurm: jobs on a cluster, with dispatch.partition=… and the like
   train.batch=64 …    any field of the configuration, for every run of the grid"""
 
 OK, SOME_FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
@@ -52,6 +56,19 @@ class Options:
     results_dir: Path = Path("results")
     data_dir: Path = Path("data")
     overrides: list[str] = field(default_factory=list)  # key=value, of the configuration
+    cluster: list[str] = field(default_factory=list)  # key=value, of dispatch.key=value
+    dry_run: bool = False  # shows what would be submitted
+
+    @property
+    def on_cluster(self) -> bool:
+        """Whether runs become jobs: dispatch=slurm, or a file of settings."""
+        return self.dispatch == "slurm" or self.dispatch.endswith((".yaml", ".yml"))
+
+    def settings(self, row: str, grid: Grid) -> SlurmFile:
+        """What the job of a row's run asks of the cluster."""
+        path = None if self.dispatch == "slurm" else Path(self.dispatch)
+        asked = next(entry.resources for entry in grid.rows if entry.label == row)
+        return grids.slurm_settings(path, self.cluster, asked)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -88,15 +105,23 @@ def parse(argv: Sequence[str]) -> Options:
             raise UserError(f"{key} is given twice")
         given.add(key)
         if key in CONVERT:
-            setattr(options, key, CONVERT[key](key, value))
+            setattr(options, key.removeprefix("dispatch."), CONVERT[key](key, value))
+        elif key.startswith("dispatch."):
+            options.cluster.append(text.removeprefix("dispatch."))
         elif key in grids.fields():
             options.overrides.append(text)
         else:
             raise UserError(grids.unknown_key(key, CONVERT))
     if options.do not in VERBS:
         raise UserError(unknown("verb", options.do, VERBS))
-    if options.dispatch not in BACKENDS:
-        raise UserError(unknown("dispatch", options.dispatch, BACKENDS))
+    if options.on_cluster:
+        grids.slurm_settings(
+            None if options.dispatch == "slurm" else Path(options.dispatch), options.cluster
+        )
+    elif options.dispatch not in BACKENDS:
+        raise UserError(unknown("dispatch", options.dispatch, [*BACKENDS, "slurm"]))
+    elif options.cluster or options.dry_run:
+        raise UserError("dispatch.…= settings are those of jobs: give dispatch=slurm with them")
     if "do" not in given and options.grid is None and given:
         raise UserError("grid=NAME is missing; python run_bench.py do=list shows the grids")
     if not given:
@@ -110,20 +135,27 @@ def run(options: Options) -> int:
     from bench.report import write_report
 
     grid = _load(options)
-    before = [standing(spec, options.runs_dir) for spec in grid.runs]
+    before = jobs.standings(grid.runs, options.runs_dir)
     todo = [
         spec
         for spec, at in zip(grid.runs, before, strict=True)
-        if options.force == "all"
-        or at.state not in ("finished", "failed")
-        or (at.state == "failed" and options.force == "failed")
+        if (options.force == "all" or not at.settled or at.state == options.force)
+        and not (at.taken if options.on_cluster else at.state == "queued")
     ]
+    _tell_taken(grid, before, todo)
+    if options.dry_run:
+        for text in slurm.scripts(grid.name, todo, options.runs_dir, _settings(options, grid)):
+            print(text)
+        return OK
     if todo:
         check(todo, options.runs_dir, options.results_dir, options.data_dir)
         skipped = len(grid.runs) - len(todo)
         print(f"{grid.name} ({grid.scale}): {_count(todo)} to do, {skipped} done before")
         for spec in todo:
             write_json_atomic(RunPaths(options.runs_dir / spec.run_id).spec, spec.to_json())
+    if options.on_cluster:
+        return _submit(grid, todo, options)
+    if todo:
         try:
             with _signals_stop(), progress_for(todo, _echo) as progress:
                 BACKENDS[options.dispatch](
@@ -133,7 +165,7 @@ def run(options: Options) -> int:
             return _refuse(str(error), SOME_FAILED)
     write_report(_whole(grid, options), options.runs_dir, options.results_dir, _echo)
 
-    after = [standing(spec, options.runs_dir) for spec in grid.runs]
+    after = jobs.standings(grid.runs, options.runs_dir)
     failed = [spec for spec, at in zip(grid.runs, after, strict=True) if at.state == "failed"]
     if failed:
         print(f"{_count(failed)} failed; force=failed tries again", file=sys.stderr)
@@ -156,8 +188,10 @@ def run(options: Options) -> int:
 
 def plan(options: Options) -> int:
     """Lists the runs, where each stands, and what is left."""
+    from bench.estimate import estimate
+
     grid = _load(options)
-    at = [standing(spec, options.runs_dir) for spec in grid.runs]
+    at = jobs.standings(grid.runs, options.runs_dir)
     lines = [["run", "row", *grid.axes, "seed", "state", "kimg", "note"]]
     for spec, now in zip(grid.runs, at, strict=True):
         axes = [str(value) for value in spec.axes.values()]
@@ -175,13 +209,17 @@ def plan(options: Options) -> int:
         f"{_count(grid.runs)} ({', '.join(f'{n} {state}' for state, n in counts.items())}), "
         f"{left / 1000:g} of {total / 1000:g} kimg left, scale {grid.scale}"
     )
+    gpus = {row.label: _gpus(options, grid, row.label) for row in grid.rows}
+    cost = estimate(grid.runs, at, options.runs_dir, lambda spec: gpus[spec.row])
+    if text := cost.text("GPU-hours" if any(gpus.values()) else "CPU-hours"):
+        print(text)
     return OK
 
 
 def status(options: Options) -> int:
     """How far every run is, with its latest value of the ranking metric."""
     grid = _load(options)
-    at = [standing(spec, options.runs_dir) for spec in grid.runs]
+    at = jobs.standings(grid.runs, options.runs_dir)
     lines = [["run", "row", "state", "kimg", "latest", "note"]]
     for spec, now in zip(grid.runs, at, strict=True):
         name = spec.name if len(grid.seeds) > 1 else spec.label
@@ -189,6 +227,19 @@ def status(options: Options) -> int:
     _print_table(lines)
     finished = sum(now.state == "finished" for now in at)
     print(f"{finished} of {_count(grid.runs)} finished")
+    return OK
+
+
+def cancel(options: Options) -> int:
+    """Cancels the jobs of the grid's runs, and of no other; what runs keeps its last step."""
+    from datetime import UTC, datetime
+
+    grid = _load(options)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    ended, kept = jobs.cancel(grid.runs, options.runs_dir, now)
+    for line in kept:
+        print(line)
+    print(f"cancelled: {', '.join(ended)}" if ended else "no job of this grid was cancelled")
     return OK
 
 
@@ -214,9 +265,53 @@ VERBS: dict[str, Callable[[Options], int]] = {
     "run": run,
     "plan": plan,
     "status": status,
+    "cancel": cancel,
     "report": report,
     "list": list_grids,
 }
+
+
+def _submit(grid: Grid, todo: Sequence[RunSpec], options: Options) -> int:
+    """Hands the runs to the cluster and leaves."""
+    if not todo:
+        print(f"{grid.name} ({grid.scale}): nothing to submit")
+        return OK
+    try:
+        slurm.submit(
+            grid.name, todo, options.runs_dir, options.data_dir, _settings(options, grid), _echo,
+            anew=options.force == "all",
+        )  # fmt: skip
+    except UserError as error:
+        return _refuse(str(error), SOME_FAILED)
+    print("do=status shows how far they are, do=cancel ends them; this terminal may close")
+    return OK
+
+
+def _settings(options: Options, grid: Grid) -> Callable[[RunSpec], SlurmFile]:
+    by_row = {row.label: options.settings(row.label, grid) for row in grid.rows}
+    return lambda spec: by_row[spec.row]
+
+
+def _gpus(options: Options, grid: Grid, row: str) -> int:
+    """GPUs of a run of this row: what a job asks for, or one of this machine."""
+    if options.on_cluster:
+        return options.settings(row, grid).gpus
+    return int(local.slots()[0] is not None)
+
+
+def _tell_taken(grid: Grid, at: Sequence[Standing], todo: Sequence[RunSpec]) -> None:
+    ids = {spec.run_id for spec in todo}
+    taken = [
+        (spec, now)
+        for spec, now in zip(grid.runs, at, strict=True)
+        if now.taken and spec.run_id not in ids
+    ]
+    if taken:
+        spec, now = taken[0]
+        print(
+            f"{_count([spec for spec, _ in taken])} left alone, queued or running "
+            f"({spec.name}: {now.note}); do=cancel ends jobs"
+        )
 
 
 @contextmanager
@@ -257,6 +352,12 @@ def _seeds(key: str, value: str) -> list[int]:
     return parsed
 
 
+def _flag(key: str, value: str) -> bool:
+    if value.lower() not in ("true", "false"):
+        raise UserError(f"{key}={value}: give true or false")
+    return value.lower() == "true"
+
+
 def _force(key: str, value: str) -> str:
     known = {"true": "all", "all": "all", "failed": "failed", "false": "none"}
     if value.lower() not in known:
@@ -272,6 +373,7 @@ CONVERT: dict[str, Callable[[str, str], Any]] = {
     "seeds": _seeds,
     "force": _force,
     "dispatch": _text,
+    "dispatch.dry_run": _flag,
     "runs_dir": _path,
     "results_dir": _path,
     "data_dir": _path,

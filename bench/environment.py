@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import platform
 import subprocess
@@ -10,6 +12,8 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from bench.paths import SOURCE_NOTE
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +28,7 @@ def environment(device: torch.device | None = None) -> dict[str, Any]:
         device: what the run computes on. None = a GPU if torch is loaded and sees one, else the
             CPU; not known before torch is loaded.
     """
-    commit, dirty = _checkout(_ROOT)
+    commit, dirty = checkout(_ROOT)
     return {
         "python": platform.python_version(),
         "torch": _version("torch"),
@@ -84,25 +88,32 @@ def cpu_model() -> str | None:
                 return line.partition(":")[2].strip()
     except OSError:
         pass
-    return _output("sysctl", "-n", "machdep.cpu.brand_string") or platform.processor() or None
+    return (
+        command_output("sysctl", "-n", "machdep.cpu.brand_string") or platform.processor() or None
+    )
 
 
 @cache
-def _checkout(root: Path) -> tuple[str | None, bool | None]:
+def checkout(root: Path) -> tuple[str | None, bool | None]:
     """Commit of the checkout at `root`, and whether tracked files differ from it.
 
     A package that is installed elsewhere may lie inside another project's checkout, whose commit
-    would be a lie.
+    would be a lie. A frozen copy of the source says where it came from.
     """
-    top = _output("git", "-C", str(root), "rev-parse", "--show-toplevel")
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        note = json.loads((root / SOURCE_NOTE).read_text(encoding="utf-8"))
+        return note["commit"], note["dirty"]
+    top = command_output("git", "-C", str(root), "rev-parse", "--show-toplevel")
     if top is None or Path(top).resolve() != root:
         return None, None
-    commit = _output("git", "-C", str(root), "rev-parse", "HEAD")
-    changes = _output("git", "-C", str(root), "status", "--porcelain", "--untracked-files=no")
+    commit = command_output("git", "-C", str(root), "rev-parse", "HEAD")
+    changes = command_output(
+        "git", "-C", str(root), "status", "--porcelain", "--untracked-files=no"
+    )
     return commit, None if changes is None else bool(changes)
 
 
-def _output(*command: str) -> str | None:
+def command_output(*command: str) -> str | None:
     """What a command prints; None where it is not there or fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)

@@ -416,16 +416,16 @@ class _Session:
         return self.entry(self.spec.total_images) is not None
 
     def clear(self) -> None:
-        """Forgets the run; the log stays."""
-        self.claim.fence()
-        self.paths.record.unlink(missing_ok=True)
-        self.clear_training()
+        forget(self.paths, self.claim)
 
-    def clear_training(self) -> None:
-        for path in (self.paths.checkpoint, previous(self.paths.checkpoint)):
-            path.unlink(missing_ok=True)
-        for folder in (self.paths.samples_dir, self.paths.snapshots_dir):
-            shutil.rmtree(folder, ignore_errors=True)
+
+def forget(run: RunPaths, claim: Claim) -> None:
+    """Forgets what was done of a run; the log stays."""
+    claim.fence()
+    for path in (run.record, run.checkpoint, previous(run.checkpoint)):
+        path.unlink(missing_ok=True)
+    for folder in (run.samples_dir, run.snapshots_dir):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

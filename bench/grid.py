@@ -25,7 +25,15 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from bench import columns, compare, paths
 from bench.metrics.table import check_metrics, metric_keys
-from bench.schema import EvalSection, GridFile, ReportSection, ScaleFile, Section
+from bench.schema import (
+    EvalSection,
+    GridFile,
+    ReportSection,
+    Resources,
+    ScaleFile,
+    Section,
+    SlurmFile,
+)
 from bench.spec import EvalSpec, Grid, ReportSpec, Row, RunSpec
 from projgan.backbones.registry import find
 from projgan.config import Config, from_dict
@@ -78,6 +86,8 @@ def load(
     for key in axes.keys() & changes.keys():
         axes[key] = (_typed(key, changes.pop(key), "command line"),)
     rows = _rows(path, file, scale, axes, only)
+    for row in rows:
+        _check_slurm(_asking(SlurmFile(), row.resources, f"{path.name}: row {row.label!r}"))
     _check_contradictions(rows, changes)
 
     # What holds for all of them.
@@ -127,6 +137,69 @@ def load(
     with _at(f"{path.name}: report"):
         columns.check(made)
     return made
+
+
+def slurm_settings(
+    path: Path | None,
+    texts: Sequence[str] = (),
+    resources: Mapping[str, Any] = types.MappingProxyType({}),
+) -> SlurmFile:
+    """What jobs ask of a cluster.
+
+    Args:
+        path: the user's settings. None = those that ship.
+        texts: `key=value` of the command line, which win over all others.
+        resources: what the grid asks for, which wins over the file.
+
+    Raises:
+        UserError: one line about an unknown key or a value that cannot be.
+    """
+    changes: dict[str, Any] = {}
+    for text in texts:
+        key, _, value = text.partition("=")
+        if key in _USERS_OWN:
+            file = path or paths.DISPATCH / "slurm.yaml"
+            raise UserError(f"dispatch.{key} is for your own file alone: write it into {file}")
+        if key not in (known := [f.name for f in dataclasses.fields(SlurmFile)]):
+            raise UserError(unknown("key", f"dispatch.{key}", [f"dispatch.{k}" for k in known]))
+        changes[key] = parse_value(value, f"dispatch.{key}")
+    made: SlurmFile = _read(SlurmFile, path or paths.DISPATCH / "slurm.yaml")
+    made = _asking(_asking(made, resources, "the grid"), changes, "command line")
+    _check_slurm(made)
+    return made
+
+
+def _asking(made: SlurmFile, values: Mapping[str, Any], where: str) -> SlurmFile:
+    """The same settings with other values."""
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(made), dict(values))
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None)
+        raise UserError(f"{where}: {key}={values.get(str(key))}: {_first_line(error)}") from error
+    changed: Any = OmegaConf.to_object(merged)
+    return changed
+
+
+_USERS_OWN = ("setup", "options")  # words for a shell, and whatever sbatch understands
+_WORD = re.compile(r"[\w.,:&|()\[\]*@+=!/-]+")  # of sbatch; no space, quote or line break
+
+
+def _check_slurm(made: SlurmFile) -> None:
+    for f in dataclasses.fields(made):
+        value = getattr(made, f.name)
+        if isinstance(value, str) and not _WORD.fullmatch(value):
+            raise UserError(f"dispatch.{f.name}={value!r}: give a name as sbatch takes it")
+        least = 0 if f.name in ("gpus", "warning") else 1
+        if isinstance(value, int | float) and not least <= value < math.inf:
+            raise UserError(f"dispatch.{f.name}={value}: give {least} or more")
+    for name, text in made.options.items():
+        if not re.fullmatch(r"[a-z][a-z-]*", name) or not _WORD.fullmatch(text):
+            raise UserError(f"dispatch.options: {name}={text!r}: give names as sbatch takes them")
+    if made.warning >= made.time * 60:
+        raise UserError(
+            f"dispatch.warning={made.warning} seconds is not less than dispatch.time={made.time} "
+            "minutes: a job would be requeued before it begins"
+        )
 
 
 def parse_value(text: str, key: str) -> Any:
@@ -274,7 +347,8 @@ def _rows(
         for key in row.set.keys() & axes.keys():
             raise UserError(f"{where} sets {key}, which is an axis; take it out of one of the two")
         _no_seed(where, row.set)
-        found[row.label.lower()] = Row(row.label, row.set, row.paper)
+        asked = _given([file.resources, file.scales.get(scale, Section()).resources, row.resources])
+        found[row.label.lower()] = Row(row.label, row.set, row.paper, asked)
     here = [found[r.label.lower()] for r in file.rows if r.scales is None or scale in r.scales]
     if not here:
         raise UserError(f"{path.name}: has no row at scale {scale}")
@@ -322,7 +396,7 @@ def _report(
     return report
 
 
-def _given(parts: Sequence[EvalSection | ReportSection]) -> dict[str, Any]:
+def _given(parts: Sequence[EvalSection | ReportSection | Resources]) -> dict[str, Any]:
     """The values that are given; a later part overrides an earlier one."""
     out: dict[str, Any] = {}
     for part in parts:

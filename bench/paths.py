@@ -10,6 +10,8 @@ EXPERIMENTS = ROOT / "experiments"
 GRIDS = EXPERIMENTS / "grids"
 SCALES = EXPERIMENTS / "scales"
 PAPER = EXPERIMENTS / "paper"
+DISPATCH = EXPERIMENTS / "dispatch"
+SOURCE_NOTE = "source.json"  # in a frozen copy of the source: the commit it was made from
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,11 @@ class RunPaths:
     @property
     def claim(self) -> Path:
         return self.dir / "claim.json"
+
+    @property
+    def job(self) -> Path:
+        """Which job of a scheduler the run was given to."""
+        return self.dir / "job.json"
 
     @property
     def samples_dir(self) -> Path:

@@ -170,7 +170,7 @@ def best_due(record: Mapping[str, Any], spec: RunSpec, run: RunPaths) -> dict[in
 
 
 State = Literal[
-    "finished", "incomplete", "running", "hung", "stopped", "failed", "missing", "damaged"
+    "finished", "incomplete", "queued", "running", "hung", "stopped", "failed", "missing", "damaged"
 ]
 
 
@@ -182,6 +182,16 @@ class Standing:
     nimg: int = 0
     metrics: Mapping[str, float] | None = None  # of the last snapshot
     note: str = ""
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left to do unasked."""
+        return self.state in ("finished", "failed")
+
+    @property
+    def taken(self) -> bool:
+        """Whether a process or a job has the run."""
+        return self.state in ("queued", "running", "hung")
 
 
 def standing(spec: RunSpec, runs_dir: Path) -> Standing:

@@ -31,11 +31,47 @@ class ReportSection:
 
 
 @dataclass
+class Resources:
+    """What runs of a grid ask of a cluster, instead of what its user's settings say."""
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    gpus: int | None = None
+    cpus: int | None = None
+    mem_gb: float | None = None
+    time: int | None = None
+    runs_per_job: int | None = None
+
+
+@dataclass
+class SlurmFile:
+    """experiments/dispatch/slurm.yaml says what each is."""
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    gpus: int = 1
+    cpus: int = 4
+    mem_gb: float | None = None
+    time: int = 240
+    warning: int = 120
+    parallel: int = 32
+    runs_per_job: int = 1
+    max_array: int | None = None
+    setup: list[str] = field(default_factory=list)
+    options: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
 class RowEntry:
     label: str = MISSING
     set: dict[str, Any] = field(default_factory=dict)
     scales: list[str] | None = None  # the row is there at these scales only
     paper: dict[str, str] | None = None  # picks a line of the paper's table
+    resources: Resources = field(default_factory=Resources)
 
 
 @dataclass
@@ -44,6 +80,7 @@ class Section:
     seeds: list[int] | None = None
     eval: EvalSection = field(default_factory=EvalSection)
     report: ReportSection = field(default_factory=ReportSection)
+    resources: Resources = field(default_factory=Resources)
 
 
 @dataclass

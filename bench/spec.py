@@ -71,6 +71,7 @@ class Row:
     label: str
     set: Mapping[str, Any] = field(default_factory=dict)  # dotted configuration keys
     paper: Mapping[str, str] | None = None  # column -> value; picks its one line of the paper's csv
+    resources: Mapping[str, Any] = field(default_factory=dict)  # asked of a cluster
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def checkout(tmp_path: Path) -> Path:
     (tmp_path / "file").write_text("a")
     git(tmp_path, "add", "file")
     git(tmp_path, "commit", "-qm", "first")
-    module._checkout.cache_clear()
+    module.checkout.cache_clear()
     return tmp_path
 
 
@@ -67,21 +67,21 @@ def test_needs_no_torch() -> None:
 def test_commit_and_whether_it_was_changed(checkout: Path) -> None:
     commit = git(checkout, "rev-parse", "HEAD")
     (checkout / "results").write_text("untracked files do not count")
-    assert module._checkout(checkout) == (commit, False)
-    module._checkout.cache_clear()
+    assert module.checkout(checkout) == (commit, False)
+    module.checkout.cache_clear()
     (checkout / "file").write_text("b")
-    assert module._checkout(checkout) == (commit, True)
+    assert module.checkout(checkout) == (commit, True)
 
 
 def test_another_projects_commit_is_not_ours(checkout: Path) -> None:
     inside = checkout / "site-packages"
     inside.mkdir()
-    assert module._checkout(inside) == (None, None)
+    assert module.checkout(inside) == (None, None)
 
 
 def test_without_git(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", os.devnull)
-    assert module._checkout(checkout) == (None, None)
+    assert module.checkout(checkout) == (None, None)
 
 
 def test_absent_package_is_none() -> None:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,6 +111,8 @@ def cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
         found = len(os.sched_getaffinity(0))
     else:
         found = os.cpu_count() or 1
+    if (given := os.environ.get("SLURM_CPUS_PER_TASK", "")).isdecimal():  # of a job's task
+        found = min(found, int(given))
     try:
         share, period = quota.read_text().split()
         found = min(found, max(1, int(share) // int(period)))
@@ -119,6 +121,21 @@ def cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     return found
 
 
+@contextlib.contextmanager
+def _unwarned() -> Iterator[None]:
+    """Within, processes are started that SLURM's warning does not reach.
+
+    It goes to every process of a job and would kill those that do not expect it; the job's own
+    first process is the one that answers.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@_unwarned()
 def _start(
     run: RunSpec,
     slot: Slot,
