@@ -28,12 +28,15 @@ python run_bench.py grid=NAME do=status          how far it is
 python run_bench.py grid=NAME do=cancel          ends the grid's jobs on a cluster
 python run_bench.py grid=NAME do=report          tables and curves again, from the records
 python run_bench.py do=list                      the grids
+python run_bench.py do=score real=PATH fake=PATH two folders, zips or .npy arrays, measured
 
   scale=lab|paper     small and here, or the paper's setting (default lab)
   only=LABEL          one row; only=[A,B] several
   seeds=[0,1,2]       instead of the grid's own
   force=true          do the runs again from nothing; force=failed: the failed ones go on
   runs_dir=, results_dir=, data_dir=   folders (runs, results, data)
+  metrics=[fid,kid]   what do=score measures (default: all that needs no download)
+  out=FILE            where do=score writes its table too, .json or .csv
   dispatch=local      a process per GPU or CPU core; inprocess: one run after the other, here;
                       slurm: jobs on a cluster, with dispatch.partition=… and the like
   train.batch=64 …    any field of the configuration, for every run of the grid"""
@@ -55,6 +58,10 @@ class Options:
     runs_dir: Path = Path("runs")
     results_dir: Path = Path("results")
     data_dir: Path = Path("data")
+    real: Path | None = None
+    fake: Path | None = None
+    metrics: list[str] | None = None
+    out: Path | None = None
     overrides: list[str] = field(default_factory=list)  # key=value, of the configuration
     cluster: list[str] = field(default_factory=list)  # key=value, of dispatch.key=value
     dry_run: bool = False  # shows what would be submitted
@@ -261,6 +268,15 @@ def list_grids(options: Options) -> int:
     return OK
 
 
+def score(options: Options) -> int:
+    """Measures two sets of images against each other."""
+    import bench.score
+
+    wanted = (options.real, options.fake, options.metrics, options.data_dir, options.out)
+    bench.score.score(*wanted, _echo)
+    return OK
+
+
 VERBS: dict[str, Callable[[Options], int]] = {
     "run": run,
     "plan": plan,
@@ -268,6 +284,7 @@ VERBS: dict[str, Callable[[Options], int]] = {
     "cancel": cancel,
     "report": report,
     "list": list_grids,
+    "score": score,
 }
 
 
@@ -377,6 +394,10 @@ CONVERT: dict[str, Callable[[str, str], Any]] = {
     "runs_dir": _path,
     "results_dir": _path,
     "data_dir": _path,
+    "real": _path,
+    "fake": _path,
+    "metrics": _labels,
+    "out": _path,
 }
 
 

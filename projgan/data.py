@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -109,30 +109,45 @@ def list_images(folder: Path) -> list[Path]:
 def read_image(path: Path, resolution: int) -> np.ndarray:
     """One image as RGB, centre-cropped to a square and resized by Lanczos.
 
-    16-bit greyscale is scaled to 8 bits; transparency is laid on white.
-
     Returns:
         [3, R, R] uint8.
     """
-    try:
-        with Image.open(path) as opened:
-            image: Image.Image = opened
-            image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"Cannot read image {path} ({error}): replace or remove it") from None
-    if image.mode.startswith("I"):
-        grey = np.asarray(image).astype(np.float64) / 257.0
-        image = Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    image = image.convert("RGB")
+    image = decode_image(path, str(path))
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     image = image.crop((left, top, left + side, top + side))
     if side != resolution:
         image = image.resize((resolution, resolution), Image.Resampling.LANCZOS)
     return np.asarray(image).transpose(2, 0, 1)
+
+
+def decode_image(source: Path | BinaryIO, name: str) -> Image.Image:
+    """An image as 8-bit RGB, at its own size.
+
+    16-bit greyscale is scaled to 8 bits (of 16-bit colours Pillow keeps the upper 8), greyscale is
+    repeated, palettes are looked up, CMYK is converted without a profile, and transparency is laid
+    on white. An orientation in EXIF is not followed; of an animation the first frame counts.
+
+    Args:
+        source: a file, or its content.
+        name: of the image, for the message.
+
+    Raises:
+        DataError: it is truncated, damaged or no image.
+    """
+    try:
+        with Image.open(source) as opened:
+            image: Image.Image = opened
+            image.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"Cannot read image {name} ({error}): replace or remove it") from None
+    if image.mode.startswith("I"):
+        grey = np.asarray(image).astype(np.float64) / 257.0
+        image = Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    return image.convert("RGB")
 
 
 def _render_chunk(cfg: Data, start: int, stop: int) -> np.ndarray:

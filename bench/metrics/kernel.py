@@ -86,7 +86,8 @@ def _sums(a: Array, b: Array, in_a: Array, in_b: Array) -> tuple[Array, Array, A
     """For each subset s, the sum of k(a_i, b_j) over i, j in s; i = j is left out where a is b.
 
     With subsets as 0/1 weights w this is w_a K w_b, so each kernel value is computed once, however
-    many subsets it is in; K is made in blocks of rows and never held whole.
+    many subsets it is in; K is made in blocks of rows and never held whole. Where a is b it is
+    symmetric, and only what lies on and right of the diagonal's blocks is computed.
 
     Returns:
         Sums of subsets [subsets], of the rows [len(a)] and of the columns [len(b)] of K.
@@ -94,14 +95,18 @@ def _sums(a: Array, b: Array, in_a: Array, in_b: Array) -> tuple[Array, Array, A
     total, rows, columns = np.zeros(len(in_a)), np.zeros(len(a)), np.zeros(len(b))
     for start in range(0, len(a), _ROWS):
         block = slice(start, start + _ROWS)
-        kernel = a[block] @ b.T
+        first = start if a is b else 0
+        kernel = a[block] @ b[first:].T
         kernel /= a.shape[1]
         kernel += 1.0
         kernel *= kernel * kernel
         if a is b:
-            at = np.arange(len(kernel))
-            kernel[at, start + at] = 0.0
-        total += np.einsum("si,is->s", in_a[:, block], kernel @ in_b.T)
-        rows[block] = kernel.sum(axis=1)
-        columns += kernel.sum(axis=0)
+            np.fill_diagonal(kernel, 0.0)
+            kernel[:, : len(kernel)] *= 0.5  # computed on both sides of the diagonal, unlike others
+        sums = np.einsum("si,is->s", in_a[:, block], kernel @ in_b[:, first:].T)
+        total += 2.0 * sums if a is b else sums
+        rows[block] += kernel.sum(axis=1)
+        columns[first:] += kernel.sum(axis=0)
+    if a is b:
+        rows += columns
     return total, rows, columns

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,17 @@ Progress = Callable[[int, int], None]  # images done, images in all
 _CHOICE = 20211101  # seed of the choice of images; one for all, so that runs share a cache
 
 
+class Pictures(Protocol):
+    """An array [N, 3, R, R] uint8, or what reads images when they are asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, at: NDArray[np.int64], /) -> Images | list[Images]: ...
+
+
 class Reference:
     """Real images, the extractors that look at them, and what these saw.
 
@@ -41,7 +52,7 @@ class Reference:
 
     def __init__(
         self,
-        images: Images,
+        images: Pictures,
         fingerprint: str,
         data_dir: Path,
         device: torch.device,
@@ -54,7 +65,8 @@ class Reference:
     ) -> None:
         """
         Args:
-            images: all real images, [N, 3, R, R] uint8; a memory map is read once, in order.
+            images: all real images, [N, 3, R, R] uint8; a memory map is read once, in order. Or
+                whatever else is indexed likewise, with the shape of its first image.
             fingerprint: hash of their pixels.
             data_dir: parent of the cache; weights that do not ship are looked for in its weights/.
             device: where extractors run.
