@@ -36,6 +36,11 @@ PAPER = {
         for i in (1, 2, 3, 4)
     },
     "paper_rel_fid": Column("paper_rel_fid", "paper rel. FID", paper=True, decimals=2),
+    "paper_imgs_m": Column("paper_imgs_m", "paper images", "M", True, minor=True),
+    "paper_kid": Column("paper_kid", "paper KID", paper=True, minor=True),
+    "paper_swav_fid": Column("paper_swav_fid", "paper SwAV-FID", paper=True, minor=True),
+    "paper_precision": Column("paper_precision", "paper precision", paper=True, minor=True),
+    "paper_recall": Column("paper_recall", "paper recall", paper=True, minor=True),
 }
 PICKED = "picked after looking: the best value of the curve itself, not of a fresh sample"
 BEST_NOTE = (

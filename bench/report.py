@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import aggregate, columns, compare, leakage, tables, targets
+from bench import aggregate, columns, compare, leakage, tables, targets, verdicts
 from bench.aggregate import Cell, Run
 from bench.metrics.table import METRICS
 from bench.record import protocol
@@ -51,6 +51,9 @@ def write_report(
     echo(terminal(table, width))
 
     files = _written("table", table)
+    if judged := _judged(grid, cells):
+        headers = {key: column.header for key, column in columns.PAPER.items()}
+        files |= _written("verdicts", verdicts.table(grid, judged, headers))
     if report.rank_by and (seeds := _seeds_table(grid, cells, report.rank_by)):
         files |= _written("seeds", seeds)
     files |= _pictures(grid, cells, echo)
@@ -65,11 +68,7 @@ def write_report(
 
 def make_table(grid: Grid, cells: Sequence[Cell]) -> tables.Table:
     """The table of a grid with its caption, the paper's numbers and the remarks under it."""
-    report = grid.report
-    paper: dict[str, targets.PaperRow] = {}
-    if report.paper:
-        chosen = {row.label: row.paper for row in grid.rows}
-        paper = {c.name: targets.paper_row(report.paper, c.spec, chosen.get(c.row)) for c in cells}
+    report, paper = grid.report, _paper(grid, cells)
     remarks = _remarks(cells, report.rank_by) if report.rank_by else {}
     notes = [
         *([rank_line(cells, paper, report.paper, report.rank_by)] if report.paper else []),
@@ -80,7 +79,36 @@ def make_table(grid: Grid, cells: Sequence[Cell]) -> tables.Table:
         *_counts(cells),
         *report.notes,
     ]
-    return columns.build(grid, cells, paper, caption(grid, cells), [n for n in notes if n], remarks)
+    table = columns.build(
+        grid, cells, paper, caption(grid, cells), [n for n in notes if n], remarks
+    )
+    if report.paper is None:
+        return table
+    judged = _judged(grid, cells)
+    return verdicts.beside(
+        table, [judged.get(c.name, ()) for c in cells], targets.main_column(report.paper)
+    )
+
+
+def _paper(grid: Grid, cells: Sequence[Cell]) -> dict[str, targets.PaperRow]:
+    """The paper's numbers by cell name."""
+    if grid.report.paper is None:
+        return {}
+    chosen = {row.label: row.paper for row in grid.rows}
+    name = grid.report.paper
+    return {c.name: targets.paper_row(name, c.spec, chosen.get(c.row)) for c in cells}
+
+
+def _judged(grid: Grid, cells: Sequence[Cell]) -> dict[str, list[verdicts.Judged]]:
+    """The paper's numbers with their verdicts, by cell name; a row without any is left out."""
+    base = {repr(sorted(c.axes.items())): c for c in cells if c.row == grid.report.baseline}
+    paper = _paper(grid, cells)
+    found = {
+        c.name: verdicts.judge(grid, c, paper[c.name], base.get(repr(sorted(c.axes.items()))))
+        for c in cells
+        if paper.get(c.name)
+    }
+    return {name: judged for name, judged in found.items() if judged}
 
 
 def caption(grid: Grid, cells: Sequence[Cell]) -> str:

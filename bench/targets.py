@@ -57,7 +57,7 @@ def paper_row(paper: str, spec: RunSpec, where: Mapping[str, str] | None = None)
     """The paper's numbers for the row that `spec` belongs to; empty = the paper has no such row.
 
     Args:
-        paper: `table1`, `table2` or `figure4`.
+        paper: A name of PAPERS.
         spec: Any run of the row; label and config say which line of the paper it is.
         where: The row's own choice of that line, column -> value. None = by label and config.
     """
@@ -149,6 +149,66 @@ def _figure4_values(line: dict[str, str]) -> PaperRow:
     return _values({"paper_fid": (line["fid"], line["confidence"])})
 
 
+# Columns of the tables that are sorted by data set -> columns of ours.
+_BY_DATA = {"fid": "paper_fid", "imgs_millions": "paper_imgs_m", "precision": "paper_precision",
+            "recall": "paper_recall", "kid": "paper_kid", "swav_fid": "paper_swav_fid"}  # fmt: skip
+
+
+def _data_line(paper: str, spec: RunSpec) -> dict[str, str] | None:
+    """The line of a table by data set and resolution: the projected FastGAN on all images."""
+    config = spec.config
+    if (
+        config.discriminator.kind != "projected"
+        or not config.generator.name.startswith("fastgan")
+        or config.backbone.weights != "pretrained"
+        or config.data.subset is not None
+    ):
+        return None
+    for line in _read(paper):
+        here = (_plain(line["dataset"]), line["resolution"] or str(config.data.resolution))
+        if (
+            line["method"] == "Projected GAN"
+            and here == (_plain(config.data.name), str(config.data.resolution))
+            and line["confidence"] != "excluded"
+        ):
+            return line
+    return None
+
+
+def _by_data(paper: str) -> Source:
+    """A table of the paper that is sorted by data set."""
+
+    def find(spec: RunSpec) -> PaperRow:
+        line = _data_line(paper, spec)
+        return _by_data_values(line) if line else {}
+
+    return Source(find, _by_data_values)
+
+
+def _by_data_values(line: dict[str, str]) -> PaperRow:
+    held = {ours: line[name] for name, ours in _BY_DATA.items() if name in line}
+    return _values({ours: (text, line["confidence"]) for ours, text in held.items()})
+
+
+def protocol(paper: str, spec: RunSpec) -> dict[str, str | None]:
+    """How the numbers of one of the paper's tables were measured; None = nobody here knows.
+
+    Args:
+        paper: A name of PAPERS.
+        spec: A run of the row, whose data set decides where the table has several.
+    """
+    lines = [line for line in _read("protocols") if line["paper"] == paper]
+    fields: dict[str, str | None] = {line["field"]: line["value"] or None for line in lines}
+    if paper == "figure4" and "data.subset" in spec.axes:
+        fields |= {"data": "CLEVR", "real": None}
+    if paper in _SORTED_BY_DATA and (line := _data_line(paper, spec)):
+        fields |= {"data": line["dataset"], "resolution": line["resolution"] or None}
+    sizes = {_plain(line["dataset"]): line["images"] for line in _read("supplement_dataset_sizes")}
+    if not fields.get("real"):
+        fields["real"] = sizes.get(_plain(fields.get("data") or ""))
+    return fields
+
+
 @dataclass(frozen=True)
 class Source:
     """One of the paper's tables or figures."""
@@ -157,10 +217,14 @@ class Source:
     values: Callable[[dict[str, str]], PaperRow]  # the numbers of a line
 
 
+_SORTED_BY_DATA = ("table3", "table4", "supplement_precision_recall", "supplement_extra_metrics",
+                   "supplement_extra_datasets")  # fmt: skip
+
 PAPERS = {
     "table1": Source(_table1, _table1_values),
     "table2": Source(_table2, _table2_values),
     "figure4": Source(_figure4, _figure4_values),
+    **{name: _by_data(name) for name in _SORTED_BY_DATA},
 }
 
 

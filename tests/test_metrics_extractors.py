@@ -75,8 +75,9 @@ class TinyInception(nn.Module):
             nn.Conv2d(3, 2048, 3, stride=16), nn.AdaptiveAvgPool2d(1), nn.Flatten()
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.layers(x)
+    def forward(self, x: Tensor, return_features: bool = False) -> Tensor:
+        shown = nn.functional.interpolate(x, (299, 299), mode="bilinear", align_corners=False)
+        y: Tensor = self.layers((shown - 128) / 128)
         return y
 
 
@@ -107,6 +108,20 @@ def test_inception_features_are_clean_fids(inception_file: Path) -> None:
         shown = torch.from_numpy(resize(image.transpose(1, 2, 0))).permute(2, 0, 1)[None]
         wanted = network(shown).detach().numpy()[0]
         np.testing.assert_allclose(features, wanted, rtol=1e-4, atol=1e-5)
+
+
+@needs_cleanfid
+def test_the_networks_own_resize_is_that_of_clean_fids_wrapper(inception_file: Path) -> None:
+    from cleanfid.inception_torchscript import InceptionV3W
+
+    images = np.random.default_rng(0).integers(0, 256, (3, 3, 40, 40), dtype=np.uint8)
+    source = Source(40, CPU, inception_file.parent)
+    got, other = (EXTRACTORS[e].load(source) for e in ("inception_graph", "inception"))
+    network = InceptionV3W(str(inception_file.parent), download=False, resize_inside=True)
+    wanted = network(torch.from_numpy(images).float()).detach().numpy()
+    np.testing.assert_allclose(got(images)[""], wanted, rtol=1e-4, atol=1e-5)
+    assert np.abs(other(images)[""] - wanted).max() > 1e-3  # the resizes do differ
+    assert got.identity != other.identity
 
 
 @needs_cleanfid

@@ -78,7 +78,8 @@ def test_the_report_of_a_grid(made: tuple[Grid, Path], tmp_path: Path) -> None:
     folder = tmp_path / "results" / "made"
     names = sorted(str(path.relative_to(folder)) for path in files)
     assert names == sorted(
-        ["table.md", "table.csv", "table.tex", "manifest.json", "samples/all.png"]
+        [f"{name}.{kind}" for name in ("table", "verdicts") for kind in ("md", "csv", "tex")]
+        + ["manifest.json", "samples/all.png"]
         + [f"curves/fd_lab.{kind}" for kind in ("png", "svg", "csv")]
         + [f"samples/{row}.png" for row in ("efficientnet-lite1", "efficientnet-lite2", "resnet18")]
     )
@@ -273,7 +274,7 @@ def test_what_a_report_cannot_show_is_refused_beforehand() -> None:
     for wrong, message in (
         ({"columns": ("fd_lap",)}, "column 'fd_lap'. Did you mean 'fd_lab'"),
         ({"rank_by": "params_m"}, "rank_by"),
-        ({"paper": "table3"}, "table3"),
+        ({"paper": "table9"}, "table9"),
     ):
         with pytest.raises(ConfigError, match=message):
             check(make_grid(ROWS, replace(REPORT, **wrong)))

@@ -81,6 +81,7 @@ EXTRACTORS: dict[str, ExtractorEntry] = {
     "own": ExtractorEntry(0, _load_own),
     "inception": ExtractorEntry(10000, inception.load_clean, generated=(inception.LOGITS,)),
     "inception_legacy": ExtractorEntry(0, inception.load_legacy),
+    "inception_graph": ExtractorEntry(0, inception.load_graph),
     "vgg16": ExtractorEntry(50000, pretrained.load_vgg16),
     "dinov2": ExtractorEntry(0, pretrained.load_dinov2),
     "clip": ExtractorEntry(0, pretrained.load_clip),

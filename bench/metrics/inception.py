@@ -2,7 +2,9 @@
 
 `clean`: bicubic with antialiasing, each channel as float, and the TorchScript network that
 NVIDIA published. `legacy`: bilinear without antialiasing, and the network of pytorch-fid; this is
-what most papers before 2022 report. What follows the features is this project's arithmetic.
+what most papers before 2022 report. `graph`: the network of `clean` with the resize that is part
+of it, as NVIDIA's StyleGAN family and the Projected GAN paper measure. What follows the features
+is this project's arithmetic.
 """
 
 from __future__ import annotations
@@ -70,6 +72,16 @@ def load_clean(source: Source) -> Extractor:
         return outputs
 
     return make_extractor("inception", network, source, forward)
+
+
+def load_graph(source: Source) -> Extractor:
+    """Features [B, 2048] of the network of `clean` mode, which resizes the images itself."""
+    path = find_clean(source.weights_dir)
+    with _quiet(), _named(path, "delete it and run again"):
+        from cleanfid.inception_torchscript import InceptionV3W
+
+        network = InceptionV3W(str(path.parent), download=False, resize_inside=True)
+    return make_extractor("inception-graph", network, source, lambda x: {"": network(x.float())})
 
 
 def load_legacy(source: Source) -> Extractor:

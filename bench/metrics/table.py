@@ -52,6 +52,7 @@ EXTRACTOR_INFO: dict[str, ExtractorInfo] = {
     "own": ExtractorInfo("own backbone", None, None),
     "inception": ExtractorInfo("Inception-v3", "ImageNet-1k, labels", "Inception"),
     "inception_legacy": ExtractorInfo("Inception-v3", "ImageNet-1k, labels", "Inception"),
+    "inception_graph": ExtractorInfo("Inception-v3", "ImageNet-1k, labels", "Inception"),
     "vgg16": ExtractorInfo("VGG16", "ImageNet-1k, labels", "VGG"),
     # LVD-142M was gathered around ImageNet and holds it.
     "dinov2": ExtractorInfo(
@@ -115,6 +116,7 @@ _ENTRIES = (
     *_neighbours("lab", "_lab", "-lab"),
     Metric("fid", "fid", "FID", "", "inception", "frechet"),
     Metric("fid_legacy", "fid_legacy", "FID (legacy resize)", "", "inception_legacy", "frechet"),
+    Metric("fid_nvlabs", "fid_nvlabs", "FID (resize in graph)", "", "inception_graph", "frechet"),
     Metric("kid", "kid", "KID x1000", "x1000", "inception", "kernel"),
     Metric("is", "is", "IS", "", "inception", "inception_score", "logits", lower_is_better=False),
     *_neighbours("vgg16", "", ""),
