@@ -142,7 +142,7 @@ ROWS = {"lite1": {}, "CLIP": {"backbone.name": "r50_clip"}, "RGB": {"discriminat
 
 
 def made(tmp_path: Path, **report: Any) -> tuple[Grid, list[aggregate.Cell]]:
-    spec = ReportSpec(columns=("fid", "rel:fid", "best:kid"), baseline="RGB", **report)
+    spec = ReportSpec(columns=("fid", "rel:fid", "kid"), baseline="RGB", **report)
     grid = make_grid(ROWS, spec, scale="paper")
     for run in grid.runs:
         write_record(tmp_path, run, make_record(run, {4000: {"fid": 2.0, "kid": 3.0}}))
@@ -153,11 +153,11 @@ def test_a_flagged_number_is_marked_in_every_table(tmp_path: Path) -> None:
     grid, cells = made(tmp_path)
     table = make_table(grid, cells)
     note = "Inception-v3, which measured it, and the backbone learned from ImageNet-1k"
-    assert to_markdown(table).count("ᵃ") == 1 + 3  # the footnote, and FID, relative and best
+    assert to_markdown(table).count("ᵃ") == 1 + 3  # the footnote, and FID, relative, and KID
     assert note in to_markdown(table) and note in to_text(table).replace("\n", " ")
     assert note in to_latex(table) and to_latex(table).count(r"\textsuperscript{a}") == 4
     lines = {line["label"]: line for line in csv.DictReader(io.StringIO(to_csv(table)))}
-    for key in ("fid_leakage", "rel:fid_leakage", "best:kid_leakage"):
+    for key in ("fid_leakage", "rel:fid_leakage", "kid_leakage"):
         assert note in lines["lite1"][key]
         assert lines["CLIP"][key] == lines["RGB"][key] == ""
 
