@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import shutil
@@ -298,6 +299,22 @@ def test_weights_that_cannot_be_fetched_tell_how_to_place_them(tmp_path: Path) -
     assert "resnet18.tv_in1k" in lines[0] and "timm/resnet18.tv_in1k" in lines[0]
     assert "RN50.openai" in lines[1] and "timm/resnet50_clip.openai" in lines[1]
     assert all("backbone.weights=PATH" in line and str(tmp_path) in line for line in lines)
+
+
+def test_retries_of_the_hubs_client_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+    from huggingface_hub.utils import logging as chatter
+
+    def fail(*args: str) -> str:
+        seen.append(chatter.get_verbosity())
+        raise OSError("no network")
+
+    seen: list[int] = []
+    before = chatter.get_verbosity()
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    with pytest.raises(DataError, match=r"cannot be fetched .*no network"):
+        build_backbone(Backbone(name="resnet18"), 256)
+    assert seen == [logging.ERROR] and chatter.get_verbosity() == before
 
 
 @pytest.mark.parametrize("name", LAB)

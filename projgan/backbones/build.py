@@ -218,16 +218,22 @@ def _hub_file(network: Network) -> tuple[str, str]:
 def _download(network: Network) -> Path:
     """The published weights, from the hub's cache or the network."""
     from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.utils import logging as chatter
 
     repository, name = _hub_file(network)
+    verbosity = chatter.get_verbosity()
+    chatter.set_verbosity_error()  # without a network it tells of every retry
     try:
         return Path(hf_hub_download(repository, name))
     except Exception as error:  # the hub's client raises its own, its transport's and the system's
         raise DataError(
             f"Weights {network.tag!r} cannot be fetched ({_first_line(error)}): get {name}"
-            f" of {repository} elsewhere and set backbone.weights=PATH,"
-            f" or fill {constants.HF_HUB_CACHE}"
+            f" of {repository} elsewhere and set backbone.weights=PATH for that row alone"
+            f" (only=LABEL), or let `hf download {repository} {name}` fill a cache elsewhere"
+            f" and copy it to {constants.HF_HUB_CACHE}"
         ) from None
+    finally:
+        chatter.set_verbosity(verbosity)
 
 
 def _first_line(error: BaseException) -> str:
