@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -166,6 +167,7 @@ def _open_or_pack(
     pixels, meta = folder / "images.npy", folder / "meta.json"
     if not _is_whole(pixels, meta):
         shape = (count, 3, cfg.resolution, cfg.resolution)
+        made = [place for place in (folder, *folder.parents) if not place.exists()]
         try:
             _pack(pixels, shape, lambda start, stop: make(cfg, start, stop), progress)
             sha256 = _fingerprint(pixels)
@@ -174,6 +176,10 @@ def _open_or_pack(
             raise UserError(
                 f"Cannot write in {folder}: {error.strerror or error}; free or change data_dir="
             ) from error
+        finally:
+            for place in made:  # an image that cannot be read leaves no empty folder behind
+                with suppress(OSError):
+                    place.rmdir()
     fingerprint = json.loads(meta.read_text())["sha256"]
     return Dataset(name, np.load(pixels, mmap_mode="r"), fingerprint)
 
