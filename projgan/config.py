@@ -154,6 +154,9 @@ class Optim:
             _require(0 <= b < 1, f"optim.{name}={b}: give a number from 0, below 1")
 
 
+MAX_SEED = 2**32 - 1  # torch seeds have 64 bits, and the purpose of a network takes 31 of them
+
+
 @dataclass(frozen=True)
 class Train:
     seed: int = 0  # decides latents, augmentation, data order, initial weights, projections
@@ -164,9 +167,15 @@ class Train:
     loss: Literal["hinge"] = "hinge"
 
     def __post_init__(self) -> None:
-        _require(self.seed >= 0, f"train.seed={self.seed}: give 0 or more")
+        _require(
+            0 <= self.seed <= MAX_SEED,
+            f"train.seed={self.seed}: give a whole number from 0 to {MAX_SEED}",
+        )
         _require(self.total_kimg > 0, f"train.total_kimg={self.total_kimg}: give more than 0")
         _require(self.batch >= 2, f"train.batch={self.batch}: batch norm needs 2 or more")
+        for name in ("ema_kimg", "ema_rampup"):
+            value = getattr(self, name)
+            _require(value >= 0, f"train.{name}={value}: give 0 or more")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from projgan.checkpoint import load_checkpoint, save_checkpoint
-from projgan.config import Config
+from projgan.config import Config, from_dict
 from projgan.data import Dataset, open_dataset, sample_order, training_indices
 from projgan.diffaug import augment
 from projgan.discriminator import ProjectedDiscriminator, RGBDiscriminator, build_discriminator
@@ -193,7 +193,7 @@ def train(
     nimg, train_seconds = 0, 0.0
     state = load_checkpoint(checkpoint)
     if state is not None:
-        if state["config"] != identity:
+        if not _is_of(state["config"], cfg):
             raise UserError(f"{checkpoint} belongs to another configuration; move it away")
         trainer.load_state(state["trainer"])
         nimg, train_seconds = state["nimg"], state["train_seconds"]
@@ -254,6 +254,14 @@ def train(
             save()
         if stop:
             return
+
+
+def _is_of(identity: str, cfg: Config) -> bool:
+    """Whether a checkpoint is of this configuration; a field that it lacks was at its default."""
+    try:
+        return from_dict(json.loads(identity)) == cfg
+    except (UserError, ValueError, TypeError, AttributeError):
+        return False
 
 
 def round_up(n: int, batch: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from projgan.checkpoint import load_checkpoint, save_checkpoint
 from projgan.config import (
+    MAX_SEED,
     Backbone,
     Config,
     Data,
@@ -20,7 +23,10 @@ from projgan.config import (
     Projection,
     Train,
 )
-from projgan.errors import UserError
+from projgan.data import sample_order
+from projgan.errors import ConfigError, UserError
+from projgan.layers import seeded
+from projgan.rng import Coordinates, Stream
 from projgan.sample import generate, image_grid, load_generator, save_generator, to_uint8
 from projgan.train import Trainer, TrainingDiverged, check_finite, load_batch, round_up, train
 
@@ -99,6 +105,18 @@ def test_another_configuration_is_not_resumed(tmp_path: Path, data_dir: Path) ->
         list(train(replace(CFG, optim=Optim(lr_g=1e-3)), tmp_path, data_dir, ()))
 
 
+def test_a_checkpoint_from_before_a_field_was_added_is_resumed(
+    tmp_path: Path, data_dir: Path
+) -> None:
+    next(train(CFG, tmp_path, data_dir, (16,)))
+    state = load_checkpoint(tmp_path / "checkpoint.pt")
+    assert state is not None
+    config = json.loads(state["config"])
+    del config["generator"]["output"]
+    save_checkpoint(tmp_path / "checkpoint.pt", state | {"config": json.dumps(config)})
+    assert next(train(CFG, tmp_path, data_dir, (16,))).nimg == 16
+
+
 def test_the_released_rescaling_of_d() -> None:
     """Facts of the released code: D's Adam at 16/17 of its rate, its betas to that power."""
     released = replace(CFG, optim=Optim(rescale_d=True))
@@ -106,6 +124,16 @@ def test_the_released_rescaling_of_d() -> None:
     assert plain["lr"] == 2e-4 and plain["betas"] == (0.0, 0.99)
     assert lazy["lr"] == pytest.approx(2e-4 * 16 / 17)
     assert lazy["betas"] == pytest.approx((0.0, 0.99 ** (16 / 17)))
+
+
+def test_the_largest_seed_is_one_that_every_draw_takes() -> None:
+    with seeded(MAX_SEED, "projection"):
+        assert torch.rand(1) >= 0
+    where = Coordinates(MAX_SEED, Stream.FLIP, torch.arange(2))
+    assert where.uniform(1).shape == (2, 1)
+    assert sorted(sample_order(MAX_SEED, 0, 8, 8)) == list(range(8))
+    with pytest.raises(ConfigError, match=f"from 0 to {MAX_SEED}"):
+        Train(seed=MAX_SEED + 1)
 
 
 def test_divergence_stops_the_run() -> None:
