@@ -37,6 +37,8 @@ python run_bench.py do=score real=PATH fake=PATH two folders, zips or .npy array
   runs_dir=, results_dir=, data_dir=   folders (runs, results, data)
   metrics=[fid,kid]   what do=score measures (default: all that needs no download)
   out=FILE            where do=score writes its table too, .json or .csv
+  target=20           report: images to a value of the ranking metric, to a row's best
+                      (row:LABEL), or to 5% above each run's own best (5%)
   dispatch=local      a process per GPU or CPU core; inprocess: one run after the other, here;
                       slurm: jobs on a cluster, with dispatch.partition=… and the like
   train.batch=64 …    any field of the configuration, for every run of the grid"""
@@ -62,6 +64,7 @@ class Options:
     fake: Path | None = None
     metrics: list[str] | None = None
     out: Path | None = None
+    target: str | None = None  # of the report: 20, row:LABEL, 5%
     overrides: list[str] = field(default_factory=list)  # key=value, of the configuration
     cluster: list[str] = field(default_factory=list)  # key=value, of dispatch.key=value
     dry_run: bool = False  # shows what would be submitted
@@ -129,6 +132,8 @@ def parse(argv: Sequence[str]) -> Options:
         raise UserError(unknown("dispatch", options.dispatch, [*BACKENDS, "slurm"]))
     elif options.cluster or options.dry_run:
         raise UserError("dispatch.…= settings are those of jobs: give dispatch=slurm with them")
+    if options.target is not None and options.do != "report":
+        raise UserError(f"target={options.target} is for do=report; a grid file has report.target")
     if "do" not in given and options.grid is None and given:
         raise UserError("grid=NAME is missing; python run_bench.py do=list shows the grids")
     if not given:
@@ -254,8 +259,11 @@ def report(options: Options) -> int:
     """Writes tables and curves from the records."""
     from bench.preflight import check_folder
     from bench.report import write_report
+    from bench.speedup import with_target
 
     grid = _load(options)
+    if options.target is not None:
+        grid = with_target(grid, options.target)
     check_folder("results_dir", options.results_dir)
     files = write_report(grid, options.runs_dir, options.results_dir, _echo)
     return OK if files else SOME_FAILED
@@ -398,6 +406,7 @@ CONVERT: dict[str, Callable[[str, str], Any]] = {
     "fake": _path,
     "metrics": _labels,
     "out": _path,
+    "target": _text,
 }
 
 

@@ -82,6 +82,7 @@ def draw(
     column: Column,
     lower_is_better: bool = True,
     log_x: bool | None = None,
+    targets: Sequence[float] = (),
 ) -> dict[str, bytes]:
     """Draws one metric of a grid.
 
@@ -91,6 +92,7 @@ def draw(
         column: Its header and unit.
         lower_is_better: Which end of the ranking the legend begins with.
         log_x: Logarithmic axis of images. None = where its ends differ by `LOG_FROM` and more.
+        targets: Values to reach, each drawn as a level line.
 
     Returns:
         `curves/<metric>.png`, `.svg` and `.csv` (every point drawn, run by run); empty where no
@@ -100,7 +102,9 @@ def draw(
     if not any(len(x.images) > 1 for x in lines):
         return {}
     return {
-        **_saved(f"curves/{metric}", lambda: _figure(lines, column, lower_is_better, log_x)),
+        **_saved(
+            f"curves/{metric}", lambda: _figure(lines, column, lower_is_better, log_x, targets)
+        ),
         f"curves/{metric}.csv": data_csv(cells, metric).encode(),
     }
 
@@ -212,7 +216,11 @@ def _title(column: Column) -> str:
 
 
 def _figure(
-    lines: Sequence[Line], column: Column, lower_is_better: bool, log_x: bool | None
+    lines: Sequence[Line],
+    column: Column,
+    lower_is_better: bool,
+    log_x: bool | None,
+    targets: Sequence[float],
 ) -> Figure:
     height = max(4.2, 1.0 + 0.23 * len(lines))
     figure = Figure(figsize=(10.5, height), layout="constrained")
@@ -237,6 +245,11 @@ def _figure(
             axes.plot(at, x.mean, **look)
             if x.n > 1:
                 axes.fill_between(at, x.low, x.high, color=look["color"], alpha=faint, lw=0)
+
+    for value in targets:
+        for axes in (by_images, by_time):
+            label = f"target  {value:.{places}f}"
+            axes.axhline(value, color="#555555", linestyle=(0, (2, 2)), lw=1.0, label=label)
 
     by_images.set_xlabel("images shown to the discriminator (thousands)")
     by_time.set_xlabel(f"training time ({unit})")

@@ -23,7 +23,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from bench import columns, compare, paths
+from bench import columns, compare, paths, speedup
 from bench.metrics.table import check_metrics, metric_keys
 from bench.schema import (
     EvalSection,
@@ -98,6 +98,9 @@ def load(
     if report.compare_to is not None and only is None:
         with _at(f"{path.name}: report"):
             compare.check(report.compare_to, [row.label for row in rows], file.axes)
+    if report.target is not None:
+        with _at(f"{path.name}: report"):
+            speedup.check(report.target, [row.label for row in rows], only is not None)
     base = [
         (f"scale {scale}", at_scale.set),
         (f"{path.name}: base", file.base),

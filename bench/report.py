@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import aggregate, columns, compare, leakage, tables, targets, verdicts
+from bench import aggregate, columns, compare, leakage, speedup, tables, targets, verdicts
 from bench.aggregate import Cell, Run
 from bench.metrics.table import METRICS
 from bench.record import protocol
@@ -56,6 +56,9 @@ def write_report(
         files |= _written("verdicts", verdicts.table(grid, judged, headers))
     if report.rank_by and (seeds := _seeds_table(grid, cells, report.rank_by)):
         files |= _written("seeds", seeds)
+    if reached := speedup.table(grid, cells):
+        files |= _written("targets", reached)
+        echo(terminal(reached, width))
     files |= _pictures(grid, cells, echo)
     before = _previous(folder)
     for name, data in files.items():
@@ -255,7 +258,9 @@ def _pictures(grid: Grid, cells: Sequence[Cell], echo: Echo) -> dict[str, bytes]
         echo(f"No curves and samples: {error.name} is not installed (pip install {error.name})")
         return files
     for metric in chosen:
-        files |= curves.draw(cells, metric, columns.column(metric), columns.lower_is_better(metric))
+        better = columns.lower_is_better(metric)
+        marks = speedup.values(grid, cells) if metric == grid.report.rank_by else []
+        files |= curves.draw(cells, metric, columns.column(metric), better, targets=marks)
         for axis in grid.axes:
             places = [_place(cell, axis) for cell in cells]
             if len(grid.axes) == 1 and all(place is not None for place in places):

@@ -27,6 +27,7 @@ class ReportSection:
     columns: list[str] | None = None
     baseline: str | None = None
     compare_to: str | None = None
+    target: str | None = None
     notes: list[str] | None = None
 
 
