@@ -52,6 +52,7 @@ class Holder:
     nimg: int
     number: int = 0  # how many claims there have been; the last one counts
     moved: float | None = None  # when the run last got on
+    start: int = 0  # images when this owner began to train
     job: str = ""  # of a scheduler, in which the process runs
 
     @property
@@ -87,12 +88,18 @@ def holder(path: Path) -> Holder | None:
     return found if found and found.alive() else None
 
 
+def last_holder(path: Path) -> Holder | None:
+    """Who held a claim that was not given back, dead or alive. None = it is free."""
+    return _read(path)
+
+
 class Claim:
     """Context in which this process owns a run; its thread gives signs of life."""
 
     def __init__(self, path: Path):
         self.path = path
         self.nimg = 0  # progress, shown by do=status
+        self.start: int | None = None
         self.number = 0
         self.token = uuid.uuid4().hex
         self._moved = time.time()
@@ -147,7 +154,9 @@ class Claim:
 
     def moved(self, nimg: int | None = None) -> None:
         """The run got on. `nimg`: so many images have been shown."""
-        self.nimg = self.nimg if nimg is None else nimg
+        if nimg is not None:
+            self.nimg = nimg
+            self.start = nimg if self.start is None else self.start
         self._moved = time.time()
 
     @property
@@ -165,6 +174,7 @@ class Claim:
             "number": self.number,
             "moved": self._moved,
             "job": _job(),
+            "start": self.start or 0,
         }
 
     def _text(self) -> str:

@@ -29,6 +29,7 @@ python run_bench.py grid=NAME do=cancel          ends the grid's jobs on a clust
 python run_bench.py grid=NAME do=report          tables and curves again, from the records
 python run_bench.py do=list                      the grids
 python run_bench.py do=score real=PATH fake=PATH two folders, zips or .npy arrays, measured
+python run_bench.py do=prove-resume              that a killed run goes on to the bit; kills=3
 
   scale=lab|paper     small and here, or the paper's setting (default lab)
   only=LABEL          one row; only=[A,B] several
@@ -41,6 +42,7 @@ python run_bench.py do=score real=PATH fake=PATH two folders, zips or .npy array
                       (row:LABEL), or to 5% above each run's own best (5%)
   dispatch=local      a process per GPU or CPU core; inprocess: one run after the other, here;
                       slurm: jobs on a cluster, with dispatch.partition=… and the like
+  gpus_per_run=2      with dispatch=local: GPUs that train each run together
   train.batch=64 …    any field of the configuration, for every run of the grid"""
 
 OK, SOME_FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
@@ -65,6 +67,9 @@ class Options:
     metrics: list[str] | None = None
     out: Path | None = None
     target: str | None = None  # of the report: 20, row:LABEL, 5%
+    gpus_per_run: int = 1  # of dispatch=local
+    kills: int = 3  # of do=prove-resume: how often the run is killed
+    steps: int = 8  # of do=prove-resume: it trains twice as many
     overrides: list[str] = field(default_factory=list)  # key=value, of the configuration
     cluster: list[str] = field(default_factory=list)  # key=value, of dispatch.key=value
     dry_run: bool = False  # shows what would be submitted
@@ -171,7 +176,12 @@ def run(options: Options) -> int:
         try:
             with _signals_stop(), progress_for(todo, _echo) as progress:
                 BACKENDS[options.dispatch](
-                    todo, options.runs_dir, options.data_dir, progress, options.force == "all"
+                    todo,
+                    options.runs_dir,
+                    options.data_dir,
+                    progress,
+                    options.force == "all",
+                    options.gpus_per_run,
                 )
         except UserError as error:  # nothing can be written any more
             return _refuse(str(error), SOME_FAILED)
@@ -285,6 +295,18 @@ def score(options: Options) -> int:
     return OK
 
 
+def prove_resume(options: Options) -> int:
+    """Kills a short run again and again, and compares it with one that was never touched."""
+    from bench.preflight import check_folder
+    from bench.prove import proof
+
+    options.grid = options.grid or "smoke"
+    spec = _load(options).runs[0]
+    check_folder("runs_dir", options.runs_dir)
+    same = proof(spec, options.kills, options.steps, options.runs_dir, options.data_dir, _echo)
+    return OK if same else SOME_FAILED
+
+
 VERBS: dict[str, Callable[[Options], int]] = {
     "run": run,
     "plan": plan,
@@ -293,6 +315,7 @@ VERBS: dict[str, Callable[[Options], int]] = {
     "report": report,
     "list": list_grids,
     "score": score,
+    "prove-resume": prove_resume,
 }
 
 
@@ -383,6 +406,13 @@ def _flag(key: str, value: str) -> bool:
     return value.lower() == "true"
 
 
+def _number(key: str, value: str) -> int:
+    parsed = grids.parse_value(_text(key, value), key)
+    if type(parsed) is not int or parsed < 1:
+        raise UserError(f"{key}={value}: give a whole number from 1")
+    return parsed
+
+
 def _force(key: str, value: str) -> str:
     known = {"true": "all", "all": "all", "failed": "failed", "false": "none"}
     if value.lower() not in known:
@@ -407,6 +437,9 @@ CONVERT: dict[str, Callable[[str, str], Any]] = {
     "metrics": _labels,
     "out": _path,
     "target": _text,
+    "gpus_per_run": _number,
+    "kills": _number,
+    "steps": _number,
 }
 
 

@@ -228,6 +228,12 @@ def _label(cell: Cell, beside_paper: bool) -> Entry:
     if beside_paper:  # how the backbone's protocol differs from the paper's
         said = ((run.record or {}).get("backbone") or {} for run in cell.finished)
         notes += dict.fromkeys(backbone["note"] for backbone in said if backbone.get("note"))
+    small = [m["images"] for run in cell.finished if (m := (run.record or {}).get("micro_batch"))]
+    if small:
+        notes.append(
+            f"{len(small)} of {len(cell.runs)} runs went on in micro-batches of {min(small)} for "
+            "want of memory: the same batch, but batch norm sees fewer images"
+        )
     if cell.finished and cell.unfinished:
         why = "; ".join(dict.fromkeys(f"{r.status}: {r.reason}" for r in cell.unfinished))
         notes.append(f"{len(cell.finished)} of {len(cell.runs)} runs; {why}")

@@ -7,7 +7,7 @@ done again from the last whole file.
 
 from __future__ import annotations
 
-import errno
+import gc
 import io
 import json
 import logging
@@ -16,7 +16,7 @@ import time
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bench import failures
 from bench import record as records
 from bench.claim import Claim, RunIsTaken
 from bench.environment import environment
@@ -38,17 +39,18 @@ from bench.stop import Stop
 from bench.throughput import PeakMemory
 from projgan.backbones import build_backbone, describe
 from projgan.checkpoint import load_checkpoint, previous
+from projgan.config import Config
 from projgan.data import Dataset, open_dataset
 from projgan.discriminator import build_projection
 from projgan.errors import DataError, UserError
 from projgan.files import fenced, remove_leftovers, write_bytes_atomic
+from projgan.parallel import world
 from projgan.sample import generate, image_grid, load_generator, save_generator
 from projgan.train import Snapshot, train
 
 SAMPLE_SEED = 0  # of all images that are measured or shown; the same for every run
 FRESH_SEED = 1  # of the images that a best snapshot is measured on once it is chosen
 SHOWN = 64  # samples in the picture of a snapshot, eight by eight
-_STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +82,7 @@ def execute(
         RunIsTaken: another process is at work on it.
         StorageFull: the disk is full or read-only.
         KeyboardInterrupt: asked to end; the same call goes on where it was.
+        NodeFault: the machine failed; the run may go on elsewhere, or here later.
     """
     run = RunPaths(run_dir)
     spec = RunSpec.from_json(json.loads(run.spec.read_text(encoding="utf-8")))
@@ -92,9 +95,31 @@ def execute(
         if left := remove_leftovers(run.dir):
             log.info("Removed what a killed writer left half-written: %s", ", ".join(left))
         try:
-            return _Session(run, spec, data_dir, progress, claim, stop or Stop()).run(force)
+            session = _Session(run, spec, data_dir, progress, claim, stop or Stop())
+            try:
+                return session.run(force)
+            finally:
+                if not session.together:
+                    world().said(None)
         except OSError as error:
+            if failures.kind_of(error) == "node":
+                raise UserError(f"{run_dir}: {_one_line(error)}") from error
             raise _storage_full(error, run_dir) from error
+
+
+def follow(run_dir: Path, data_dir: Path) -> None:
+    """What every process but the first does in a run of several: trains along, as it is told."""
+    spec = RunSpec.from_json(json.loads(RunPaths(run_dir).spec.read_text(encoding="utf-8")))
+    cfg = spec.config
+    try:
+        while (told := world().said(None)) is not None:
+            cfg = replace(cfg, train=replace(cfg.train, micro_batch=told["micro_batch"]))
+            for _ in train(cfg, run_dir, data_dir, told["due"]):
+                pass
+    except RuntimeError as error:
+        if failures.kind_of(error) != "node":
+            raise
+        log.info("The first process has left: %s", _one_line(error))
 
 
 class _Session:
@@ -114,6 +139,8 @@ class _Session:
         self.record: Record = {}
         self.due: Sequence[int] = spec.snapshot_at
         self.reference: Reference | None = None
+        self.training = False  # whether a want of memory is one of the training step
+        self.together = False  # whether other processes are in the middle of training
 
     def run(self, force: bool) -> Record:
         if force:
@@ -121,29 +148,80 @@ class _Session:
         self.record = self.load()
         if self.record["status"] == "finished" and not self.measurable() and not self.best_due():
             return self.record
+        if self.record["status"] == "failed":  # whoever asks for it again has mended something
+            self.record["failures"] = []
         self.record |= {"status": "running", "error": None, "ended": None}
         records.save(self.paths.record, self.record)
-        try:
-            self.work()
-            self.measure_best()
-        except (KeyboardInterrupt, RunIsTaken):
-            raise
-        except Exception as error:
-            if _is_storage(error):
-                raise _storage_full(error, self.paths.dir) from error
-            log.error("Failed:\n%s", traceback.format_exc())
-            self.record |= {"status": "failed", "error": _one_line(error)}
-        else:
-            self.record["status"] = "finished"
-            previous(self.paths.checkpoint).unlink(missing_ok=True)
+        while self.record["status"] == "running":
+            try:
+                self.work()
+                self.measure_best()
+            except (KeyboardInterrupt, RunIsTaken):
+                raise
+            except Exception as error:
+                self.fail(error)
+            else:
+                self.record["status"] = "finished"
+                previous(self.paths.checkpoint).unlink(missing_ok=True)
+            _free_memory()  # what a failed try held, before the next
         self.record["ended"] = _now()
         records.save(self.paths.record, self.record)
         return self.record
+
+    def told(self) -> dict[str, Any]:
+        """What the processes that train along must know."""
+        return {"due": list(self.due), "micro_batch": self.config.train.micro_batch}
+
+    def fail(self, error: Exception) -> None:
+        """Does what `bench.failures` says: the run is tried again, given back, or has failed.
+
+        Raises:
+            StorageFull: the disk is full or may not be written.
+            NodeFault: the run belongs back in the queue; its record says why.
+        """
+        kind, line = failures.kind_of(error), _one_line(error)
+        if kind == "storage":
+            raise _storage_full(error, self.paths.dir) from error
+        log.error("Failed (%s):\n%s", kind, traceback.format_exc())
+        at = (self.claim.start or 0) if kind == "node" else self.claim.nimg
+        again = failures.note(self.record, kind, line, at)
+        if kind == "memory" and self.training and (smaller := failures.halved(self.micro_batch)):
+            self.record["micro_batch"] = {"images": smaller, "since": at}
+            log.warning(
+                "Out of memory with %d images at a time: going on with %d, gradients accumulated",
+                self.micro_batch,
+                smaller,
+            )
+            again = True
+        elif not again:
+            self.record |= {"status": "failed", "error": line, "failure": kind}
+        # Processes that train together begin anew together.
+        if again and (kind == "node" or (self.training and world().size > 1)):
+            self.record["error"] = line
+            records.save(self.paths.record, self.record)
+            raise failures.NodeFault(line) from error
+
+    @property
+    def micro_batch(self) -> int:
+        """How many images a process trains on at once."""
+        smaller = self.record.get("micro_batch")
+        train = self.spec.config.train
+        share = train.batch // world().size
+        return smaller["images"] if smaller else train.micro_batch or share
+
+    @property
+    def config(self) -> Config:
+        """What is trained: the run's configuration, in micro-batches that fit the memory."""
+        cfg = self.spec.config
+        if "micro_batch" not in self.record:
+            return cfg
+        return replace(cfg, train=replace(cfg.train, micro_batch=self.micro_batch))
 
     def work(self) -> None:
         """Prepares, measures kept snapshots, trains and measures the rest."""
         # What is the same for all runs on this data is prepared first: a missing file of weights
         # shows before training, and the run's clock does not count it.
+        self.training = False
         spec, cfg = self.spec, self.spec.config
         dataset = open_dataset(cfg.data, self.data_dir, self.on_data)
         if self.record["data"].get("fingerprint", dataset.fingerprint) != dataset.fingerprint:
@@ -166,16 +244,24 @@ class _Session:
 
         # Training, and every snapshot on the way. Memory is that of training alone.
         self.record["environment"] = environment(_device())
+        if (processes := world().size) > 1:
+            self.record["environment"]["processes"] = processes
         memory = PeakMemory(_device())
+        world().said(self.told())
+        self.together = self.training = True
         asked = self.stop.asked
-        for snapshot in train(
-            cfg, self.paths.dir, self.data_dir, self.due, self.on_images, should_stop=asked
-        ):
+        steps = train(
+            self.config, self.paths.dir, self.data_dir, self.due, self.on_images, should_stop=asked
+        )
+        for snapshot in steps:
+            self.training = False
             self.stop.anywhere()
             self.add_memory(memory.read())
             self.on_snapshot(snapshot)
             records.save(self.paths.record, self.record)
             memory = PeakMemory(_device())
+            self.training = True
+        self.together = self.training = False
         if asked() and not self.trained_to_the_end():
             log.info("Asked to stop; the checkpoint is written")
             raise KeyboardInterrupt
@@ -492,12 +578,10 @@ def _one_line(error: BaseException) -> str:
     return first if isinstance(error, UserError) and first else f"{type(error).__name__}: {first}"
 
 
-def _is_storage(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, StorageFull) or getattr(error, "errno", None) in _STORAGE:
-            return True
-        error = error.__cause__
-    return False
+def _free_memory() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _storage_full(error: BaseException, folder: Path) -> UserError:

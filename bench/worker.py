@@ -12,16 +12,19 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
 from bench.dispatch.inprocess import outcome
+from bench.failures import NodeFault
 from bench.paths import RunPaths
 from bench.progress import Progress
 from bench.spec import RunSpec
 from bench.stop import Stop
 from projgan.errors import UserError
 
+AGAIN = 75  # exit status of a run that belongs back in the queue (EX_TEMPFAIL)
 EVERY_SECONDS = 0.5  # at most one line of training in so many seconds
 
 
@@ -67,28 +70,48 @@ def obey() -> Stop:
     stop = Stop()
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, stop.on_signal)
+    _when_the_parent_is_gone(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    return stop
 
+
+def obey_the_first() -> None:
+    """Of processes that train together the first hears who asks them to end; the others follow."""
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, signal.SIG_IGN)
+    _when_the_parent_is_gone(lambda: os._exit(1))
+
+
+def _when_the_parent_is_gone(act: Callable[[], None]) -> None:
     def watch() -> None:
         while os.read(0, 1):  # the parent says nothing, and closes the pipe by dying
             pass
-        os.kill(os.getpid(), signal.SIGTERM)
+        act()
 
     threading.Thread(target=watch, daemon=True).start()
-    return stop
 
 
 def main(run_dir: str, data_dir: str, force: str = "") -> int:
     """Does one run; the exit status is 0 wherever the record tells how it ended."""
-    from bench.execute import StorageFull, execute
+    from bench.execute import StorageFull, execute, follow
+    from projgan.parallel import join
 
     paths = RunPaths(Path(run_dir))
+    if int(os.environ.get("RANK", "0")) > 0:
+        obey_the_first()
+        join()
+        follow(paths.dir, Path(data_dir))
+        return 0
     spec = RunSpec.from_json(json.loads(paths.spec.read_text(encoding="utf-8")))
     reporter = Reporter(spec, channel())
     try:
         stop = obey()
+        join()
         record = execute(paths.dir, Path(data_dir), reporter, force == "force", stop)
     except StorageFull as error:
         reporter.tell("full", str(error))
+    except NodeFault as error:
+        reporter.tell("again", str(error))
+        return AGAIN  # which ends the processes beside this one too
     except UserError as error:
         reporter.tell("end", f"left alone: {error}")
     except KeyboardInterrupt:

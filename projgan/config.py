@@ -165,6 +165,9 @@ class Train:
     ema_kimg: float = 20.0  # half-life of the generator's moving average
     ema_rampup: float = 0.05  # the half-life is at most this share of the images shown so far
     loss: Literal["hinge"] = "hinge"
+    # Images whose gradients are computed at once; the rest of the batch follows and the optimisers
+    # step after it. Batch norm sees so few, so this is another protocol. None = the whole batch.
+    micro_batch: int | None = None
 
     def __post_init__(self) -> None:
         _require(
@@ -176,6 +179,11 @@ class Train:
         for name in ("ema_kimg", "ema_rampup"):
             value = getattr(self, name)
             _require(value >= 0, f"train.{name}={value}: give 0 or more")
+        m = self.micro_batch
+        _require(
+            m is None or 2 <= m <= self.batch,
+            f"train.micro_batch={m}: give 2 to train.batch={self.batch}, or null",
+        )
 
 
 @dataclass(frozen=True)

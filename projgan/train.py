@@ -7,7 +7,8 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,13 @@ from projgan.config import Config, from_dict
 from projgan.data import Dataset, open_dataset, sample_order, training_indices
 from projgan.diffaug import augment
 from projgan.discriminator import ProjectedDiscriminator, RGBDiscriminator, build_discriminator
+from projgan.divergence import LossWatch, TrainingDiverged, check_weights, keep_evidence
 from projgan.ema import ema_beta, ema_update
 from projgan.errors import UserError
 from projgan.generators import build_generator
 from projgan.layers import seeded
 from projgan.losses import discriminator_hinge, generator_hinge
+from projgan.parallel import World, join, synchronise_batch_norm
 from projgan.rng import Coordinates, Stream
 
 CHECKPOINT_SECONDS = 300  # at most this much training is lost to a crash
@@ -33,10 +36,6 @@ LAZY_D = 16 / 17  # of the released code's discriminator, see config.Optim.resca
 FINITE_CHECK_STEPS = 50  # how often the host looks at the losses
 
 log = logging.getLogger(__name__)
-
-
-class TrainingDiverged(UserError):
-    """A loss became infinite or not a number."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +66,10 @@ class Snapshot:
 class Trainer:
     """Networks, optimisers and one training step (Algorithm: one D step, one G step, EMA)."""
 
-    def __init__(self, cfg: Config, device: torch.device):
+    def __init__(self, cfg: Config, device: torch.device, world: World | None = None):
         self.cfg = cfg
         self.device = device
+        self.world = world or World()
         with seeded(cfg.train.seed, "generator"):
             generator = build_generator(cfg)
         self.generator = generator.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -77,6 +77,9 @@ class Trainer:
             device,
             memory_format=torch.channels_last,  # type: ignore[call-overload]
         )
+        if self.world.size > 1:
+            synchronise_batch_norm(self.generator)
+            synchronise_batch_norm(self.discriminator.heads)
         self.average = deepcopy(self.generator).eval().requires_grad_(False)
         betas = (cfg.optim.beta1, cfg.optim.beta2)
         self.optim_g = torch.optim.Adam(self.generator.parameters(), cfg.optim.lr_g, betas)
@@ -108,7 +111,7 @@ class Trainer:
             self.discriminator.projection.load_state_dict(state["projection"])
 
     def step(self, real: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Trains on one batch.
+        """Trains on one batch, or on this process's share of it.
 
         Args:
             real: [N, 3, R, R] float in [-1, 1].
@@ -117,39 +120,60 @@ class Trainer:
         Returns:
             The losses of discriminator and generator, on the device.
         """
-        cfg = self.cfg
+        heads = self.discriminator.heads
+        heads.requires_grad_(True)
+        loss_d = self._descend(self.optim_d, heads, self.discriminator_loss, real, index)
+        heads.requires_grad_(False)
+        loss_g = self._descend(self.optim_g, self.generator, self.generator_loss, real, index)
+        return loss_d, loss_g
 
-        def draw(stream: Stream) -> Coordinates:
-            return Coordinates(cfg.train.seed, stream, index)
-
-        def fake(stream: Stream, augmentation: Stream) -> Tensor:
-            where = draw(stream)
-            images = self.generator(where.normal(cfg.generator.z_dim), where)
-            return augment(images, cfg.augment.policy, draw(augmentation))
-
-        # Discriminator: frozen features of real and fake in one pass, without gradient.
-        discriminator = self.discriminator
-        discriminator.heads.requires_grad_(True)
+    def discriminator_loss(self, real: Tensor, index: Tensor) -> Tensor:
+        """Frozen features of real and fake in one pass, without gradient; then the heads."""
+        cfg, discriminator = self.cfg, self.discriminator
         with torch.no_grad():
-            shown = augment(real, cfg.augment.policy, draw(Stream.AUGMENT_REAL))
-            both = torch.cat([shown, fake(Stream.LATENT_D, Stream.AUGMENT_FAKE_D)])
+            shown = augment(real, cfg.augment.policy, self._draw(Stream.AUGMENT_REAL, index))
+            fake = self._fake(Stream.LATENT_D, Stream.AUGMENT_FAKE_D, index)
+            both = torch.cat([shown, fake])
             maps = discriminator.features(both.contiguous(memory_format=torch.channels_last))
         n = real.shape[0]
         logits_real = discriminator.judge([m[:n] for m in maps])
         logits_fake = discriminator.judge([m[n:] for m in maps])
-        loss_d = discriminator_hinge(logits_real, logits_fake, cfg.discriminator.reduce)
-        self.optim_d.zero_grad(set_to_none=True)
-        loss_d.backward()
-        self.optim_d.step()
+        return discriminator_hinge(logits_real, logits_fake, cfg.discriminator.reduce)
 
-        # Generator: the gradient passes through heads, projection and backbone into the images.
-        discriminator.heads.requires_grad_(False)
-        logits = discriminator(fake(Stream.LATENT_G, Stream.AUGMENT_FAKE_G))
-        loss_g = generator_hinge(logits, cfg.discriminator.reduce)
-        self.optim_g.zero_grad(set_to_none=True)
-        loss_g.backward()
-        self.optim_g.step()
-        return loss_d.detach(), loss_g.detach()
+    def generator_loss(self, real: Tensor, index: Tensor) -> Tensor:
+        """The gradient passes through heads, projection and backbone into the images."""
+        logits = self.discriminator(self._fake(Stream.LATENT_G, Stream.AUGMENT_FAKE_G, index))
+        return generator_hinge(logits, self.cfg.discriminator.reduce)
+
+    def _descend(
+        self,
+        optimiser: torch.optim.Optimizer,
+        module: nn.Module,
+        loss_of: Callable[[Tensor, Tensor], Tensor],
+        real: Tensor,
+        index: Tensor,
+    ) -> Tensor:
+        """One step of an optimiser on the mean loss of the batch, micro-batch by micro-batch."""
+        optimiser.zero_grad(set_to_none=True)
+        total: Tensor | None = None
+        for part in micro_batches(len(index), self.cfg.train.micro_batch):
+            loss = loss_of(real[part], index[part])
+            if (share := len(index[part]) / len(index)) != 1:
+                loss = loss * share
+            loss.backward()
+            total = loss.detach() if total is None else total + loss.detach()
+        assert total is not None
+        total = self.world.average(total, module.parameters())
+        optimiser.step()
+        return total
+
+    def _draw(self, stream: Stream, index: Tensor) -> Coordinates:
+        return Coordinates(self.cfg.train.seed, stream, index)
+
+    def _fake(self, stream: Stream, augmentation: Stream, index: Tensor) -> Tensor:
+        where = self._draw(stream, index)
+        images = self.generator(where.normal(self.cfg.generator.z_dim), where)
+        return augment(images, self.cfg.augment.policy, self._draw(augmentation, index))
 
 
 def train(
@@ -179,11 +203,13 @@ def train(
         resumed from comes again, so that no evaluation is lost.
     """
     # Data and networks.
+    world = join()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dataset = open_dataset(cfg.data, data_dir, on_data)
     chosen = training_indices(cfg.data, len(dataset.images))
-    trainer = Trainer(cfg, device)
+    trainer = Trainer(cfg, device, world)
     batch = cfg.train.batch
+    mine = world.share(batch)
     total = round_up(round(cfg.train.total_kimg * 1000), batch)
     due = sorted({min(round_up(n, batch), total) for n in snapshot_at} | {total})
 
@@ -191,19 +217,38 @@ def train(
     checkpoint = run_dir / "checkpoint.pt"
     identity = json.dumps(asdict(cfg), sort_keys=True)
     nimg, train_seconds = 0, 0.0
-    state = load_checkpoint(checkpoint)
+    state = load_checkpoint(checkpoint, ("config", "nimg", "train_seconds", "trainer"))
     if state is not None:
-        if not _is_of(state["config"], cfg):
+        if not same_run(state["config"], cfg):
             raise UserError(f"{checkpoint} belongs to another configuration; move it away")
         trainer.load_state(state["trainer"])
         nimg, train_seconds = state["nimg"], state["train_seconds"]
         log.info("Going on from %d images", nimg)
+    if world.said(nimg) != nimg:
+        raise UserError(f"{checkpoint} is not the same for all processes; put it on a shared disk")
 
     steps, steady_images, steady_seconds, warmup_seconds = 0, 0, 0.0, 0.0
     saved_at = time.monotonic()
 
+    watch = LossWatch()
+
+    def examine(weights: bool = False) -> None:
+        """Stops a run that diverged, and keeps the evidence."""
+        try:
+            watch.check()
+            if weights:
+                check_weights((trainer.generator, trainer.discriminator.heads), nimg)
+        except TrainingDiverged as error:
+            if world.is_first:
+                at = sample_order(cfg.train.seed, error.nimg - batch, batch, len(chosen))
+                keep_evidence(run_dir / "diverged", error, chosen[at].tolist(), trainer.state())
+            raise
+
     def save() -> None:
         nonlocal saved_at
+        examine(weights=True)
+        if not world.is_first:
+            return
         position = {"config": identity, "nimg": nimg, "train_seconds": train_seconds}
         save_checkpoint(checkpoint, {**position, "trainer": trainer.state()})
         saved_at = time.monotonic()
@@ -215,26 +260,26 @@ def train(
 
     if nimg in due:
         yield snapshot()
-    losses: tuple[Tensor, Tensor] | None = None
     while nimg < total:
         started = time.perf_counter()
 
         # One batch, from its coordinates.
         order = sample_order(cfg.train.seed, nimg, batch, len(chosen))
-        index = torch.arange(nimg, nimg + batch, device=device)
-        real = load_batch(dataset.images, chosen[order], device)
+        index = torch.arange(nimg, nimg + batch, device=device)[mine]
+        real = load_batch(dataset.images, chosen[order[mine]], device)
         if cfg.data.mirror:
             flip = Coordinates(cfg.train.seed, Stream.FLIP, index).uniform(1) < 0.5
             real = torch.where(flip[:, :, None, None], real.flip(3), real)
         losses = trainer.step(real, index)
         nimg += batch
+        watch.add(nimg, losses)
         beta = ema_beta(nimg, batch, cfg.train.ema_kimg, cfg.train.ema_rampup)
         ema_update(trainer.average, trainer.generator, beta)
 
         # The clock of training; the first steps of a session warm up.
         steps += 1
         if steps % FINITE_CHECK_STEPS == 0 or nimg in due:
-            check_finite(losses, nimg)
+            examine()
         seconds = time.perf_counter() - started
         train_seconds += seconds
         if steps <= WARMUP_STEPS:
@@ -246,7 +291,7 @@ def train(
             on_progress(nimg)
 
         # Keep, then show.
-        stop = should_stop is not None and should_stop()
+        stop = world.said(should_stop is not None and should_stop())
         if nimg in due:
             save()
             yield snapshot()
@@ -256,30 +301,34 @@ def train(
             return
 
 
-def _is_of(identity: str, cfg: Config) -> bool:
-    """Whether a checkpoint is of this configuration; a field that it lacks was at its default."""
-    try:
-        return from_dict(json.loads(identity)) == cfg
-    except (UserError, ValueError, TypeError, AttributeError):
-        return False
-
-
 def round_up(n: int, batch: int) -> int:
     """The number of images after the first whole batch that reaches n."""
     return -(-max(n, 1) // batch) * batch
+
+
+def micro_batches(n: int, size: int | None) -> list[slice]:
+    """A batch of n in as few parts of at most `size` as there can be, all but equally large."""
+    count = -(-n // size) if size else 1
+    bounds = [n * i // count for i in range(count + 1)]
+    return [slice(a, b) for a, b in pairwise(bounds)]
+
+
+def same_run(text: str, cfg: Config) -> bool:
+    """Whether a configuration as a checkpoint holds it is `cfg`, micro-batches aside.
+
+    Fields that came later than the checkpoint are at their defaults.
+    """
+
+    def plain(c: Config) -> Config:
+        return replace(c, train=replace(c.train, micro_batch=None))
+
+    try:
+        return plain(from_dict(json.loads(text))) == plain(cfg)
+    except (UserError, ValueError, TypeError, AttributeError):
+        return False
 
 
 def load_batch(images: np.ndarray, indices: np.ndarray, device: torch.device) -> Tensor:
     """Images at `indices` -> [N, 3, R, R] float in [-1, 1] on the device."""
     pixels = torch.from_numpy(np.ascontiguousarray(images[indices])).to(device)
     return pixels.float() / 127.5 - 1
-
-
-def check_finite(losses: tuple[Tensor, Tensor], nimg: int) -> None:
-    """Stops a run whose losses are no numbers: going on would only hide it."""
-    for name, loss in zip(("discriminator", "generator"), losses, strict=True):
-        if not bool(torch.isfinite(loss)):
-            raise TrainingDiverged(
-                f"The {name}'s loss is {loss.item()} after {nimg} images: the run diverged; "
-                f"try lower optim.lr_g and optim.lr_d"
-            )

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from test_claim import forge as forge_claim
 
 from bench import record as records
 from bench.dispatch import local
@@ -28,6 +29,7 @@ from projgan.config import (
     Projection,
     Train,
 )
+from projgan.errors import UserError
 from projgan.files import write_json_atomic
 
 
@@ -106,8 +108,13 @@ def test_a_worker_that_is_killed_is_told_and_the_others_finish(
     monkeypatch.setattr(local, "_start", start)
     progress = Seen(runs)
     local.dispatch(runs, tmp_path / "runs", tmp_path / "data", progress, False)
-    assert "worker died (killed by signal 9" in progress.lines[0] and killed
+    # Back to the queue twice, behind the other; the third time without getting on it has failed.
+    assert len(killed) == 3 and len(progress.lines) == 4
+    died = [line for line in progress.lines if "worker died (killed by signal 9" in line]
+    assert [("tried again later" in line) for line in died] == [True, True, False]
     assert "finished" in progress.lines[1]
+    at = records.standing(runs[0], tmp_path / "runs")
+    assert at.state == "failed" and "killed by signal 9" in at.note
 
     assert records.standing(runs[0], tmp_path / "runs").state in ("missing", "stopped")
 
@@ -150,7 +157,7 @@ def test_a_worker_gets_its_own_device_and_keeps_the_path(
     monkeypatch.setattr(local.subprocess, "Popen", popen)
     prepare([spec(0)], tmp_path)
     with pytest.raises(OSError, match="not started"):
-        local._start(spec(0), "5", 3, tmp_path, tmp_path, False, local.queue.SimpleQueue())
+        local._start(spec(0), ["5"], 3, tmp_path, tmp_path, False, local.queue.SimpleQueue())
     assert given["CUDA_VISIBLE_DEVICES"] == "5" and given["OMP_NUM_THREADS"] == "3"
     assert given["PYTHONPATH"] == os.pathsep.join([str(ROOT), "elsewhere"])
 
@@ -160,13 +167,56 @@ def test_what_is_no_event_is_passed_over(line: str) -> None:
     assert local._event(line) is None
 
 
-def test_a_death_is_noted_and_does_not_count_as_failed(tmp_path: Path) -> None:
+def test_a_run_takes_two_slots_and_trains_as_one_would(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "slots", lambda: [None, None])
+    runs, found = [spec(0)], []
+    for processes in (2, 1):
+        runs_dir = tmp_path / f"runs-{processes}"
+        prepare(runs, runs_dir)
+        progress = Seen(runs)
+        local.dispatch(runs, runs_dir, tmp_path / "data", progress, False, processes)
+        paths = RunPaths(runs_dir / runs[0].run_id)
+        record = json.loads(paths.record.read_text())
+        assert record["status"] == "finished", paths.log.read_text()
+        assert record["environment"].get("processes", 1) == processes
+        assert len(progress.lines) == 1 and not paths.claim.exists()
+        found.append([s["metrics"]["fd_lab"] for s in record["snapshots"]])
+    assert found[0] == pytest.approx(found[1], rel=1e-3)
+
+
+def test_more_slots_than_there_are_or_than_share_the_batch_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "slots", lambda: ["0", "1", "2"])
+    with pytest.raises(UserError, match="gpus_per_run=4: this machine has 3 GPUs"):
+        local.dispatch([spec(0)], tmp_path, tmp_path, Seen([spec(0)]), False, 4)
+    with pytest.raises(UserError, match=r"train.batch=8 cannot be shared by gpus_per_run=3"):
+        local.dispatch([spec(0)], tmp_path, tmp_path, Seen([spec(0)]), False, 3)
+
+
+def test_a_death_is_noted_and_goes_back_to_the_queue(tmp_path: Path) -> None:
     run = spec(0)
     paths = RunPaths(tmp_path / run.run_id)
-    records.save(paths.record, records.new(run, "now"))
-    assert "killed by signal 9" in local._died(paths, -9)
+    reason, again = local._died(run, tmp_path, -signal.SIGKILL)  # before there was a record
+    assert "killed by signal 9" in reason and again
     at = records.standing(run, tmp_path)
     assert at.state == "stopped" and "killed by signal 9" in at.note
+    for start in (0, 512, 512):  # it got on in between: as often again
+        forge_claim(paths.claim, start=start)
+        assert local._died(run, tmp_path, -signal.SIGSEGV)[1]
+    assert not local._died(run, tmp_path, -signal.SIGSEGV)[1]
+    assert records.standing(run, tmp_path).state == "failed"
+
+
+def test_a_worker_that_was_asked_to_end_is_not_started_again(tmp_path: Path) -> None:
+    run = spec(0)
+    assert local._died(run, tmp_path, 130) == (
+        f"the worker died (status 130); see {RunPaths(tmp_path / run.run_id).log}",
+        False,
+    )
+    assert records.standing(run, tmp_path).state == "stopped"
 
 
 # A parent that starts one worker and says when it trains; then it is killed.

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from projgan.checkpoint import load_checkpoint, save_checkpoint
+from projgan.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from projgan.config import (
     MAX_SEED,
     Backbone,
@@ -23,12 +23,12 @@ from projgan.config import (
     Projection,
     Train,
 )
-from projgan.data import sample_order
+from projgan.data import open_dataset, sample_order
 from projgan.errors import ConfigError, UserError
 from projgan.layers import seeded
 from projgan.rng import Coordinates, Stream
 from projgan.sample import generate, image_grid, load_generator, save_generator, to_uint8
-from projgan.train import Trainer, TrainingDiverged, check_finite, load_batch, round_up, train
+from projgan.train import Trainer, TrainingDiverged, load_batch, micro_batches, round_up, train
 
 CFG = Config(
     data=Data(name="clevr", resolution=32, images=64),
@@ -136,11 +136,87 @@ def test_the_largest_seed_is_one_that_every_draw_takes() -> None:
         Train(seed=MAX_SEED + 1)
 
 
-def test_divergence_stops_the_run() -> None:
-    good, bad = torch.tensor(1.0), torch.tensor(float("nan"))
-    check_finite((good, good), 10)
-    with pytest.raises(TrainingDiverged, match="generator's loss is nan after 10 images"):
-        check_finite((good, bad), 10)
+def test_divergence_stops_at_its_step_and_keeps_the_evidence(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, seen = Trainer.generator_loss, {}
+
+    def generator_loss(self: Trainer, real: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        seen[int(index[0])] = real
+        return whole(self, real, index) * (float("nan") if index[0] == 40 else 1)
+
+    monkeypatch.setattr(Trainer, "generator_loss", generator_loss)
+    steps = train(CFG, tmp_path, data_dir, (32,))
+    assert next(steps).nimg == 32
+    with pytest.raises(TrainingDiverged, match="generator's loss is nan after 48 images"):
+        list(steps)
+    evidence = json.loads((tmp_path / "diverged" / "diverged.json").read_text())
+    assert evidence["losses"][-1]["generator"] == "nan" and evidence["losses"][-1]["nimg"] == 48
+    assert float(evidence["losses"][0]["generator"]) < 100 and len(evidence["images"]) == 8
+    images = open_dataset(CFG.data, data_dir).images
+    named = load_batch(images, np.array(evidence["images"]), torch.device("cpu"))
+    for a, b in zip(seen[40], named, strict=True):
+        assert torch.equal(a, b) or torch.equal(a, b.flip(2))
+    state = read_checkpoint(tmp_path / "diverged" / "state.pt")
+    assert not all(bool(w.isfinite().all()) for w in state["generator"].values())
+    # The run's own checkpoint is the last good state, and leads to the same end.
+    assert read_checkpoint(tmp_path / "checkpoint.pt")["nimg"] == 32
+    with pytest.raises(TrainingDiverged, match="after 48 images"):
+        list(train(CFG, tmp_path, data_dir, (32,)))
+
+
+def test_weights_that_are_no_numbers_never_become_a_checkpoint(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Trainer.step
+
+    def step(self: Trainer, real: torch.Tensor, index: torch.Tensor) -> object:
+        losses = whole(self, real, index)
+        with torch.no_grad():
+            next(self.generator.parameters()).fill_(float("inf"))
+        return losses
+
+    monkeypatch.setattr(Trainer, "step", step)
+    with pytest.raises(TrainingDiverged, match="weight is not finite after 8 images"):
+        list(train(CFG, tmp_path, data_dir, (8,)))
+    assert not (tmp_path / "checkpoint.pt").exists()
+    assert (tmp_path / "diverged" / "state.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("n", "size", "sizes"),
+    [(8, None, [8]), (8, 8, [8]), (8, 4, [4, 4]), (8, 3, [2, 3, 3]), (64, 10, [9, 9] * 3 + [10])],
+)
+def test_micro_batches_cover_the_batch_evenly(n: int, size: int | None, sizes: list[int]) -> None:
+    parts = micro_batches(n, size)
+    assert sorted(p.stop - p.start for p in parts) == sorted(sizes)
+    assert [i for p in parts for i in range(p.start, p.stop)] == list(range(n))
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch() -> None:
+    """Without batch norm and spectral norm's own steps, which see each part apart."""
+    gradients = []
+    for micro in (None, 4, 3):
+        cfg = replace(CFG, train=replace(CFG.train, micro_batch=micro))
+        trainer = Trainer(cfg, torch.device("cpu"))
+        trainer.generator.eval(), trainer.discriminator.heads.eval()
+        for optimiser in (trainer.optim_g, trainer.optim_d):
+            optimiser.param_groups[0]["lr"] = 0.0
+        real = torch.linspace(-1, 1, 8 * 3 * 32 * 32).view(8, 3, 32, 32)
+        losses = trainer.step(real, torch.arange(8))
+        networks = (trainer.generator, trainer.discriminator.heads)
+        flat = [p.grad.flatten() for m in networks for p in m.parameters() if p.grad is not None]
+        gradients.append((torch.cat(flat), torch.stack(losses)))
+    for other in gradients[1:]:
+        for a, b in zip(gradients[0], other, strict=True):
+            assert torch.allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_a_run_goes_on_with_smaller_micro_batches(tmp_path: Path, data_dir: Path) -> None:
+    first = next(train(CFG, tmp_path, data_dir, (16,)))
+    assert first.nimg == 16
+    smaller = replace(CFG, train=replace(CFG.train, micro_batch=4))
+    assert [s.nimg for s in train(smaller, tmp_path, data_dir, (16,))] == [16, 64]
 
 
 def test_it_learns(tmp_path: Path, data_dir: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.failures import NodeFault
 from bench.progress import Progress, duration
 from bench.record import Record
 from bench.spec import RunSpec
@@ -12,25 +14,45 @@ from projgan.errors import UserError
 
 
 def dispatch(
-    runs: Sequence[RunSpec], runs_dir: Path, data_dir: Path, progress: Progress, force: bool
+    runs: Sequence[RunSpec],
+    runs_dir: Path,
+    data_dir: Path,
+    progress: Progress,
+    force: bool,
+    gpus_per_run: int = 1,
 ) -> None:
     """Does every run; one that fails leaves a record that says so, and the others go on.
 
     Args:
         runs: each with its spec.json already in `runs_dir`/<run id>.
         force: forget what was done of them before.
+        gpus_per_run: one, as this is one process.
 
     Raises:
         StorageFull: nothing can be written any more.
+        UserError: several GPUs are asked for.
     """
+    if gpus_per_run != 1:
+        raise UserError(f"gpus_per_run={gpus_per_run} needs dispatch=local, which starts torchrun")
     from bench.execute import StorageFull, execute
 
-    for run in runs:
-        progress.begin(run)
+    waiting, begun = deque(runs), set[str]()
+    while waiting:
+        run = waiting.popleft()
+        if run.run_id in begun:
+            progress.select(run)
+        else:
+            progress.begin(run)
         try:
-            record = execute(runs_dir / run.run_id, data_dir, progress, force)
+            record = execute(
+                runs_dir / run.run_id, data_dir, progress, force and run.run_id not in begun
+            )
         except StorageFull:
             raise
+        except NodeFault as error:
+            begun.add(run.run_id)
+            waiting.append(run)
+            progress.line(f"{run.name}: the machine failed ({error}); tried again later")
         except UserError as error:  # another process has it, or its record is not ours to touch
             progress.end(f"left alone: {error}")
         else:

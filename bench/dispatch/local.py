@@ -1,7 +1,8 @@
 """Several runs at once on this machine: one worker process per slot.
 
 A slot is a GPU, or a CPU core where there is none: small networks use two cores better as two runs
-of one thread each than as one run of two threads.
+of one thread each than as one run of two threads. A large run may take several slots: torchrun
+then starts a process for each, and they train as one.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
+from bench import failures
 from bench import record as records
-from bench.claim import holder
+from bench.claim import holder, last_holder
 from bench.paths import ROOT, RunPaths
 from bench.progress import Progress
 from bench.spec import RunSpec
@@ -33,16 +36,21 @@ Slot = str | None  # the GPU of a worker, as CUDA_VISIBLE_DEVICES names it. None
 
 @dataclass
 class Worker:
-    """A process at work on a run."""
+    """A process at work on a run, or torchrun with several."""
 
     run: RunSpec
-    slot: Slot
+    slots: list[Slot]
     process: subprocess.Popen[str]
     told_end: bool = False
 
 
 def dispatch(
-    runs: Sequence[RunSpec], runs_dir: Path, data_dir: Path, progress: Progress, force: bool
+    runs: Sequence[RunSpec],
+    runs_dir: Path,
+    data_dir: Path,
+    progress: Progress,
+    force: bool,
+    gpus_per_run: int = 1,
 ) -> None:
     """Does the runs, as many at a time as there are slots.
 
@@ -52,24 +60,37 @@ def dispatch(
     Args:
         runs: each with its spec.json already in `runs_dir`/<run id>.
         force: forget what was done of them before.
+        gpus_per_run: slots that each run takes.
 
     Raises:
         StorageFull: nothing can be written any more.
+        UserError: a run cannot have so many slots.
     """
     places = slots()
+    if gpus_per_run > len(places):
+        kind = "CPU cores" if places[0] is None else "GPUs"
+        raise UserError(f"gpus_per_run={gpus_per_run}: this machine has {len(places)} {kind}")
+    for run in runs:
+        if (batch := run.config.train.batch) % gpus_per_run:
+            raise UserError(
+                f"{run.name}: train.batch={batch} cannot be shared by gpus_per_run={gpus_per_run}"
+            )
     threads = max(1, cores() // len(places))
     waiting, free = deque(runs), deque(places)
     events: queue.SimpleQueue[tuple[Worker, list[object]]] = queue.SimpleQueue()
     workers: list[Worker] = []
+    begun: set[str] = set()
     shared = False
     try:
         while waiting or workers:
-            while waiting and free and (shared or not workers):
+            while waiting and len(free) >= gpus_per_run and (shared or not workers):
                 run = waiting.popleft()
-                progress.begin(run)
-                workers.append(
-                    _start(run, free.popleft(), threads, runs_dir, data_dir, force, events)
-                )
+                anew = force and run.run_id not in begun
+                if run.run_id not in begun:
+                    begun.add(run.run_id)
+                    progress.begin(run)
+                taken = [free.popleft() for _ in range(gpus_per_run)]
+                workers.append(_start(run, taken, threads, runs_dir, data_dir, anew, events))
             worker, (event, *arguments) = events.get()
             if event == "full":
                 raise UserError(str(arguments[0]))
@@ -77,10 +98,19 @@ def dispatch(
                 progress.select(worker.run)
             if event == "exit":
                 if not worker.told_end:
-                    progress.end(_died(RunPaths(runs_dir / worker.run.run_id), arguments[0]))
+                    reason, again = _died(worker.run, runs_dir, arguments[0])
+                    if again:
+                        waiting.append(worker.run)
+                        progress.line(f"{worker.run.name}: {reason}; tried again later")
+                    else:
+                        progress.end(reason)
                 workers.remove(worker)
-                free.append(worker.slot)
+                free.extend(worker.slots)
                 shared = True
+            elif event == "again":
+                worker.told_end = True
+                waiting.append(worker.run)
+                progress.line(f"{worker.run.name}: {arguments[0]}; tried again later")
             elif event == "end":
                 worker.told_end = True
                 progress.end(str(arguments[0]))
@@ -138,7 +168,7 @@ def _unwarned() -> Iterator[None]:
 @_unwarned()
 def _start(
     run: RunSpec,
-    slot: Slot,
+    taken: list[Slot],
     threads: int,
     runs_dir: Path,
     data_dir: Path,
@@ -148,12 +178,16 @@ def _start(
     run_dir = runs_dir / run.run_id
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": path}
-    if slot is not None:
-        environment["CUDA_VISIBLE_DEVICES"] = slot
+    if devices := [slot for slot in taken if slot is not None]:
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
+    launcher: list[str] = []
+    if len(taken) > 1:
+        count = f"--nproc-per-node={len(taken)}"
+        launcher = ["torch.distributed.run", "--standalone", count, "-m"]
     arguments = [str(run_dir.absolute()), str(data_dir.absolute()), *(["force"] if force else [])]
     with RunPaths(run_dir).log.open("a", encoding="utf-8") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "bench.worker", *arguments],
+            [sys.executable, "-m", *launcher, "bench.worker", *arguments],
             stdout=subprocess.PIPE,
             stderr=log,
             stdin=subprocess.PIPE,  # nothing is said: its end tells the worker that we died
@@ -161,7 +195,7 @@ def _start(
             errors="replace",
             env=environment,
         )
-    worker = Worker(run, slot, process)
+    worker = Worker(run, taken, process)
 
     def listen() -> None:
         assert process.stdin is not None and process.stdout is not None
@@ -179,7 +213,7 @@ def _start(
     return worker
 
 
-EVENTS = ("data", "train", "evaluate", "line", "end", "full")
+EVENTS = ("data", "train", "evaluate", "line", "end", "again", "full")
 
 
 def _event(line: str) -> list[object] | None:
@@ -191,18 +225,36 @@ def _event(line: str) -> list[object] | None:
     return event if isinstance(event, list) and event and event[0] in EVENTS else None
 
 
-def _died(run: RunPaths, status: object) -> str:
-    """Notes in the record of a run why it stands still; the same command goes on with it."""
+def _died(run: RunSpec, runs_dir: Path, status: object) -> tuple[str, bool]:
+    """Notes in a run's record why it stands still.
+
+    A worker that a signal killed is a fault of the machine: the run goes back to the queue, unless
+    that has happened again and again without its getting on.
+
+    Returns:
+        One line, and whether to try again now.
+    """
+    paths = RunPaths(runs_dir / run.run_id)
     code = status if isinstance(status, int) else 1
     how = f"killed by signal {-code}" if code < 0 else f"status {code}"
     if code == -signal.SIGKILL:
         how += ", perhaps for want of memory"
-    reason = f"the worker died ({how})"
+    reason, again = f"the worker died ({how})", False
     with contextlib.suppress(DataError, OSError):
-        record = records.load(run.record)
-        if record and record["status"] == "running" and holder(run.claim) is None:
-            records.save(run.record, record | {"error": reason})
-    return f"{reason}; see {run.log}"
+        record = records.load(paths.record) or records.new(run, _now())
+        if record["status"] == "running" and holder(paths.claim) is None:
+            record["error"] = reason
+            if code < 0:
+                last = last_holder(paths.claim)
+                again = failures.note(record, "node", reason, last.start if last else 0)
+                if not again:
+                    record |= {"status": "failed", "failure": "node", "ended": _now()}
+            records.save(paths.record, record)
+    return f"{reason}; see {paths.log}", again
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _stop(workers: Sequence[Worker]) -> None:

@@ -1,0 +1,129 @@
+"""What can go wrong in a run, and what is done about each kind. Free of torch.
+
+A failure is noted in the record (`failures`: kind, error, at), so that who goes on with the run,
+in this process or on another machine, knows how often it was tried without getting on.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from projgan.errors import UserError
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What is done about a kind of failure.
+
+    Attributes:
+        tries: how often a run is tried in a row without getting on before it counts as failed.
+        does: in words.
+    """
+
+    tries: int
+    does: str
+
+
+POLICIES = {
+    "memory": Policy(
+        1,
+        "in training, the micro-batch is halved and gradients accumulate to the same batch; the "
+        "record and a footnote tell it, since batch norm sees fewer images; elsewhere it fails",
+    ),
+    "diverged": Policy(
+        1, "the run fails; losses, images of the batch and the state are kept in diverged/"
+    ),
+    "node": Policy(3, "the run goes back to the queue and on from its checkpoint"),
+    "storage": Policy(1, "everything stops: no run could keep what it does"),
+    "mistake": Policy(1, "the run fails with one line that names the remedy"),
+    "code": Policy(2, "the run is tried once more from its checkpoint, then it fails"),
+}
+
+_STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
+_NODE = {
+    errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.ETIMEDOUT, errno.ENOTCONN,
+    errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ECONNRESET, errno.EREMOTEIO,
+}  # fmt: skip
+_MEMORY_WORDS = re.compile(
+    r"out of memory|can't allocate memory|ALLOC_FAILED|Unable to allocate", re.IGNORECASE
+)
+# What a broken card, link or neighbour says; other errors of CUDA are those of a program.
+_NODE_WORDS = re.compile(
+    r"\bECC\b|unspecified launch failure|fallen off the bus|GPU is lost|hardware error|"
+    r"unable to determine the device handle|devices? .*(busy|unavailable)|NCCL|"
+    r"Connection (closed|reset) by peer|Stale file handle",
+    re.IGNORECASE,
+)
+
+
+class NodeFault(UserError):
+    """The machine failed the run, not the run itself: it belongs back in the queue."""
+
+
+def kind_of(error: BaseException) -> str:
+    """Which row of POLICIES an error belongs to, by it or by what caused it."""
+    causes = list(_causes(error))
+    if any(type(e).__name__ == "TrainingDiverged" for e in causes):
+        return "diverged"
+    if any(_is_memory(e) for e in causes):
+        return "memory"
+    for e in causes:
+        if isinstance(e, NodeFault):
+            return "node"
+        if isinstance(e, OSError) and e.errno in _STORAGE | _NODE:
+            return "storage" if e.errno in _STORAGE else "node"
+        if type(e).__name__ == "StorageFull":
+            return "storage"
+    if any(isinstance(e, RuntimeError) and _NODE_WORDS.search(str(e)) for e in causes):
+        return "node"
+    return "mistake" if isinstance(error, UserError) else "code"
+
+
+def note(record: dict[str, Any], kind: str, error: str, at: int) -> bool:
+    """Notes a failure.
+
+    Args:
+        record: gets the note.
+        at: images after which it happened; of a machine's fault, those with which it began, since
+            what a machine that dies had done is lost.
+
+    Returns:
+        Whether the run may be tried again.
+    """
+    noted = record.setdefault("failures", [])
+    noted.append({"kind": kind, "error": error, "at": at})
+    return in_a_row(noted) < POLICIES[kind].tries
+
+
+def in_a_row(noted: list[dict[str, Any]]) -> int:
+    """How many failures of one kind came last, at no more images than the one before."""
+    count = 0
+    for failure in reversed(noted):
+        if failure["kind"] != noted[-1]["kind"] or failure["at"] < noted[-1]["at"]:
+            break
+        count += 1
+    return count
+
+
+def halved(micro_batch: int) -> int | None:
+    """The next smaller micro-batch; None = there is none that batch norm can do with."""
+    half = -(-micro_batch // 2)
+    return half if 2 <= half < micro_batch else None
+
+
+def _is_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and bool(_MEMORY_WORDS.search(str(error)))
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__

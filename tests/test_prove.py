@@ -1,0 +1,65 @@
+"""A run that is killed at random points equals, to the bit, one that was never touched."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+TOY = ["data.images=32", "generator.width=4", "train.batch=4", "projection.channels=8",
+       "discriminator.width=16", "only=ResNet18"]  # fmt: skip
+
+
+def prove(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "run_bench.py"), "do=prove-resume", *TOY, *arguments],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def check(tmp_path: Path, kills: int, steps: int, seed: int = 0) -> str:
+    done = prove(tmp_path, f"kills={kills}", f"steps={steps}", f"seeds=[{seed}]")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for what in ("generator", "heads", "average", "optim_g", "optim_d", "projection",
+                 "batches and losses", "metrics at"):  # fmt: skip
+        assert what in done.stdout
+    assert "DIFFERENT" not in done.stdout
+    assert not list((tmp_path / "runs").iterdir())
+    return done.stdout
+
+
+def test_twenty_kills_change_nothing(tmp_path: Path) -> None:
+    told = check(tmp_path, kills=20, steps=8)
+    assert told.count("] killed ") == 20 and "writing the checkpoint" in told
+
+
+@pytest.mark.slow
+def test_two_hundred_kills_change_nothing(tmp_path: Path) -> None:
+    told = check(tmp_path, kills=200, steps=40, seed=1)
+    assert told.count("] killed ") == 200
+    assert told.count("writing the checkpoint") > 10
+
+
+def test_a_difference_is_shown(tmp_path: Path) -> None:
+    """A process that goes on with another learning rate than its checkpoint's is found out."""
+    code = (
+        "import sys, torch, projgan.train as t, bench.cli\n"
+        "whole = t.Trainer.load_state\n"
+        "def load(self, state):\n"
+        "    whole(self, state)\n"
+        "    self.optim_g.state.clear()\n"  # as the released code does: no optimiser state
+        "t.Trainer.load_state = load\n"
+        "sys.exit(bench.cli.main(sys.argv[1:]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "do=prove-resume", *TOY, "kills=2", "steps=4"],
+        cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
+    lines = {line.split("  ")[0].strip(): line for line in done.stdout.splitlines()}
+    assert "DIFFERENT" in lines["generator"] and "DIFFERENT" in lines["optim_g"]
+    assert "equal" in lines["projection"]
+    assert list((tmp_path / "runs").glob("prove-resume-*"))
