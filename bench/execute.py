@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import io
-import json
 import logging
 import shutil
 import time
@@ -85,7 +84,7 @@ def execute(
         NodeFault: the machine failed; the run may go on elsewhere, or here later.
     """
     run = RunPaths(run_dir)
-    spec = RunSpec.from_json(json.loads(run.spec.read_text(encoding="utf-8")))
+    spec = RunSpec.read(run.spec)
     progress = progress or Progress([spec])
     with (
         Claim(run.claim) as claim,
@@ -109,7 +108,7 @@ def execute(
 
 def follow(run_dir: Path, data_dir: Path) -> None:
     """What every process but the first does in a run of several: trains along, as it is told."""
-    spec = RunSpec.from_json(json.loads(RunPaths(run_dir).spec.read_text(encoding="utf-8")))
+    spec = RunSpec.read(RunPaths(run_dir).spec)
     cfg = spec.config
     try:
         while (told := world().said(None)) is not None:

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
@@ -40,6 +41,7 @@ from projgan.config import Config, from_dict
 from projgan.errors import UserError, unknown
 
 SEED = "train.seed"
+MOST_NODES = 100_000  # values in a YAML file
 
 
 def list_grids() -> list[tuple[str, str]]:
@@ -264,6 +266,8 @@ def _grid_path(grid: str) -> Path:
 def _read(cls: type[Any], path: Path) -> Any:
     """A YAML file as an instance of `cls`."""
     try:
+        if _size(path) > MOST_NODES:
+            raise UserError(f"{path}: its aliases unfold to more than {MOST_NODES} values")
         loaded = OmegaConf.load(path)
         if not isinstance(loaded, DictConfig):
             raise UserError(f"{path}: must hold keys and values at its top level")
@@ -284,6 +288,26 @@ def _read(cls: type[Any], path: Path) -> Any:
         raise
     except Exception as error:  # the YAML library's own
         raise UserError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from error
+
+
+def _size(path: Path) -> int:
+    """How many values a YAML file unfolds to; nested aliases make a short file endless."""
+    counted: dict[int, int] = {}
+
+    def count(node: Any) -> int:
+        if not isinstance(node.value, list):
+            return 1
+        if id(node) not in counted:
+            counted[id(node)] = MOST_NODES + 1  # an alias of what holds it never ends
+            parts = itertools.chain.from_iterable(
+                part if isinstance(part, tuple) else (part,) for part in node.value
+            )
+            counted[id(node)] = 1 + sum(map(count, parts))
+        return counted[id(node)]
+
+    with path.open("rb") as file:
+        root = yaml.compose(file, Loader=yaml.SafeLoader)
+    return 0 if root is None else count(root)
 
 
 def _check_names(path: Path, file: GridFile, scales: list[str]) -> None:

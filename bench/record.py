@@ -64,7 +64,7 @@ def load(path: Path) -> Record | None:
         return None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise DamagedRecord(f"{path}: damaged record (not JSON); {_REMEDY}") from None
     if not isinstance(record, dict):
         raise DamagedRecord(f"{path}: damaged record (no fields); {_REMEDY}")
@@ -233,15 +233,23 @@ def not_kept(nimgs: Iterable[int]) -> str:
 _REMEDY = "running the same command again sets it aside and measures what was kept"
 
 
+_KINDS = {
+    "run_id": str, "config": dict, "snapshots": list, "time": dict, "data": dict, "params": dict,
+    "throughput": dict, "memory": dict, "environment": dict,
+}  # fmt: skip
+
+
 def _fault(record: Record) -> str:
     """What is wrong with a record; empty = nothing."""
     if record.get("schema") != SCHEMA:
         return f"schema is {record.get('schema')!r}"
     if record.get("status") not in STATUSES:
         return f"status is {record.get('status')!r}"
-    for name, kind in (("run_id", str), ("config", dict), ("snapshots", list), ("time", dict)):
+    for name, kind in _KINDS.items():
         if not isinstance(record.get(name), kind):
             return f"{name} is missing or of the wrong kind"
+    if not all(_is_number(record["time"].get(name)) for name in ("train_s", "eval_s", "total_s")):
+        return "time is no time"
     for snapshot in record["snapshots"]:
         ok = (
             isinstance(snapshot, dict)
@@ -249,6 +257,9 @@ def _fault(record: Record) -> str:
             and isinstance(snapshot.get("metrics"), dict)
             and all(_is_number(v) for v in snapshot["metrics"].values())
             and _is_number(snapshot.get("train_seconds"))
+            and isinstance(snapshot.get("missing", {}), dict)
+            and isinstance(snapshot.get("eval", {}), dict)
+            and isinstance(snapshot.get("samples", ""), str)
         )
         if not ok:
             return "a snapshot is not whole"
@@ -256,4 +267,4 @@ def _fault(record: Record) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) in (int, float) and math.isfinite(value)

@@ -60,8 +60,11 @@ def _last_samples(run: Run) -> tuple[bytes, list[Image.Image]] | None:
     name = run.final.samples if run.final else None
     if name is None:
         return None
+    path = (run.folder / name).resolve()
     try:
-        data = (run.folder / name).read_bytes()
+        if not path.is_relative_to(run.folder.resolve()):  # as one from elsewhere may say
+            return b"", []
+        data = path.read_bytes()
         image = Image.open(io.BytesIO(data)).convert("RGB")
     except (OSError, ValueError, SyntaxError):
         return b"", []

@@ -13,10 +13,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, get_type_hints
 
 from projgan.config import Backbone, Config, from_dict
-from projgan.errors import UserError
+from projgan.errors import DataError, UserError
 
 # Raise it when a changed default or a changed computation makes old runs incomparable.
 RECIPE_VERSION = 1
@@ -130,6 +131,21 @@ class RunSpec:
         head = {"run_id": self.run_id, "recipe_version": RECIPE_VERSION}
         value: dict[str, Any] = json.loads(json.dumps(head | dataclasses.asdict(self)))
         return value
+
+    @classmethod
+    def read(cls, path: Path) -> RunSpec:
+        """From a run's spec.json.
+
+        Raises:
+            DataError: it is missing, damaged or of another version.
+        """
+        try:
+            return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+        except UserError as error:
+            raise DataError(f"{path}: {error}") from error
+        except Exception as error:  # whatever is not as `to_json` wrote it
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise DataError(f"{path}: no description of a run ({reason})") from None
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> RunSpec:

@@ -314,9 +314,9 @@ def _bar(cells: Iterable[str]) -> str:
 
 
 def _escape_md(text: str) -> str:
-    for sign in "\\|*_<>":
+    for sign in "\\|*_<>`[]":
         text = text.replace(sign, "\\" + sign)
-    return text
+    return " ".join(text.splitlines())
 
 
 TEX = {
@@ -329,7 +329,7 @@ TEX = {
 
 
 def _escape_tex(text: str) -> str:
-    return "".join(TEX.get(sign, sign) for sign in text)
+    return "".join(TEX.get(sign, sign) for sign in " ".join(text.splitlines()))
 
 
 def _tex_marks(marks: Sequence[str]) -> str:

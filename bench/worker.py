@@ -101,8 +101,7 @@ def main(run_dir: str, data_dir: str, force: str = "") -> int:
         join()
         follow(paths.dir, Path(data_dir))
         return 0
-    spec = RunSpec.from_json(json.loads(paths.spec.read_text(encoding="utf-8")))
-    reporter = Reporter(spec, channel())
+    reporter = Reporter(RunSpec.read(paths.spec), channel())
     try:
         stop = obey()
         join()

@@ -7,6 +7,7 @@ named options. Counting is in images (kimg = 1000 real images shown to the discr
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -28,6 +29,11 @@ class Data:
     mirror: bool = True  # random horizontal flips of real images
 
     def __post_init__(self) -> None:
+        _require(
+            re.fullmatch(r"[^\W_][^/\\\0]*", self.name) is not None,
+            f"data.name={self.name!r} becomes part of a folder's name: begin with a letter or "
+            "digit, and use no slash",
+        )
         r = self.resolution
         _require(
             32 <= r <= 1024 and r & (r - 1) == 0,

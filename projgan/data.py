@@ -140,7 +140,7 @@ def decode_image(source: Path | BinaryIO, name: str) -> Image.Image:
         with Image.open(source) as opened:
             image: Image.Image = opened
             image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # a decoder stumbles over damaged bytes in ways of its own
         raise DataError(f"Cannot read image {name} ({error}): replace or remove it") from None
     if image.mode.startswith("I"):
         grey = np.asarray(image).astype(np.float64) / 257.0
@@ -181,7 +181,13 @@ def _open_or_pack(
                 with suppress(OSError):
                     place.rmdir()
     fingerprint = json.loads(meta.read_text())["sha256"]
-    return Dataset(name, np.load(pixels, mmap_mode="r"), fingerprint)
+    try:
+        images = np.load(pixels, mmap_mode="r", allow_pickle=False)
+        if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4:
+            raise ValueError("no array of bytes [N, 3, R, R]")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{pixels} holds no images ({error}); delete {folder}") from None
+    return Dataset(name, images, fingerprint)
 
 
 def _is_whole(pixels: Path, meta: Path) -> bool:

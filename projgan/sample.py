@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -69,9 +69,10 @@ def load_generator(path: Path) -> tuple[nn.Module, Config, int]:
             header = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         cfg = from_dict(json.loads(header["config"]))
+        nimg = int(header["nimg"])
         generator = build_generator(cfg)
         generator.load_state_dict(tensors)
-    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # whatever a file that another program made lets us stumble over
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"Cannot load a generator from {path}: {reason}") from None
-    return generator.eval().requires_grad_(False), cfg, int(header["nimg"])
+    return generator.eval().requires_grad_(False), cfg, nimg

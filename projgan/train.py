@@ -221,8 +221,12 @@ def train(
     if state is not None:
         if not same_run(state["config"], cfg):
             raise UserError(f"{checkpoint} belongs to another configuration; move it away")
-        trainer.load_state(state["trainer"])
-        nimg, train_seconds = state["nimg"], state["train_seconds"]
+        try:
+            trainer.load_state(state["trainer"])
+            nimg, train_seconds = int(state["nimg"]), float(state["train_seconds"])
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(f"{checkpoint} fits other networks ({reason}); move it away") from None
         log.info("Going on from %d images", nimg)
     if world.said(nimg) != nimg:
         raise UserError(f"{checkpoint} is not the same for all processes; put it on a shared disk")

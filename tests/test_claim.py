@@ -285,3 +285,35 @@ def test_a_process_that_beats_and_does_not_get_on_is_found(tmp_path: Path) -> No
         mine._sign()
         found = holder(path)
         assert found is not None and found.nimg == 64 and not found.hangs
+
+
+def drill(tmp_path: Path, processes: int, runs: int, seed: int) -> int:
+    """Does the drill, checks what is left, and returns how many processes were killed."""
+    tests = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, str(tests / "claim_drill.py"), str(tmp_path),
+         *map(str, (processes, runs, seed))],
+        capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(tests.parent)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    names = sorted(f"run{i}" for i in range(runs))
+    assert sorted((tmp_path / "finished.txt").read_text().split()) == names  # each exactly once
+    claims_taken = 0
+    for name in names:
+        run = tmp_path / name
+        assert json.loads((run / "record.json").read_text()) == [0, 1, 2, 3, 4]
+        assert (run / "log.txt").read_text().split() == ["0", "1", "2", "3", "4"]  # none twice
+        assert sorted(left(run)) == ["log.txt", "record.json"]
+        claims_taken += int((run / "claim.number").read_text())
+    killed = int(done.stdout.split()[1])
+    assert claims_taken >= runs + killed
+    return killed
+
+
+def test_thirty_two_processes_with_crashes_finish_each_run_once(tmp_path: Path) -> None:
+    assert drill(tmp_path, processes=32, runs=24, seed=0) > 5
+
+
+@pytest.mark.slow
+def test_the_same_again_and_again(tmp_path: Path) -> None:
+    assert sum(drill(tmp_path / str(s), processes=32, runs=64, seed=s) for s in range(20)) > 300

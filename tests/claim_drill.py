@@ -1,0 +1,88 @@
+"""Many processes over one grid, each killed now and then: argv is folder, processes, runs, seed.
+
+Every process goes through the runs until all are finished: claims one, goes on with its steps where
+the record stands, writes the record after each. It kills itself at random, also while it writes.
+The first process starts another for each that was killed. Free of torch, so that many fit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+from bench.claim import Claim, RunIsTaken
+from projgan.files import fenced, remove_leftovers, replacing
+
+STEPS = 5
+
+
+def crash() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def steps_of(record: Path) -> list[int]:
+    return list(json.loads(record.read_text())) if record.exists() else []
+
+
+def work(runs: list[Path], draw: random.Random, finished: Path) -> None:
+    while True:
+        left = [run for run in runs if len(steps_of(run / "record.json")) < STEPS]
+        if not left:
+            return
+        run = draw.choice(left)
+        try:
+            with Claim(run / "claim.json") as claim, fenced(run, claim.fence):
+                do(run, draw, finished)
+        except RunIsTaken:
+            time.sleep(0.002)
+
+
+def do(run: Path, draw: random.Random, finished: Path) -> None:
+    remove_leftovers(run)
+    steps = steps_of(run / "record.json")
+    while len(steps) < STEPS:
+        if draw.random() < 0.06:
+            crash()
+        steps.append(len(steps))
+        with replacing(run / "record.json") as file:
+            text = json.dumps(steps).encode()
+            if draw.random() < 0.06:
+                file.write(text[: draw.randrange(len(text))])
+                file.flush()
+                crash()
+            file.write(text)
+        with (run / "log.txt").open("a") as log:
+            log.write(f"{steps[-1]}\n")
+        if len(steps) == STEPS:
+            with finished.open("a") as log:
+                log.write(f"{run.name}\n")
+
+
+def main(folder: Path, processes: int, count: int, seed: int) -> int:
+    """Prints how many processes there were and how many of them were killed."""
+    runs = [folder / f"run{i}" for i in range(count)]
+    started, killed, living = 0, 0, set[int]()
+    while started == 0 or living:
+        while len(living) < processes and started < processes + killed:
+            started += 1
+            if (child := os.fork()) == 0:
+                work(runs, random.Random(seed * 10_000 + started), folder / "finished.txt")
+                os._exit(0)
+            living.add(child)
+        child, status = os.wait()
+        living.discard(child)
+        code = os.waitstatus_to_exitcode(status)
+        if code not in (0, -signal.SIGKILL):
+            return 1
+        killed += code != 0
+    print(started, killed)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(Path(sys.argv[1]), *map(int, sys.argv[2:])))

@@ -1,0 +1,215 @@
+"""`python -m tests.faults` tries every fault and writes what happened into docs/reliability.md.
+
+A fault is tried by the tests named with it. `python -m tests.faults quick` leaves out those that
+take minutes; their rows then say so.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "reliability.md"
+BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What goes wrong, what happens then, and the tests that try it (a file, or file::name)."""
+
+    fault: str
+    happens: str
+    tests: tuple[str, ...]
+
+
+FAULTS = (
+    Fault(
+        "SIGKILL at 20 random points of a run: in steps, in the writing of checkpoints, measuring",
+        "the next process goes on; everything is equal to the bit",
+        ("test_prove.py::test_twenty_kills_change_nothing",),
+    ),
+    Fault(
+        "the same, 200 times",
+        "the same",
+        ("test_prove.py::test_two_hundred_kills_change_nothing",),
+    ),
+    Fault(
+        "SIGKILL after any byte of a file, before, between and after the renames",
+        "the old file or the new one, whole",
+        (
+            "test_files.py::test_a_kill_at_any_byte_leaves_a_whole_file",
+            "test_files.py::test_a_kill_at_every_single_byte_leaves_a_whole_file",
+            "test_files.py::test_a_killed_swap_goes_on_from_the_state_before",
+        ),
+    ),
+    Fault(
+        "disk full, input/output error, quota, read-only, at each step of writing",
+        "the old file stays; the run says so in one line and goes on later",
+        (
+            "test_files.py::test_an_error_at_any_step_leaves_the_old_content",
+            "test_files.py::test_an_error_while_a_checkpoint_is_written_costs_neither_of_the_two",
+            "test_execute.py::test_a_full_disk_is_one_line_and_keeps_what_was_there",
+        ),
+    ),
+    Fault(
+        "torn or altered checkpoint, record, generator or reference statistics",
+        "found by its checksum or its form, told in the log; the state before is used",
+        (
+            "test_checkpoint.py",
+            "test_files.py::test_a_checkpoint_that_rotted_does_not_push_the_good_one_out",
+            "test_files.py::test_two_damaged_states_are_told_and_none_is_used",
+            "test_execute.py::test_a_damaged_record_is_kept_aside_and_costs_no_training",
+            "test_execute.py::test_a_damaged_generator_costs_its_new_metrics_alone",
+        ),
+    ),
+    Fault(
+        "the folder of a run may not be written, or vanishes",
+        "one line; nothing is brought back",
+        (
+            "test_files.py::test_a_folder_that_may_not_be_written_keeps_its_files",
+            "test_files.py::test_a_folder_that_vanishes_while_a_file_is_written_is_an_error",
+            "test_claim.py::test_a_run_whose_folder_vanished_is_not_brought_back",
+        ),
+    ),
+    Fault(
+        "32 processes over one grid, killed at random",
+        "each run is finished once, none is lost, no step is done twice",
+        ("test_claim.py::test_thirty_two_processes_with_crashes_finish_each_run_once",),
+    ),
+    Fault(
+        "a process that was thought dead wakes up",
+        "it cannot write: another has the run's next number",
+        (
+            "test_claim.py::test_an_owner_that_lost_the_run_cannot_write",
+            "test_claim.py::test_a_run_taken_while_a_file_is_written_is_not_overwritten",
+            "test_claim.py::test_a_heartbeat_never_brings_a_lost_claim_back",
+        ),
+    ),
+    Fault(
+        "a process that is stopped, or gives signs of life without getting on",
+        "do=status shows the run as hung",
+        (
+            "test_claim.py::test_a_process_that_is_stopped_is_found",
+            "test_claim.py::test_a_process_that_beats_and_does_not_get_on_is_found",
+        ),
+    ),
+    Fault(
+        "out of memory in training",
+        "the micro-batch is halved, gradients accumulate, record and table say so",
+        (
+            "test_failures.py::test_want_of_memory_halves_the_micro_batch_and_is_told",
+            "test_failures.py::test_without_a_smaller_micro_batch_the_run_fails",
+            "test_failures.py::test_the_table_has_a_footnote",
+        ),
+    ),
+    Fault(
+        "a loss or a weight that is no number",
+        "the run stops; losses, batch and state are kept; the checkpoint is the last good state",
+        (
+            "test_train.py::test_divergence_stops_at_its_step_and_keeps_the_evidence",
+            "test_train.py::test_weights_that_are_no_numbers_never_become_a_checkpoint",
+        ),
+    ),
+    Fault(
+        "a fault of the machine; a worker that dies",
+        "back to the queue, three times in a row at most without getting on",
+        (
+            "test_failures.py::test_a_fault_of_the_node_gives_the_run_back_and_counts",
+            "test_local.py::test_a_worker_that_is_killed_is_told_and_the_others_finish",
+            "test_local.py::test_a_death_is_noted_and_goes_back_to_the_queue",
+        ),
+    ),
+    Fault(
+        "a fault of the code",
+        "two tries, then the run has failed and its log holds the traceback",
+        (
+            "test_failures.py::test_a_fault_of_the_code_stops_after_two_tries",
+            "test_failures.py::test_a_fault_that_passes_costs_no_run",
+        ),
+    ),
+    Fault(
+        "the terminal or the starting process dies",
+        "workers stop and give their runs back",
+        ("test_local.py::test_a_worker_stops_when_its_parent_dies",),
+    ),
+    Fault(
+        "a pickle in a checkpoint, weights, generator, cache or packed data",
+        "refused; nothing of it is executed",
+        (
+            "test_security.py::test_no_loader_runs_what_a_file_holds",
+            "test_security.py::test_no_line_of_the_project_could_load_a_pickle_or_unsafe_yaml",
+        ),
+    ),
+    Fault(
+        "names from YAML or records that lead out of a folder; markup in names",
+        "refused, or written as text",
+        (
+            "test_security.py::test_a_grid_name_cannot_leave_results",
+            "test_security.py::test_a_name_of_data_cannot_leave_the_data_folder",
+            "test_security.py::test_a_record_cannot_name_a_file_outside_its_run",
+            "test_security.py::test_names_are_text_in_every_output",
+            "test_security.py::test_yaml_makes_no_objects",
+            "test_security.py::test_aliases_that_unfold_without_end_are_refused",
+        ),
+    ),
+    Fault(
+        "arbitrary grid files, command lines, records, run descriptions, checkpoints, images",
+        "a right result or one clear line; no file is lost",
+        ("test_fuzz.py",),
+    ),
+)
+
+
+def try_all(slow: bool) -> dict[str, Counter[str]]:
+    """Outcomes by test: `tests/` file or file::name -> counts of passed, failed, skipped."""
+    wanted = [f"tests/{test}" for fault in FAULTS for test in fault.tests]
+    with tempfile.TemporaryDirectory() as folder:
+        told = Path(folder) / "told.xml"
+        marks = ["-m", "slow or not slow"] if slow else []
+        command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={told}", *marks, *wanted]
+        subprocess.run(command, cwd=ROOT, check=False)
+        cases = ElementTree.parse(told).iter("testcase")
+        found: dict[str, Counter[str]] = {}
+        for case in cases:
+            file = f"{case.attrib['classname'].split('.')[-1]}.py"
+            name = case.attrib["name"].split("[")[0]
+            kinds = {child.tag for child in case}
+            outcome = "failed" if kinds & {"failure", "error"} else "passed"
+            outcome = "skipped" if "skipped" in kinds else outcome
+            for key in (file, f"{file}::{name}"):
+                found.setdefault(key, Counter())[outcome] += 1
+    return found
+
+
+def table(found: dict[str, Counter[str]]) -> str:
+    """The faults and what happened, as Markdown."""
+    lines = ["| what goes wrong | what happens | tried |", "|---|---|---|"]
+    for fault in FAULTS:
+        count = sum((found.get(test, Counter()) for test in fault.tests), Counter())
+        said = f"{count['passed']} checks, all held" if count["passed"] else "not tried here"
+        if count["failed"]:
+            said = f"{count['failed']} of {count.total()} checks failed"
+        if count["skipped"]:
+            said += f", {count['skipped']} skipped"
+        lines.append(f"| {fault.fault} | {fault.happens} | {said} |")
+    return "\n".join(lines)
+
+
+def main(*words: str) -> int:
+    """Writes the table between its marks; the exit status tells whether all held."""
+    found = try_all(slow="quick" not in words)
+    text = PAGE.read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    after = rest.partition(END)[2]
+    PAGE.write_text(f"{before}{BEGIN}\n{table(found)}\n{END}{after}", encoding="utf-8")
+    return int(any(counts["failed"] for counts in found.values()))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(*sys.argv[1:]))
