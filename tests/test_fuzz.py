@@ -60,9 +60,8 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Every place in nested dicts and lists."""
     if path:
         yield path
-    items = value.items() if isinstance(value, dict) else enumerate(value)
     if isinstance(value, dict | list):
-        for key, part in items:
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
             yield from places(part, (*path, key))
 
 
