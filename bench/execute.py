@@ -509,7 +509,7 @@ def forget(run: RunPaths, claim: Claim) -> None:
     claim.fence()
     for path in (run.record, run.checkpoint, previous(run.checkpoint)):
         path.unlink(missing_ok=True)
-    for folder in (run.samples_dir, run.snapshots_dir):
+    for folder in (run.samples_dir, run.snapshots_dir, run.diverged_dir):
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -50,6 +50,11 @@ class RunPaths:
         return self.dir / "samples"
 
     @property
+    def diverged_dir(self) -> Path:
+        """What is known of a divergence; `projgan.train` writes it."""
+        return self.dir / "diverged"
+
+    @property
     def snapshots_dir(self) -> Path:
         return self.dir / "snapshots"
 

@@ -19,6 +19,7 @@ from PIL import Image
 from bench import grid as grids
 from bench import tables
 from bench.aggregate import cells, read_runs
+from bench.imageset import open_images
 from bench.metrics.statistics import load_features
 from bench.paths import RunPaths
 from bench.sheets import sheets
@@ -98,10 +99,27 @@ def test_no_loader_runs_what_a_file_holds(tmp_path: Path, kind: str) -> None:
             read_weights(file(name), "fetch them again")
     with pytest.raises(DataError):
         load_generator(file("generator.safetensors"))
+    for name in ("set.npy", "set.zip"):
+        with pytest.raises(UserError):
+            open_images(file(name))
     assert load_features(file("features.npz"), "key") is None
     with pytest.raises(UserError):
         packed(file("images"), tmp_path / "data")
     assert not trace.exists()
+
+
+def test_members_of_an_archive_stay_in_it(tmp_path: Path) -> None:
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(picture, "PNG")
+    path = tmp_path / "here" / "images.zip"
+    path.parent.mkdir()
+    names = ["../escaped.png", "/tmp/escaped.png", "a/../../escaped.png", "good.png"]
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, picture.getvalue())
+    images = open_images(path)
+    assert [image.shape for batch in images.batches(2) for image in batch] == [(3, 8, 8)] * 4
+    assert [p.name for p in sorted(tmp_path.rglob("*"))] == ["here", "images.zip"]
 
 
 def calls(tree: ast.AST) -> list[tuple[str, ast.Call]]:
