@@ -27,6 +27,7 @@ python run_bench.py grid=NAME do=plan            what would run, and where it st
 python run_bench.py grid=NAME do=status          how far it is
 python run_bench.py grid=NAME do=cancel          ends the grid's jobs on a cluster
 python run_bench.py grid=NAME do=report          tables and curves again, from the records
+python run_bench.py do=claims                    the paper's findings against the records
 python run_bench.py do=list                      the grids
 python run_bench.py do=score real=PATH fake=PATH two folders, zips or .npy arrays, measured
 python run_bench.py do=prove-resume              that a killed run goes on to the bit; kills=3
@@ -279,6 +280,31 @@ def report(options: Options) -> int:
     return OK if files else SOME_FAILED
 
 
+def claims(options: Options) -> int:
+    """The paper's findings against the records: evidence, effect, verdict."""
+    from bench import claims as findings
+
+    known = grids.load_claims(options.scale)
+    if options.grid is not None:
+        names = list(dict.fromkeys(claim.grid for claim in known))
+        if options.grid not in names:
+            raise UserError(unknown("grid with claims", options.grid, names))
+        known = [claim for claim in known if claim.grid == options.grid]
+    seeds = options.seeds or findings.seeds_found(options.runs_dir) or None
+    loaded = {
+        name: grids.load(name, options.scale, options.overrides, seeds)
+        for name in dict.fromkeys(claim.grid for claim in known)
+    }
+    for claim in known:
+        findings.check(claim, loaded[claim.grid])
+    found = [findings.examine(claim, loaded[claim.grid], options.runs_dir) for claim in known]
+    for claim, finding in zip(known, found, strict=True):
+        print(findings.to_text(claim, finding))
+    words = [finding.verdict for finding in found]
+    print(f"scale {options.scale}: " + ", ".join(f"{words.count(w)} {w}" for w in findings.WORDS))
+    return OK
+
+
 def list_grids(options: Options) -> int:
     """Names every grid, with a line about it."""
     _print_table([[name, about] for name, about in grids.list_grids()])
@@ -313,6 +339,7 @@ VERBS: dict[str, Callable[[Options], int]] = {
     "status": status,
     "cancel": cancel,
     "report": report,
+    "claims": claims,
     "list": list_grids,
     "score": score,
     "prove-resume": prove_resume,

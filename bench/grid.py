@@ -25,8 +25,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from bench import columns, compare, paths, speedup
+from bench.claims import Claim
 from bench.metrics.table import check_metrics, metric_keys
 from bench.schema import (
+    ClaimsFile,
     EvalSection,
     GridFile,
     ReportSection,
@@ -205,6 +207,26 @@ def _check_slurm(made: SlurmFile) -> None:
             f"dispatch.warning={made.warning} seconds is not less than dispatch.time={made.time} "
             "minutes: a job would be requeued before it begins"
         )
+
+
+def load_claims(scale: str = "lab", path: Path = paths.CLAIMS) -> list[Claim]:
+    """The paper's findings as checks, with the metric's name at a scale; `claims.check` is next.
+
+    Raises:
+        UserError: One line that names what is wrong in the file.
+    """
+    if scale not in (known := list_scales()):
+        raise UserError(unknown("scale", scale, known))
+    file: ClaimsFile = _read(ClaimsFile, path)
+    mapping = _read(ScaleFile, paths.SCALES / f"{scale}.yaml").metrics
+    found: dict[str, Claim] = {}
+    for entry in file.claims:
+        if entry.id in found:
+            raise UserError(f"{path}: claim {entry.id!r} is there twice")
+        given = dataclasses.asdict(entry)
+        given |= {name: tuple(given[name]) for name in ("these", "than")}
+        found[entry.id] = Claim(**given | {"metric": mapping.get(entry.metric, entry.metric)})
+    return list(found.values())
 
 
 def parse_value(text: str, key: str) -> Any:

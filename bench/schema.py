@@ -99,3 +99,26 @@ class ScaleFile:
     set: dict[str, Any] = field(default_factory=dict)
     eval: EvalSection = field(default_factory=EvalSection)
     metrics: dict[str, str] = field(default_factory=dict)  # general name -> the scale's own
+
+
+@dataclass
+class ClaimEntry:
+    """A finding of the paper; which fields a check uses stands in bench.claims.CHECKS."""
+
+    id: str = MISSING
+    says: str = MISSING
+    source: str = MISSING
+    grid: str = MISSING
+    check: str = MISSING
+    metric: str = "fd"
+    these: list[str] = field(default_factory=list)
+    than: list[str] = field(default_factory=list)
+    axis: str | None = None
+    x: str | None = None
+    expects: str | None = None
+    within: float | None = None
+
+
+@dataclass
+class ClaimsFile:
+    claims: list[ClaimEntry] = MISSING

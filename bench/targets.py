@@ -230,7 +230,7 @@ PAPERS = {
 
 def spearman(x: Sequence[float], y: Sequence[float]) -> float | None:
     """Spearman's rank correlation, ties by mean rank. None = fewer than two, or all equal."""
-    return _pearson(_ranks(x), _ranks(y))
+    return _pearson(ranks(x), ranks(y))
 
 
 def kendall(x: Sequence[float], y: Sequence[float]) -> float | None:
@@ -246,7 +246,8 @@ def kendall(x: Sequence[float], y: Sequence[float]) -> float | None:
     return agree / scale if scale else None
 
 
-def _ranks(values: Sequence[float]) -> list[float]:
+def ranks(values: Sequence[float]) -> list[float]:
+    """Place of each value among all, from 0; equal ones share the mean of their places."""
     order = sorted(values)
     return [order.index(v) + (order.count(v) - 1) / 2 for v in values]
 

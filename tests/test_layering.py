@@ -22,7 +22,7 @@ TORCH_FREE = ["bench.cli", "bench.grid", "bench.spec", "bench.record", "bench.cl
               "projgan.backbones.registry"]  # fmt: skip
 # What only reads files: no module of the training or measuring side.
 REPORT_SIDE = ["aggregate", "inference", "compare", "targets", "survival", "speedup", "leakage",
-               "verdicts", "tables", "columns", "curves", "sheets", "report"]  # fmt: skip
+               "verdicts", "claims", "tables", "columns", "curves", "sheets", "report"]  # fmt: skip
 ONLY_IN = {
     "omegaconf": {"bench/grid.py"},
     "matplotlib": {"bench/curves.py"},

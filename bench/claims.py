@@ -1,0 +1,429 @@
+"""The paper's findings as checks on records, with evidence, effect and verdict.
+
+What a finding says stands in experiments/paper/claims.yaml; here is how each kind of check is
+decided. The tests are exact and count what the claim is about (seeds, or rows where it is about
+networks in general), so that a claim that few runs cannot settle stays undecided. Each is tested
+alone, at 5 %: of twenty claims that say nothing, one would be decided by chance.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from bench import aggregate, leakage, targets
+from bench import record as records
+from bench.aggregate import FIELDS, Cell
+from bench.inference import ALPHA, Interval, mean_interval, pairs_needed, sign_flip_p, smallest_p
+from bench.metrics.table import METRICS
+from bench.spec import Grid
+from projgan.errors import ConfigError, UserError, unknown
+
+Word = Literal["supported", "contradicted", "undecided", "not run"]
+WORDS: tuple[Word, ...] = get_args(Word)
+
+DEALS = 20_000  # random ones, where all cannot be tried
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One finding; the fields that its check does not use are empty."""
+
+    id: str
+    says: str
+    source: str  # where the paper says it
+    grid: str  # whose runs decide
+    check: str  # a name of CHECKS
+    metric: str  # key of METRICS
+    these: tuple[str, ...] = ()  # cells, or values of an axis
+    than: tuple[str, ...] = ()
+    axis: str | None = None
+    x: str | None = None
+    expects: str | None = None
+    within: float | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the records say of a claim."""
+
+    verdict: Word
+    reason: str = ""  # why it is undecided or not run
+    n: int = 0  # of what was counted
+    unit: str = ""  # seeds or rows
+    effect: str = ""  # in words, with its interval
+    p: float | None = None
+    test: str = ""
+    evidence: tuple[str, ...] = ()  # one line per row
+    flags: tuple[str, ...] = ()  # leakage
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The cells of a claim's grid, and how its metric is read."""
+
+    claim: Claim
+    grid: Grid
+    cells: Mapping[str, Cell]  # by name
+
+    def group(self, names: Sequence[str]) -> list[Cell]:
+        return [self.cells[name] for name in names]
+
+    def value(self, cell: Cell) -> float:
+        """Mean over seeds, turned so that lower is better."""
+        stat = cell.stat(self.claim.metric)
+        assert stat is not None
+        return self.sign * stat.mean
+
+    @property
+    def sign(self) -> int:
+        return 1 if METRICS[self.claim.metric].lower_is_better else -1
+
+    def by_seed(self, cell: Cell) -> dict[int, float]:
+        """Seed -> value, turned so that lower is better."""
+        found = ((r.spec.config.train.seed, r.value(self.claim.metric)) for r in cell.finished)
+        return {seed: self.sign * value for seed, value in found if value is not None}
+
+    def group_by_seed(self, names: Sequence[str]) -> dict[int, float]:
+        """Seed -> mean over the rows, for the seeds that all of them have."""
+        each = [self.by_seed(cell) for cell in self.group(names)]
+        seeds = sorted(set.intersection(*map(set, each)))
+        return {seed: statistics.fmean(values[seed] for values in each) for seed in seeds}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a check found, before it is put into words for all claims alike."""
+
+    verdict: Word
+    n: int
+    unit: str
+    effect: str
+    p: float | None
+    test: str
+    reason: str = ""
+
+
+def _below(e: Evidence) -> Outcome:
+    ours, theirs = (e.group_by_seed(names) for names in (e.claim.these, e.claim.than))
+    common = [seed for seed in ours if seed in theirs]
+    base = statistics.fmean(theirs[s] for s in common) if common else 0.0
+    return _signs([ours[s] - theirs[s] for s in common], base, "seeds")
+
+
+def _axis(e: Evidence) -> Outcome:
+    assert e.claim.axis is not None
+    pairs: dict[str, dict[str, Cell]] = {}
+    for cell in e.cells.values():
+        rest = {k: v for k, v in cell.axes.items() if k != e.claim.axis}
+        at = str(cell.axes[e.claim.axis])
+        pairs.setdefault(repr((cell.row, sorted(rest.items()))), {})[at] = cell
+    (low,), (high,) = e.claim.these, e.claim.than
+    values = [(e.value(pair[low]), e.value(pair[high])) for pair in pairs.values()]
+    differences = [a - b for a, b in values]
+    return _signs(differences, statistics.fmean(b for _, b in values), "rows")
+
+
+def _signs(d: Sequence[float], base: float, unit: str) -> Outcome:
+    """Paired differences by the exact sign-flip test; below 0 = as claimed."""
+    n, test = len(d), "exact sign-flip test"
+    if n == 0:
+        return Outcome("not run", 0, unit, "", None, test, f"no common {unit.rstrip('s')}")
+    effect = _effect(statistics.fmean(d), mean_interval(d), base)
+    if smallest_p(n) > ALPHA:
+        few = f"{n} {unit if n > 1 else unit.rstrip('s')}: it can never reject"
+        return Outcome("undecided", n, unit, effect, sign_flip_p(d), test, f"{few}; {_needs()}")
+    if (i := mean_interval(d)) and i.low <= 0 <= i.high:
+        reason = "the interval includes 0"
+        return Outcome("undecided", n, unit, effect, sign_flip_p(d), test, reason)
+    return _by_p(sign_flip_p(d), statistics.fmean(d) < 0, n, unit, effect, test)
+
+
+def _needs() -> str:
+    return f"it needs {pairs_needed(1)}"
+
+
+def _by_p(p: float, as_claimed: bool, n: int, unit: str, effect: str, test: str) -> Outcome:
+    if p > ALPHA:
+        return Outcome("undecided", n, unit, effect, p, test, f"p above {ALPHA:g}")
+    return Outcome("supported" if as_claimed else "contradicted", n, unit, effect, p, test)
+
+
+def _groups(e: Evidence) -> Outcome:
+    these, than = ([e.value(c) for c in e.group(g)] for g in (e.claim.these, e.claim.than))
+    every, size = [*these, *than], len(these)
+    seen = statistics.fmean(these) - statistics.fmean(than)
+    slack = 1e-9 * sum(map(abs, every))
+    deals = math.comb(len(every), size)
+    total = sum(every)
+
+    def apart(chosen: Sequence[float]) -> float:
+        part = sum(chosen)
+        return part / size - (total - part) / (len(every) - size)
+
+    if deals <= DEALS:
+        drawn: Any = itertools.combinations(every, size)
+        count, test = deals, "exact permutation test over rows"
+    else:
+        import random
+
+        dealer = random.Random(0)
+        drawn = itertools.chain([these], (dealer.sample(every, size) for _ in range(DEALS - 1)))
+        count, test = DEALS, f"permutation test over rows, {DEALS} deals"
+    p = sum(abs(apart(chosen)) >= abs(seen) - slack for chosen in drawn) / count
+    n, effect = len(every), _effect(seen, None, statistics.fmean(than))
+    if (2 if len(these) == len(than) else 1) / deals > ALPHA:
+        return Outcome("undecided", n, "rows", effect, p, test, f"{n} rows can never decide it")
+    return _by_p(p, seen < 0, n, "rows", effect, test)
+
+
+def _best(e: Evidence) -> Outcome:
+    (name,) = e.claim.these
+    seeds = {cell: e.by_seed(c) for cell, c in e.cells.items()}
+    common = sorted(set.intersection(*map(set, seeds.values())))
+    n, k = len(common), len(seeds)
+    test = "so many first places by chance"
+    if n == 0:
+        return Outcome("not run", 0, "seeds", "", None, test, "no common seed")
+    first = sum(min(seeds, key=lambda c: seeds[c][s]) == name for s in common)
+    means = {c: statistics.fmean(values[s] for s in common) for c, values in seeds.items()}
+    rival = min((c for c in means if c != name), key=means.__getitem__)
+    p = sum(math.comb(n, i) * (1 / k) ** i * (1 - 1 / k) ** (n - i) for i in range(first, n + 1))
+    effect = (
+        f"first of {k} in {first} of {n} seeds; "
+        f"{_effect(means[name] - means[rival], None, means[rival])} against {rival}"
+    )
+    if p <= ALPHA and means[name] < means[rival]:
+        return Outcome("supported", n, "seeds", effect, p, test)
+    beaten = (k - 1) * sign_flip_p([seeds[name][s] - seeds[rival][s] for s in common])
+    if means[name] > means[rival] and beaten <= ALPHA:
+        test = "exact sign-flip test against the best, Bonferroni"
+        return Outcome("contradicted", n, "seeds", effect, beaten, test)
+    return Outcome("undecided", n, "seeds", effect, p, test, f"p above {ALPHA:g}")
+
+
+def _correlation(e: Evidence) -> Outcome:
+    assert e.claim.x is not None
+    cells = e.group(e.claim.these)
+    xs = [stat.mean if (stat := c.stat(e.claim.x)) else math.nan for c in cells]
+    ys = [e.value(c) for c in cells]
+    test = "Spearman's rank correlation over rows, permutation test"
+    kept = [(x, y) for x, y in zip(xs, ys, strict=True) if not math.isnan(x)]
+    n = len(kept)
+    x, y = [a for a, _ in kept], [b for _, b in kept]
+    rho = targets.spearman(x, y)
+    if n < 4 or rho is None:
+        return Outcome("undecided", n, "rows", "", None, test, "fewer than 4 rows that differ")
+    low, high = _fisher(rho, n)
+    p = _shuffled(x, y)
+    way = "worse" if rho > 0 else "better"
+    effect = f"rho {rho:+.2f} [{low:+.2f}, {high:+.2f}], more {e.claim.x} goes with {way}"
+    if e.claim.expects == "none":
+        bound = e.claim.within or 0.0
+        if -bound < low and high < bound:
+            return Outcome("supported", n, "rows", effect, p, test)
+        if p <= ALPHA:
+            return Outcome("contradicted", n, "rows", effect, p, test)
+        reason = f"no correlation is seen, but one beyond ±{bound:g} is not ruled out"
+        return Outcome("undecided", n, "rows", effect, p, test, reason)
+    return _by_p(p, (rho > 0) == (e.claim.expects == "positive"), n, "rows", effect, test)
+
+
+def _fisher(rho: float, n: int) -> tuple[float, float]:
+    """95 % interval of a rank correlation (Bonett and Wright, Psychometrika 2000)."""
+    z = math.atanh(max(min(rho, 1 - 1e-12), -1 + 1e-12))
+    half = statistics.NormalDist().inv_cdf(1 - ALPHA / 2) * math.sqrt((1 + rho**2 / 2) / (n - 3))
+    return math.tanh(z - half), math.tanh(z + half)
+
+
+def _shuffled(x: Sequence[float], y: Sequence[float]) -> float:
+    """Share of orders of `y` whose rank correlation with `x` is as far from 0: all, or `DEALS`."""
+    import numpy as np
+
+    a, b = (np.asarray(targets.ranks(values)) for values in (x, y))
+    a, b = a - a.mean(), b - b.mean()
+    if math.factorial(len(b)) <= DEALS:
+        orders = np.array(list(itertools.permutations(b)))
+    else:
+        orders = np.random.default_rng(0).permuted(np.tile(b, (DEALS, 1)), axis=1)
+        orders[0] = b  # what was observed is one of them
+    return float(np.mean(np.abs(orders @ a) >= abs(b @ a) - 1e-9))
+
+
+def _sooner(e: Evidence) -> Outcome:
+    ours, theirs = (e.group(names)[0] for names in (e.claim.these, e.claim.than))
+    test = "exact sign test"
+    metric, lower = e.claim.metric, METRICS[e.claim.metric].lower_is_better
+    runs = [
+        {r.spec.config.train.seed: r for r in cell.finished if r.curve(metric)}
+        for cell in (ours, theirs)
+    ]
+    ratios = []
+    for seed in (s for s in runs[0] if s in runs[1]):
+        target = runs[1][seed].best(metric, lower)
+        assert target is not None
+        curves = [by[seed].curve(metric) for by in runs]
+        at = [first_at(curve, target, lower) for curve in curves]
+        assert at[1] is not None  # its own best
+        ratios.append(at[1] / at[0] if at[0] else 0.0)  # 0 = never within its budget
+    if not ratios:
+        return Outcome("not run", 0, "seeds", "", None, test, "no common seed")
+    n = len(ratios)
+    more, less = sum(r > 1 for r in ratios), sum(r < 1 for r in ratios)
+    middle = statistics.median(ratios)
+    said = f"{middle:.3g} times fewer images" if middle else "never reached within the budget"
+    effect = f"{said} (median), sooner in {more} and not in {less} of {n} seeds"
+    p = _sign_p(more, less)
+    if smallest_p(more + less) > ALPHA:
+        reason = f"{n} seed{'s' if n > 1 else ''}: it can never reject; {_needs()}"
+        return Outcome("undecided", n, "seeds", effect, p, test, reason)
+    return _by_p(p, more > less, n, "seeds", effect, test)
+
+
+def _sign_p(more: int, less: int) -> float:
+    """Two-sided p of the sign test: what so uneven a split of fair coins would be."""
+    n, most = more + less, max(more, less)
+    return min(1.0, 2 * sum(math.comb(n, i) for i in range(most, n + 1)) / 2**n)
+
+
+def first_at(curve: Sequence[tuple[int, float, float]], target: float, lower: bool) -> int | None:
+    """Images at the first snapshot that is as good as the target; None = none is."""
+    hits = (images for images, _, v in curve if (v <= target if lower else v >= target))
+    return next(hits, None)
+
+
+def _effect(difference: float, interval: Interval | None, base: float) -> str:
+    share = f" ({difference / abs(base):+.0%})" if base else ""
+    span = f" [{interval.low:+.3g}, {interval.high:+.3g}]" if interval else ""
+    return f"difference {difference:+.3g}{share}{span}"
+
+
+@dataclass(frozen=True)
+class Check:
+    """A kind of check: how it decides, and which fields of a claim it needs."""
+
+    decide: Callable[[Evidence], Outcome]
+    needs: frozenset[str]
+    one: frozenset[str] = field(default_factory=frozenset)  # of these, exactly one entry
+    of_rows: bool = True  # what is named is all that is looked at; else the whole grid
+
+
+CHECKS: dict[str, Check] = {
+    "below": Check(_below, frozenset({"these", "than"})),
+    "groups": Check(_groups, frozenset({"these", "than"})),
+    "axis": Check(_axis, frozenset({"axis", "these", "than"}), frozenset({"these", "than"}), False),
+    "best": Check(_best, frozenset({"these"}), frozenset({"these"}), False),
+    "correlation": Check(_correlation, frozenset({"these", "x", "expects"})),
+    "sooner": Check(_sooner, frozenset({"these", "than"}), frozenset({"these", "than"})),
+}
+_OPTIONAL = {"correlation": {"within"}}
+_USED = ("these", "than", "axis", "x", "expects", "within")
+
+
+def check(claim: Claim, grid: Grid) -> None:
+    """Refuses a claim that its grid cannot decide.
+
+    Raises:
+        ConfigError: one line that names the claim and what is wrong in it.
+    """
+    at = f"claim {claim.id!r}"
+    if claim.check not in CHECKS:
+        raise ConfigError(f"{at}: {unknown('check', claim.check, CHECKS)}")
+    kind = CHECKS[claim.check]
+    for name in _USED:
+        given = getattr(claim, name) not in (None, ())
+        if name in kind.needs and not given:
+            raise ConfigError(f"{at}: check {claim.check} needs {name}")
+        if given and name not in kind.needs and name not in _OPTIONAL.get(claim.check, set()):
+            raise ConfigError(f"{at}: check {claim.check} does not use {name}")
+        if name in kind.one and len(getattr(claim, name)) != 1:
+            raise ConfigError(f"{at}: {name} takes one entry")
+    if claim.metric not in METRICS:
+        raise ConfigError(f"{at}: {unknown('metric', claim.metric, METRICS)}")
+    if claim.x is not None and claim.x not in {*FIELDS, *METRICS}:
+        raise ConfigError(f"{at}: {unknown('x', claim.x, {*FIELDS, *METRICS})}")
+    words = ("none", "positive", "negative")
+    if claim.expects is not None and claim.expects not in words:
+        raise ConfigError(f"{at}: {unknown('value of expects', claim.expects, words)}")
+    if claim.expects == "none" and not 0 < (claim.within or 0) < 1:
+        raise ConfigError(f"{at}: expects none: give within, between 0 and 1")
+    if claim.axis is not None and claim.axis not in grid.axes:
+        raise ConfigError(f"{at}: {unknown('axis', claim.axis, grid.axes)}")
+    runs = [aggregate.Run(spec, Path(), "missing") for spec in grid.runs]
+    known = [cell.name for cell in aggregate.cells(runs)]
+    if claim.axis is not None:
+        known = [str(value) for value in grid.axes[claim.axis]]
+    for name in (*claim.these, *claim.than):
+        if name not in known:
+            kind_of = "value" if claim.axis else "row"
+            raise ConfigError(f"{at}: {unknown(f'{kind_of} of grid {grid.name}', name, known)}")
+
+
+def examine(claim: Claim, grid: Grid, runs_dir: Path) -> Finding:
+    """What the records of a grid say of a claim."""
+    cells = {c.name: c for c in aggregate.cells(aggregate.read_runs(grid.runs, runs_dir))}
+    named = [*claim.these, *claim.than] if CHECKS[claim.check].of_rows else [*cells]
+    used = [cells[name] for name in named]
+    lines = tuple(_line(claim, cell) for cell in used)
+    leaks = (leakage.leakage(c.spec, claim.metric).reason for c in used)
+    flags = tuple(dict.fromkeys(reason for reason in leaks if reason))
+    without = [c for c in used if c.stat(claim.metric) is None]
+    if without:
+        rest = f" and {len(without) - 1} more" if len(without) > 1 else ""
+        why = without[0].why_missing(claim.metric)
+        reason = f"{without[0].name}{rest}: {why} (grid={grid.name} runs it)"
+        return Finding("not run", reason, evidence=lines if len(without) < len(used) else ())
+    found = CHECKS[claim.check].decide(Evidence(claim, grid, cells))
+    return Finding(
+        found.verdict, found.reason, found.n, found.unit, found.effect, found.p, found.test,
+        lines, flags,
+    )  # fmt: skip
+
+
+def _line(claim: Claim, cell: Cell) -> str:
+    """A row's own evidence."""
+    said = f"{METRICS[claim.metric].header} of {cell.name}: {_measured(cell, claim.metric)}"
+    return f"{said}, {claim.x} {_measured(cell, claim.x)}" if claim.x else said
+
+
+def _measured(cell: Cell, metric: str) -> str:
+    stat = cell.stat(metric)
+    if stat is None:
+        return cell.why_missing(metric)
+    spread = f" ± {stat.std:.3g}" if stat.std else ""
+    return f"{stat.mean:.4g}{spread} (n={stat.n})"
+
+
+def seeds_found(runs_dir: Path) -> list[int]:
+    """The seeds of all runs that have a record."""
+    seeds = set()
+    for path in sorted(runs_dir.glob("*/record.json")):
+        try:
+            record = records.load(path)
+        except UserError:
+            continue
+        seed = ((record or {}).get("config") or {}).get("train", {}).get("seed")
+        if isinstance(seed, int):
+            seeds.add(seed)
+    return sorted(seeds)
+
+
+def to_text(claim: Claim, finding: Finding) -> str:
+    """A claim with its verdict and what that rests on, for a terminal."""
+    lines = [f"{finding.verdict.upper():13} {claim.id}: {claim.says} ({claim.source})"]
+    parts = [finding.effect]
+    if finding.n:
+        parts.append(f"n = {finding.n} {finding.unit}")
+    if finding.p is not None:
+        parts.append(f"p = {finding.p:.2g} ({finding.test})")
+    told = "; ".join(part for part in parts if part)
+    lines += [told] if told else []
+    lines += [f"{finding.verdict}: {finding.reason}"] if finding.reason else []
+    lines += finding.evidence
+    lines += [f"flagged: {flag}" for flag in finding.flags]
+    return "\n".join([lines[0], *(f"    {line}" for line in lines[1:])])

@@ -1,0 +1,368 @@
+"""Findings of the paper against records whose answer is known."""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_records import make_grid, make_record, write_record
+
+from bench import cli, paths
+from bench import grid as grids
+from bench.aggregate import FIELDS
+from bench.claims import (
+    CHECKS,
+    Claim,
+    Finding,
+    _signs,
+    check,
+    examine,
+    first_at,
+    seeds_found,
+    to_text,
+)
+from bench.spec import Grid, ReportSpec
+from projgan.errors import ConfigError, UserError
+
+NAMES = ("A", "B", "C", "D", "E", "F", "G", "H")
+ROWS = {name: {"train.ema_kimg": 1.0 + i} for i, name in enumerate(NAMES)}
+Values = Mapping[str, Sequence[float]]  # row -> one value per seed
+
+
+def claim(kind: str, **fields: Any) -> Claim:
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    return Claim("c", "It is so.", "Table 0", "made", kind, **{"metric": "fd_lab", **fields})
+
+
+def write(runs: Path, grid: Grid, values: Values, **changes: Any) -> None:
+    """Records of one snapshot each; a row without values is left out."""
+    for spec in grid.runs:
+        points = values.get(spec.row, ())
+        if spec.config.train.seed < len(points):
+            curve = {4000: {"fd_lab": points[spec.config.train.seed], "recall": 1.0}}
+            write_record(runs, spec, make_record(spec, curve, **changes))
+
+
+def decide(tmp_path: Path, what: Claim, values: Values) -> Finding:
+    seeds = range(max(map(len, values.values())))
+    grid = make_grid({name: ROWS[name] for name in values}, ReportSpec(), seeds=seeds)
+    check(what, grid)
+    write(tmp_path, grid, values)
+    return examine(what, grid, tmp_path)
+
+
+def around(mean: float, n: int, seed: int, spread: float = 0.1) -> list[float]:
+    rng = random.Random(seed)
+    return [rng.gauss(mean, spread) for _ in range(n)]
+
+
+# One row or group below another.
+
+BELOW = claim("below", these=["A"], than=["B"])
+
+
+def test_a_clear_difference_over_enough_seeds_is_decided(tmp_path: Path) -> None:
+    low, high = around(1, 8, 0), around(2, 8, 1)
+    found = decide(tmp_path / "1", BELOW, {"A": low, "B": high})
+    assert (found.verdict, found.n, found.unit) == ("supported", 8, "seeds")
+    assert found.p == pytest.approx(2 / 2**8)
+    assert found.effect.startswith("difference -1") and "(-5" in found.effect
+    assert found.evidence[0].startswith("FD-lab of A: 0.96")
+    assert decide(tmp_path / "2", BELOW, {"A": high, "B": low}).verdict == "contradicted"
+
+
+def test_few_seeds_decide_nothing_however_clear(tmp_path: Path) -> None:
+    for n, needed in ((1, "1 seed:"), (3, "3 seeds:"), (5, "5 seeds:")):
+        found = decide(tmp_path / str(n), BELOW, {"A": [1.0] * n, "B": [9.0] * n})
+        assert found.verdict == "undecided"
+        assert found.reason == f"{needed} it can never reject; it needs 6"
+    assert decide(tmp_path / "6", BELOW, {"A": [1.0] * 6, "B": [9.0] * 6}).verdict == "supported"
+
+
+def test_noise_is_undecided(tmp_path: Path) -> None:
+    values = {"A": around(1, 10, 0, 1.0), "B": around(1.05, 10, 1, 1.0)}
+    found = decide(tmp_path, BELOW, values)
+    assert found.verdict == "undecided" and found.reason
+
+
+def test_of_equal_rows_about_one_in_twenty_is_decided() -> None:
+    found = [_signs(around(0, 8, i), 1.0, "seeds").verdict for i in range(200)]
+    assert 1 <= 200 - found.count("undecided") <= 18
+
+
+def test_seeds_are_paired(tmp_path: Path) -> None:
+    """A difference much smaller than what the seeds have in common."""
+    common = around(10, 8, 0, spread=5.0)
+    values = {"A": [c - 0.1 for c in common], "B": common}
+    assert decide(tmp_path, BELOW, values).verdict == "supported"
+
+
+def test_groups_of_rows_are_means(tmp_path: Path) -> None:
+    what = claim("below", these=["A", "B"], than=["C", "D"])
+    values = {"A": [1.0] * 6, "B": [5.0] * 6, "C": [4.0] * 6, "D": [4.0] * 6}
+    found = decide(tmp_path, what, values)
+    assert found.verdict == "supported" and "difference -1 (-25%)" in found.effect
+
+
+def test_a_metric_of_which_more_is_better_is_turned(tmp_path: Path) -> None:
+    grid = make_grid({"A": ROWS["A"], "B": ROWS["B"]}, ReportSpec(), seeds=range(6))
+    for spec in grid.runs:
+        metrics = {"recall": 0.8 if spec.row == "A" else 0.4}
+        write_record(tmp_path, spec, make_record(spec, {4000: metrics}))
+    assert examine(replace(BELOW, metric="recall"), grid, tmp_path).verdict == "supported"
+
+
+# A class of networks.
+
+
+def test_rows_are_dealt_to_groups_by_chance(tmp_path: Path) -> None:
+    what = claim("groups", these=["A", "B", "C", "D"], than=["E", "F", "G", "H"])
+    apart = {name: [1.0 + 0.01 * i + (i >= 4)] for i, name in enumerate(NAMES)}
+    found = decide(tmp_path / "1", what, apart)
+    assert (found.verdict, found.n, found.unit) == ("supported", 8, "rows")
+    assert found.p == pytest.approx(2 / 70)  # of 70 deals, this one and its mirror
+    mixed = {name: [1.0 + (i % 2)] for i, name in enumerate(NAMES)}
+    assert decide(tmp_path / "2", what, mixed).verdict == "undecided"
+    small = claim("groups", these=["A", "B"], than=["C", "D"])
+    found = decide(tmp_path / "3", small, {"A": [1], "B": [1], "C": [9], "D": [9]})
+    assert (found.verdict, found.reason) == ("undecided", "4 rows can never decide it")
+
+
+# The best of a grid.
+
+
+def test_the_best_of_a_grid(tmp_path: Path) -> None:
+    what = claim("best", these=["A"])
+    best = {name: [1.0 + i] * 3 for i, name in enumerate(NAMES)}
+    found = decide(tmp_path / "1", what, best)
+    assert found.verdict == "supported" and "first of 8 in 3 of 3 seeds" in found.effect
+    assert "against B" in found.effect
+    once = {name: [1.0 + i] for i, name in enumerate(NAMES)}
+    assert decide(tmp_path / "2", what, once).verdict == "undecided"  # one in eight by chance
+    beaten = {name: around(1 if name == "B" else 3, 10, i) for i, name in enumerate(NAMES)}
+    found = decide(tmp_path / "3", what, beaten)
+    assert found.verdict == "contradicted" and "against B" in found.effect
+    second = {name: around(1 if name == "B" else 3, 6, i) for i, name in enumerate(NAMES)}
+    assert decide(tmp_path / "4", what, second).verdict == "undecided"  # 7 rivals, 6 seeds
+
+
+# Pretrained against random, row by row.
+
+
+def axis_finding(tmp_path: Path, gain: Sequence[float]) -> Finding:
+    names = NAMES[: len(gain)]
+    axes = {"backbone.weights": ("pretrained", "random")}
+    grid = make_grid({name: ROWS[name] for name in names}, ReportSpec(), axes=axes)
+    for spec in grid.runs:
+        i = NAMES.index(spec.row)
+        value = 10.0 + i - (gain[i] if spec.axes["backbone.weights"] == "pretrained" else 0)
+        write_record(tmp_path, spec, make_record(spec, {4000: {"fd_lab": value}}))
+    what = claim("axis", axis="backbone.weights", these=["pretrained"], than=["random"])
+    check(what, grid)
+    return examine(what, grid, tmp_path)
+
+
+def test_rows_are_paired_across_an_axis(tmp_path: Path) -> None:
+    found = axis_finding(tmp_path / "1", [1.0, 2.0, 1.5, 0.5, 3.0, 1.0])
+    assert (found.verdict, found.n, found.unit) == ("supported", 6, "rows")
+    assert found.p == pytest.approx(2 / 2**6) and len(found.evidence) == 12
+    assert axis_finding(tmp_path / "2", [-1.0] * 6).verdict == "contradicted"
+    assert axis_finding(tmp_path / "3", [1.0, -1.0, 1.0, -1.0, 0.5, -0.4]).verdict == "undecided"
+    assert axis_finding(tmp_path / "4", [5.0] * 4).verdict == "undecided"
+
+
+# Correlation.
+
+
+def correlation(
+    tmp_path: Path, xs: Sequence[float], ys: Sequence[float], expects: str = "none"
+) -> Finding:
+    names = [f"row {i}" for i in range(len(xs))]
+    rows = {name: {"train.ema_kimg": 1.0 + i} for i, name in enumerate(names)}
+    grid = make_grid(rows, ReportSpec())
+    for spec, x, y in zip(grid.runs, xs, ys, strict=True):
+        record = make_record(spec, {4000: {"fd_lab": y}})
+        record["backbone"]["accuracy"] = x
+        write_record(tmp_path, spec, record)
+    within = {"within": 0.5} if expects == "none" else {}
+    what = claim("correlation", these=names, x="accuracy", expects=expects, **within)
+    check(what, grid)
+    return examine(what, grid, tmp_path)
+
+
+def test_a_correlation_that_should_not_be(tmp_path: Path) -> None:
+    rising = [float(i) for i in range(9)]
+    found = correlation(tmp_path / "1", rising, rising)
+    assert found.verdict == "contradicted" and "more accuracy goes with worse" in found.effect
+    found = correlation(tmp_path / "2", rising, [4, 8, 0, 6, 3, 7, 1, 5, 2])
+    # Nine rows cannot show that there is none.
+    assert found.verdict == "undecided" and "is not ruled out" in found.reason
+    many = list(range(60))
+    shuffled = random.Random(3).sample(many, 60)
+    assert correlation(tmp_path / "3", many, shuffled).verdict == "supported"
+    assert correlation(tmp_path / "4", rising[:3], rising[:3]).verdict == "undecided"
+
+
+def test_a_correlation_with_a_sign(tmp_path: Path) -> None:
+    rising = [float(i) for i in range(7)]
+    assert correlation(tmp_path / "1", rising, rising, "positive").verdict == "supported"
+    assert correlation(tmp_path / "2", rising, rising, "negative").verdict == "contradicted"
+    found = correlation(tmp_path / "3", rising, [-y for y in rising], "negative")
+    assert found.verdict == "supported" and found.p == pytest.approx(2 / 5040)  # of 7! orders
+
+
+# Images to the baseline's best.
+
+
+def test_sooner(tmp_path: Path) -> None:
+    what = claim("sooner", these=["A"], than=["B"])
+    falling = {1000: 9.0, 2000: 6.0, 3000: 4.0, 4000: 3.0}
+    quick = {1000: 3.0, 2000: 2.0, 3000: 1.5, 4000: 1.0}
+
+    def finding(folder: str, curves: dict[str, dict[int, float]], n: int) -> Finding:
+        grid = make_grid({name: ROWS[name] for name in curves}, ReportSpec(), seeds=range(n))
+        for spec in grid.runs:
+            curve = {k: {"fd_lab": v} for k, v in curves[spec.row].items()}
+            write_record(tmp_path / folder, spec, make_record(spec, curve))
+        check(what, grid)
+        return examine(what, grid, tmp_path / folder)
+
+    found = finding("1", {"A": quick, "B": falling}, 6)
+    assert found.verdict == "supported"
+    assert "4 times fewer images (median), sooner in 6 and not in 0 of 6" in found.effect
+    found = finding("2", {"A": falling, "B": quick}, 6)
+    assert found.verdict == "contradicted" and "never reached" in found.effect
+    assert finding("3", {"A": quick, "B": falling}, 5).verdict == "undecided"
+    assert finding("4", {"A": falling, "B": falling}, 6).verdict == "undecided"
+
+
+def test_the_first_snapshot_as_good_as_the_target() -> None:
+    curve = [(100, 1.0, 5.0), (200, 2.0, 3.0), (300, 3.0, 3.5)]
+    assert first_at(curve, 3.0, lower=True) == 200
+    assert first_at(curve, 2.9, lower=True) is None
+    assert first_at(curve, 4.0, lower=False) == 100
+
+
+# What is not there, and what is flagged.
+
+
+def test_a_claim_whose_rows_are_missing_is_not_run(tmp_path: Path) -> None:
+    values: dict[str, list[float]] = {"A": [1.0] * 6, "B": []}
+    found = decide(tmp_path, BELOW, values)
+    assert found.verdict == "not run"
+    assert found.reason.startswith("B: no finished run") and "grid=made" in found.reason
+    assert found.evidence[0].startswith("FD-lab of A: 1")
+
+
+def test_leakage_is_told_with_the_evidence(tmp_path: Path) -> None:
+    grid = make_grid({"A": ROWS["A"], "B": ROWS["B"]}, ReportSpec(), scale="paper")
+    for spec in grid.runs:
+        write_record(tmp_path, spec, make_record(spec, {4000: {"fid": 1.0}}))
+    what = replace(BELOW, metric="fid")
+    found = examine(what, grid, tmp_path)
+    assert "ImageNet-1k" in found.flags[0]
+    assert "flagged: leakage" in to_text(what, found)
+
+
+def test_the_text_has_it_all(tmp_path: Path) -> None:
+    found = decide(tmp_path, BELOW, {"A": [1.0] * 6, "B": [2.0] * 6})
+    assert to_text(BELOW, found).splitlines() == [
+        "SUPPORTED     c: It is so. (Table 0)",
+        "    difference -1 (-50%) [-1, -1]; n = 6 seeds; p = 0.031 (exact sign-flip test)",
+        "    FD-lab of A: 1 (n=6)",
+        "    FD-lab of B: 2 (n=6)",
+    ]
+
+
+# The file.
+
+
+@functools.cache
+def loaded(grid: str, scale: str) -> Grid:
+    return grids.load(grid, scale)
+
+
+@pytest.mark.parametrize("scale", ["lab", "paper"])
+def test_every_claim_that_ships_is_whole(scale: str) -> None:
+    for one in grids.load_claims(scale):
+        check(one, loaded(one.grid, scale))
+        assert one.says.endswith(".") and one.source
+
+
+def test_the_findings_of_the_plan_are_there() -> None:
+    ids = {one.id for one in grids.load_claims()}
+    assert ids >= {
+        "shallow-beats-deep", "full-projection-best", "perceptual-worse", "efficientnets-best",
+        "accuracy-does-not-predict", "pretrained-beats-random", "fewer-images", "less-data",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("check: best", "chek: best", "chek"),
+        ("check: best", "check: bets", "'full-projection-best'.*Did you mean 'best'"),
+        ('["CCM + CSM, L1-L4"]', '["CCM + CSM, L1-L5"]', r"row of grid projections 'CCM \+ CSM"),
+        ("check: best", "check: best\n    than: [x]", "check best does not use than"),
+        ("expects: none", "expects: nothing", "value of expects 'nothing'"),
+        ("within: 0.5", "within: 2", "give within, between 0 and 1"),
+        ("    within: 0.5\n", "", "give within, between 0 and 1"),
+        ("x: accuracy", "x: acuracy", "Did you mean 'accuracy'"),
+        ("axis: backbone.weights", "axis: backbone.name", "axis 'backbone.name'"),
+        ("these: [pretrained]", "these: [pretraned]", "value of grid pretraining 'pretraned'"),
+        ("these: [pretrained]", "these: [pretrained, random]", "these takes one entry"),
+        ("grid: subsets", "grid: subset", "grid 'subset'"),
+        ("id: ccm-helps", "id: shallow-beats-deep", "is there twice"),
+    ],
+)
+def test_a_mistake_in_the_file_is_one_line(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    text = paths.CLAIMS.read_text()
+    assert old in text
+    path = tmp_path / "claims.yaml"
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(UserError, match=message) as caught:
+        for one in grids.load_claims("lab", path):
+            check(one, loaded(one.grid, "lab"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_check_needs_its_fields() -> None:
+    grid = make_grid(ROWS, ReportSpec())
+    for kind, fields, message in (
+        ("below", {"these": ["A"]}, "check below needs than"),
+        ("best", {"these": ["A", "B"]}, "these takes one entry"),
+        ("below", {"these": ["A"], "than": ["B"], "metric": "fdlab"}, "metric 'fdlab'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            check(claim(kind, **fields), grid)
+    assert {"accuracy"} <= FIELDS.keys() and len(CHECKS) == 6
+
+
+# The command.
+
+
+def test_the_command_prints_every_claim(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    grid = grids.load("subsets", seeds=range(6))
+    for spec in grid.runs:
+        final = 1.0 if spec.row == "Projected GAN" else 5.0
+        write_record(tmp_path, spec, make_record(spec, {6000: {"fd_lab": final}}))
+    assert seeds_found(tmp_path) == [0, 1, 2, 3, 4, 5]
+    assert cli.main(["do=claims", f"runs_dir={tmp_path}"]) == 0
+    said = capsys.readouterr().out
+    assert "SUPPORTED     less-data: " in said and "n = 6 seeds" in said
+    assert "NOT RUN       fewer-images: " in said
+    assert said.splitlines()[-1] == (
+        "scale lab: 1 supported, 0 contradicted, 0 undecided, 9 not run"
+    )
+    assert cli.main(["do=claims", "grid=subsets", f"runs_dir={tmp_path}", "seeds=[0,1]"]) == 0
+    said = capsys.readouterr().out
+    assert "2 seeds: it can never reject; it needs 6" in said and "1 undecided" in said
+    assert cli.main(["do=claims", "grid=smoke", f"runs_dir={tmp_path}"]) == 2
+    assert "grid with claims 'smoke'" in capsys.readouterr().err
