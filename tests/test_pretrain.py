@@ -132,6 +132,11 @@ def test_rendered_images_are_cached(tmp_path: Path) -> None:
     assert np.array_equal(first, scenes.render("pretrain", 5, range(6), RESOLUTION))
     assert as_input(first).min() >= -1 and as_input(first).max() <= 1
 
+    [file] = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:-100])
+    assert np.array_equal(rendered(tmp_path, "pretrain", 5, 6, said.append), first)
+    assert "damaged" in said[1]
+
 
 def test_a_network_from_nothing_to_its_file(tmp_path: Path) -> None:
     budget = Budget(steps=2, batch=8, train_images=16, held_out_images=10)
@@ -143,12 +148,33 @@ def test_a_network_from_nothing_to_its_file(tmp_path: Path) -> None:
     assert all(t.dtype == torch.float32 for t in read_weights(path, "").values())
 
 
-def test_a_student_without_its_teacher_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("vitt", "Did you mean 'vit'"),
+        ("vit --steps 0", "--steps: give 1 or more"),
+        ("vit --seeds=-1", "--seeds: give 0 or more"),
+        ("deit", "efficientnet_lite4-s0.safetensors: deit's teacher is missing"),
+        ("vit --out file/weights", "--out file/weights: cannot be written"),
+        ("vit --data-dir file", "--data-dir file: cannot be written"),
+    ],
+)
+def test_what_is_refused_before_anything_is_rendered(
+    command: str,
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    folder = ["--out", str(tmp_path), "--data-dir", str(tmp_path), "--steps", "1"]
-    assert main(["vitt", *folder]) == 2
-    assert "Did you mean 'vit'" in capsys.readouterr().err
+    def refuse(*args: object) -> None:
+        raise AssertionError("rendering or training began")
+
+    monkeypatch.setattr("projgan.pretrain.make.make", refuse)
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("in the way")
+    assert main(["--out=weights", *command.split()]) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", ["efficientnet_lite1", "r50_clip", "deit"])

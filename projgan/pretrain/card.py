@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from projgan.backbones.registry import BACKBONES, shipped_name
+from projgan.errors import DataError
 from projgan.files import sha256_of, write_bytes_atomic, write_json_atomic, write_text_atomic
 
 EXTRACTOR = "fd_lab"
+TEACHER = "efficientnet_lite4"  # deit's
 
 
 def write_weights(folder: Path, name: str, seed: int, state: dict[str, Tensor], facts: Any) -> Path:
@@ -26,6 +28,18 @@ def write_weights(folder: Path, name: str, seed: int, state: dict[str, Tensor], 
     }
     path = folder / f"{shipped_name(name, seed)}.safetensors"
     write_bytes_atomic(path, save(half, {"card": json.dumps(facts)}))
+    return path
+
+
+def teacher_of(folder: Path, seed: int) -> Path:
+    """The weights of deit's teacher.
+
+    Raises:
+        DataError: they are not there yet.
+    """
+    path = folder / f"{shipped_name(TEACHER, seed)}.safetensors"
+    if not path.is_file():
+        raise DataError(f"{path}: deit's teacher is missing; pretrain {TEACHER} first")
     return path
 
 

@@ -17,8 +17,7 @@ from projgan.backbones import registry
 from projgan.backbones.build import build_trunk, read_weights
 from projgan.backbones.lab import SIZE, classifier, extractor_network, show
 from projgan.backbones.network import STRIDES, count_params
-from projgan.errors import DataError
-from projgan.pretrain.card import EXTRACTOR, write_card, write_weights
+from projgan.pretrain.card import EXTRACTOR, TEACHER, teacher_of, write_card, write_weights
 from projgan.pretrain.loop import Budget, fit
 from projgan.pretrain.objectives import (
     Contrastive,
@@ -104,10 +103,7 @@ def _objective(name: str, seed: int, count: int, out: Path) -> Objective:
     labels = torch.from_numpy(scenes.labels("pretrain", TRAIN, range(count)))
     if name != "deit":
         return Supervised(name, labels, len(CLASSES))
-    path = out / f"{registry.shipped_name('efficientnet_lite4', seed)}.safetensors"
-    if not path.is_file():
-        raise DataError(f"{path}: deit's teacher is missing; pretrain efficientnet_lite4 first")
-    teacher = classifier("efficientnet_lite4", read_weights(path, "pretrain it again"))
+    teacher = classifier(TEACHER, read_weights(teacher_of(out, seed), "pretrain it again"))
     return Distilled(name, labels, len(CLASSES), teacher)
 
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from projgan import scenes
 from projgan.backbones.lab import SIZE
+from projgan.files import replacing
 
 RESOLUTION = 32  # pixels that images are rendered at, as the GANs of the lab scale see them
 # Seeds of the scenes. GANs train on seed 0, so that no backbone and no extractor sees their images.
@@ -27,17 +28,28 @@ def rendered(
     probe = scenes.render(name, seed, range(4), RESOLUTION).tobytes()
     mark = hashlib.sha256(probe).hexdigest()[:8]  # another renderer, another file
     path = folder / f"pretraining-{name}-s{seed}-{count}-{RESOLUTION}px-{mark}.npy"
-    if not path.is_file():
+    shape = (count, 3, RESOLUTION, RESOLUTION)
+    images = _read(path)
+    if images is None or images.shape != shape:
+        if path.exists():
+            say(f"{path} is damaged; making it again")
         say(f"rendering {count} images of {name}, seed {seed}")
         parts = [
             scenes.render(name, seed, range(i, min(i + 1000, count)), RESOLUTION)
             for i in range(0, count, 1000)
         ]
-        folder.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part.npy")
-        np.save(part, np.concatenate(parts))
-        part.replace(path)
-    images: NDArray[np.uint8] = np.load(path)
+        images = np.concatenate(parts)
+        with replacing(path) as file:
+            np.save(file, images)
+    return images
+
+
+def _read(path: Path) -> NDArray[np.uint8] | None:
+    """The array of a file; None = there is none, or it is damaged."""
+    try:
+        images: NDArray[np.uint8] = np.load(path)
+    except (OSError, ValueError, EOFError):
+        return None
     return images
 
 
