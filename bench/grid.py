@@ -22,7 +22,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from bench import columns, compare, paths, speedup
 from bench.claims import Claim
@@ -299,6 +299,8 @@ def _read(cls: type[Any], path: Path) -> Any:
         known = isinstance(owner, type) and dataclasses.is_dataclass(owner)
         names = [f.name for f in dataclasses.fields(owner)] if known else []
         raise UserError(f"{path}: {unknown('key', str(error.full_key), names)}") from error
+    except MissingMandatoryValue as error:
+        raise UserError(f"{path}: {error.full_key} is missing") from error
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None)
         raise UserError(f"{path}: {key}: {_first_line(error)}") from error
@@ -391,6 +393,8 @@ def _rows(
     found: dict[str, Row] = {}
     for row in file.rows:
         where = f"{path.name}: row {row.label!r}"
+        if not row.label.strip():
+            raise UserError(f"{where}: a label is what names the line of a table; give it one")
         if row.label.lower() in found:
             raise UserError(f"{where} is there twice; labels name the lines of a table")
         for key in row.set.keys() & axes.keys():

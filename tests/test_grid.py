@@ -158,6 +158,7 @@ def test_wrong_overrides(tmp_path: Path, override: str, words: str) -> None:
         ("every_kimg: 1}", "every_kimg: often}", "eval.every_kimg"),
         ("every_kimg: 1}", "every_kimg: 0}", "more than 0"),
         ("label: Two", "label: One", "row 'One' is there twice"),
+        ("label: Two", "label: ''", "row '': a label is"),
         ("axes: {}", "axes: {backbone.name: [vit]}", "which is an axis"),
         ("axes: {}", "axes: {data.subset: [1, 1]}", "distinct values"),
         ("axes: {}", "axes: {data.subset: []}", "distinct values"),
@@ -189,6 +190,11 @@ def test_wrong_grid_files(tmp_path: Path, old: str, new: str, words: str) -> Non
 def test_files_that_are_no_grid(tmp_path: Path, text: str) -> None:
     with pytest.raises(UserError, match=r"made\.yaml"):
         grids.load(write(tmp_path, text))
+
+
+def test_what_a_grid_lacks_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"made\.yaml: rows is missing"):
+        grids.load(write(tmp_path, "name: made\nabout: x\n"))
 
 
 def test_a_binary_file_is_no_grid(tmp_path: Path) -> None:
