@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -43,13 +45,27 @@ def test_subsets_are_what_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = two(30, 41, 4)
     got = features_to_kernel(x, y, seed=3, subsets=5, subset_size=12)
     rng = np.random.default_rng(3)
-    in_x = kernel._indicators(rng, 5, 12, 30).astype(bool)
-    in_y = kernel._indicators(rng, 5, 12, 41).astype(bool)
-    assert in_x.sum(1).tolist() == in_y.sum(1).tolist() == [12] * 5
+    in_x, in_y = kernel._draws(rng, 5, 12, 30), kernel._draws(rng, 5, 12, 41)
+    assert all(len({*chosen}) == 12 for chosen in (*in_x, *in_y))
     each = [naive(x[a], y[b]) for a, b in zip(in_x, in_y, strict=True)]
     assert got.mean == pytest.approx(np.mean(each), rel=1e-12)
     assert got.spread == pytest.approx(np.std(each), rel=1e-9)
     assert got.spread > 0
+    # The other way, by which every pair is computed once.
+    all_pairs, _ = kernel._of_all_pairs(x, y, in_x, in_y)
+    np.testing.assert_allclose(all_pairs, each, rtol=1e-12)
+
+
+def test_features_of_networks_lose_no_digit_that_is_shown() -> None:
+    rng = np.random.default_rng(0)
+    x, y = np.abs(rng.normal(size=(2, 400, 512)))
+    for size in (100, 400):  # by subsets, and by all pairs
+        exact, single = (
+            features_to_kernel(x.astype(t).astype(u), y.astype(t).astype(u), seed=0,
+                               subsets=4, subset_size=size).mean
+            for t, u in ((np.float32, np.float64), (np.float32, np.float32))
+        )  # fmt: skip
+        assert 1000 * single == pytest.approx(1000 * exact, abs=1e-4)
 
 
 def test_agrees_with_torch_fidelity() -> None:
@@ -97,3 +113,71 @@ def test_farther_is_larger() -> None:
 def test_bad_features_are_refused(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
     with pytest.raises(ValueError, match=r"two samples|cannot be compared"):
         features_to_kernel(np.zeros(shapes[0]), np.zeros(shapes[1]), seed=0)
+
+
+def covered(shift: float, truth: float, size: int, trials: int = 100) -> tuple[float, float]:
+    """Share of intervals that hold the truth, and their mean width over the spread of means."""
+    rng = np.random.default_rng(3)
+    inside, means, widths = 0, [], []
+    for trial in range(trials):
+        x, y = rng.normal(size=(2, 200, 6))
+        got = features_to_kernel(x, y + shift, seed=trial, subsets=40, subset_size=size)
+        low, high = got.interval
+        inside += low <= truth <= high
+        means.append(got.mean)
+        widths.append(high - low)
+    return inside / trials, float(np.mean(widths) / np.std(means))
+
+
+@pytest.mark.parametrize("size", [100, 40], ids=["all pairs", "subsets"])
+def test_the_interval_covers_the_truth(size: int) -> None:
+    rng = np.random.default_rng(9)
+    x, y = rng.normal(size=(2, 4000, 6))
+    truth = features_to_kernel(x, y + 0.5, seed=0, subsets=4, subset_size=4000).mean
+    share, width = covered(0.5, truth, size)
+    assert 0.88 <= share <= 1.0
+    assert 3.3 < width < 4.8  # 2 x 1.96 is right
+    share, width = covered(0.0, 0.0, size)  # equal distributions: cautious, never too narrow
+    assert share >= 0.95
+
+
+def test_the_spread_over_subsets_is_no_interval() -> None:
+    """Subsets of everything have no spread at all, and the estimate an error all the same."""
+    x, y = two(100, 100, 4)
+    got = features_to_kernel(x, y, seed=0)
+    assert got.spread == pytest.approx(0.0, abs=1e-12)
+    assert got.error > 0.01 * got.mean
+
+
+def test_rows_and_columns_of_the_kernel_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "_ROWS", 7)
+    x, y = two(30, 41, 4)
+    ones = np.ones((1, 30))
+    k = (x @ x.T / 4 + 1) ** 3
+    np.fill_diagonal(k, 0.0)
+    total, rows, _ = kernel._sums(x, x, ones, ones)
+    np.testing.assert_allclose(rows, k.sum(axis=1))
+    np.testing.assert_allclose(total, k.sum())
+    k = (x @ y.T / 4 + 1) ** 3
+    total, rows, columns = kernel._sums(x, y, ones, np.ones((1, 41)))
+    np.testing.assert_allclose(rows, k.sum(axis=1))
+    np.testing.assert_allclose(columns, k.sum(axis=0))
+    np.testing.assert_allclose(total, k.sum())
+
+
+@pytest.mark.slow
+def test_is_not_slower_than_clean_fid() -> None:
+    from time import process_time
+
+    with warnings.catch_warnings():  # its imports warn of names that have moved
+        warnings.simplefilter("ignore")
+        from cleanfid.fid import kernel_distance
+
+    rng = np.random.default_rng(0)
+    for n in (2000, 10000):
+        x, y = np.abs(rng.normal(size=(2, n, 2048))).astype(np.float32)
+        started = process_time()
+        features_to_kernel(x, y, seed=0)
+        ours, started = process_time() - started, process_time()
+        kernel_distance(x, y)
+        assert ours < process_time() - started

@@ -3,16 +3,18 @@
 The kernel is the cubic polynomial k(x, y) = (x.y / D + 1)^3. The estimate is unbiased, so between
 equal distributions it lies around zero and is negative half of the time.
 
-The spread over subsets is no interval of the estimate: subsets overlap, and they know nothing of
-the sample that they are drawn from. The interval here is that of the whole sample: the jackknife of
-a two-sample U-statistic (Arvesen, 1969), whose influences are row means of the kernel matrix, plus
-what the choice of subsets adds. Where both distributions are equal it is wider than need be, never
-narrower.
+The spread over subsets is no interval of the estimate: subsets overlap, and a subset of everything
+has no spread at all. The interval here is that of the whole sample, plus what the choice of subsets
+adds. Where all pairs are at hand it is the jackknife of a two-sample U-statistic (Arvesen, 1969),
+whose influences are row means of the kernel matrix; else subsampling (Politis and Romano, 1994):
+the spread of subsets, scaled to the size of the sample. Where both distributions are equal either
+is wider than need be, never narrower.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -50,36 +52,73 @@ def features_to_kernel(
         subset_size: samples of each side in a subset, drawn without replacement; at most what
             the smaller side has.
     """
-    x, y = (np.asarray(f, dtype=np.float64) for f in (real, fake))
+    x, y = np.asarray(real), np.asarray(fake)
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
         raise ValueError(f"features of shapes {x.shape} and {y.shape} cannot be compared")
     size = min(subset_size, len(x), len(y))
     if size < 2:
         raise ValueError("an unbiased kernel distance needs two samples or more on each side")
     rng = np.random.default_rng(seed)
-    in_x = _indicators(rng, subsets, size, len(x))
-    in_y = _indicators(rng, subsets, size, len(y))
-    pairs = size * (size - 1)
-    within_x, rows_x, _ = _sums(x, x, in_x, in_x)
-    within_y, rows_y, _ = _sums(y, y, in_y, in_y)
-    between, across_x, across_y = _sums(x, y, in_x, in_y)
-    estimates = within_x / pairs + within_y / pairs - between * (2.0 / size**2)
+    in_x = _draws(rng, subsets, size, len(x))
+    in_y = _draws(rng, subsets, size, len(y))
+    # Whatever is fewer kernel values: those of all pairs, or those of all subsets. The former are
+    # kept in float64, which takes twice as long.
+    if 4 * len(x) * len(y) <= subsets * size**2:
+        estimates, variance = _of_all_pairs(x, y, in_x, in_y)
+    else:
+        estimates = np.array([_of_subset(x[a], y[b]) for a, b in zip(in_x, in_y, strict=True)])
+        spread = float(estimates.var(ddof=1)) if subsets > 1 else np.nan
+        variance = spread * size / max(min(len(x), len(y)) - size, 1)
+    of_choice = float(estimates.var(ddof=1)) / subsets if subsets > 1 else 0.0
+    error = float(np.sqrt(variance + of_choice))
+    return KernelDistance(float(estimates.mean()), float(estimates.std()), error)
+
+
+def _draws(rng: np.random.Generator, subsets: int, size: int, count: int) -> NDArray[np.intp]:
+    """[subsets, size]: which samples are in each subset."""
+    return np.stack([rng.choice(count, size, replace=False) for _ in range(subsets)])
+
+
+def _of_subset(x: NDArray[Any], y: NDArray[Any]) -> float:
+    """The estimate of one pair of subsets, [S, D] each; products in the features' precision."""
+    size = len(x)
+    # With a column of ones and this scale the product is x.y / D + 1 at once.
+    x, y = (np.pad(f / f.dtype.type(np.sqrt(f.shape[1])), ((0, 0), (0, 1)), constant_values=1)
+            for f in (x, y))  # fmt: skip
+    within = sum(_cubes(f @ f.T, diagonal=False) for f in (x, y))
+    return within / (size * (size - 1)) - _cubes(x @ y.T) * (2.0 / size**2)
+
+
+def _cubes(products: NDArray[Any], diagonal: bool = True) -> float:
+    products *= products * products
+    if not diagonal:
+        np.fill_diagonal(products, 0.0)
+    return float(products.sum(dtype=np.float64))
+
+
+def _of_all_pairs(
+    x: NDArray[Any], y: NDArray[Any], in_x: NDArray[np.intp], in_y: NDArray[np.intp]
+) -> tuple[Array, float]:
+    """The estimates of all subsets, and the variance of the whole sample's estimate."""
+    x, y = (f.astype(np.float64) for f in (x, y))
+    size = in_x.shape[1]
+    weights_x, weights_y = _indicators(in_x, len(x)), _indicators(in_y, len(y))
+    within_x, rows_x, _ = _sums(x, x, weights_x, weights_x)
+    within_y, rows_y, _ = _sums(y, y, weights_y, weights_y)
+    between, across_x, across_y = _sums(x, y, weights_x, weights_y)
+    estimates = (within_x + within_y) / (size * (size - 1)) - between * (2.0 / size**2)
     # How much each sample moves the estimate of the whole sample.
     n, m = len(x), len(y)
     pull_x = rows_x / (n - 1) - across_x / m
     pull_y = rows_y / (m - 1) - across_y / n
-    variance = 4.0 * (pull_x.var(ddof=1) / n + pull_y.var(ddof=1) / m)
-    spread = float(estimates.std())
-    error = float(np.sqrt(variance + spread**2 / subsets))
-    return KernelDistance(float(estimates.mean()), spread, error)
+    return estimates, float(4.0 * (pull_x.var(ddof=1) / n + pull_y.var(ddof=1) / m))
 
 
-def _indicators(rng: np.random.Generator, subsets: int, size: int, count: int) -> Array:
+def _indicators(chosen: NDArray[np.intp], count: int) -> Array:
     """[subsets, count]: 1 where a sample is in the subset."""
-    chosen = np.zeros((subsets, count))
-    for row in chosen:
-        row[rng.choice(count, size, replace=False)] = 1.0
-    return chosen
+    weights = np.zeros((len(chosen), count))
+    np.put_along_axis(weights, chosen, 1.0, axis=1)
+    return weights
 
 
 def _sums(a: Array, b: Array, in_a: Array, in_b: Array) -> tuple[Array, Array, Array]:

@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 K_MANIFOLD = 3  # of precision and recall, as their paper has it
 K_DENSITY = 5  # of density and coverage, likewise
 
-_ROWS = 1024  # rows of a distance matrix that are in memory at a time
+_ROWS = 256  # rows of a distance matrix that are in memory at a time
 
 
 @dataclass(frozen=True)
