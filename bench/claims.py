@@ -12,11 +12,11 @@ import itertools
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from bench import aggregate, leakage, targets
+from bench import aggregate, leakage, speedup, targets
 from bench import record as records
 from bench.aggregate import FIELDS, Cell
 from bench.inference import ALPHA, Interval, mean_interval, pairs_needed, sign_flip_p, smallest_p
@@ -257,29 +257,37 @@ def _shuffled(x: Sequence[float], y: Sequence[float]) -> float:
 
 def _sooner(e: Evidence) -> Outcome:
     ours, theirs = (e.group(names)[0] for names in (e.claim.these, e.claim.than))
+    report = replace(e.grid.report, target=f"row:{theirs.row}", rank_by=e.claim.metric)
+    found = speedup.lines(replace(e.grid, report=report), [ours, theirs])
+    lines = [found.get(cell.name) for cell in (ours, theirs)]
     test = "exact sign test"
-    metric, lower = e.claim.metric, METRICS[e.claim.metric].lower_is_better
-    runs = [
-        {r.spec.config.train.seed: r for r in cell.finished if r.curve(metric)}
-        for cell in (ours, theirs)
-    ]
-    ratios = []
-    for seed in (s for s in runs[0] if s in runs[1]):
-        target = runs[1][seed].best(metric, lower)
-        assert target is not None
-        curves = [by[seed].curve(metric) for by in runs]
-        at = [first_at(curve, target, lower) for curve in curves]
-        assert at[1] is not None  # its own best
-        ratios.append(at[1] / at[0] if at[0] else 0.0)  # 0 = never within its budget
-    if not ratios:
+    if None in lines:
+        return Outcome("not run", 0, "seeds", "", None, test, "no curve of images")
+    sound = all(line and line.sound for line in lines)
+    reached = []
+    for cell, line in zip((ours, theirs), lines, strict=True):
+        assert line is not None
+        times = line.sound if sound and line.sound else line.paper
+        seeds = [run.spec.config.train.seed for run in cell.finished if run.curve(e.claim.metric)]
+        reached.append(dict(zip(seeds, times.runs, strict=True)))
+    pairs = [(at, reached[1][seed]) for seed, at in reached[0].items() if seed in reached[1]]
+    if not pairs:
         return Outcome("not run", 0, "seeds", "", None, test, "no common seed")
-    n = len(ratios)
-    more, less = sum(r > 1 for r in ratios), sum(r < 1 for r in ratios)
+    # Who has not reached it when the other had is later; where noise leaves that open, neither is.
+    n = len(pairs)
+    more = sum(a.reached and a.images < b.images for a, b in pairs)
+    less = sum(
+        (a.reached and a.images > b.images)
+        or (not a.reached and not a.undecided and a.images >= b.images)
+        for a, b in pairs
+    )
+    ratios = [b.images / a.images if a.reached else 0.0 for a, b in pairs]
     middle = statistics.median(ratios)
-    said = f"{middle:.3g} times fewer images" if middle else "never reached within the budget"
-    effect = f"{said} (median), sooner in {more} and not in {less} of {n} seeds"
+    said = f"{middle:.3g} times fewer images" if middle else "not reached within the budget"
+    how = "surely reached" if sound else "first snapshot below"
+    effect = f"{said} (median, {how}), sooner in {more}, later in {less} of {n} seeds"
     p = _sign_p(more, less)
-    if smallest_p(more + less) > ALPHA:
+    if smallest_p(n) > ALPHA:
         reason = f"{n} seed{'s' if n > 1 else ''}: it can never reject; {_needs()}"
         return Outcome("undecided", n, "seeds", effect, p, test, reason)
     return _by_p(p, more > less, n, "seeds", effect, test)
@@ -289,12 +297,6 @@ def _sign_p(more: int, less: int) -> float:
     """Two-sided p of the sign test: what so uneven a split of fair coins would be."""
     n, most = more + less, max(more, less)
     return min(1.0, 2 * sum(math.comb(n, i) for i in range(most, n + 1)) / 2**n)
-
-
-def first_at(curve: Sequence[tuple[int, float, float]], target: float, lower: bool) -> int | None:
-    """Images at the first snapshot that is as good as the target; None = none is."""
-    hits = (images for images, _, v in curve if (v <= target if lower else v >= target))
-    return next(hits, None)
 
 
 def _effect(difference: float, interval: Interval | None, base: float) -> str:

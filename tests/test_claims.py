@@ -22,7 +22,6 @@ from bench.claims import (
     _signs,
     check,
     examine,
-    first_at,
     seeds_found,
     to_text,
 )
@@ -221,31 +220,36 @@ def test_a_correlation_with_a_sign(tmp_path: Path) -> None:
 
 def test_sooner(tmp_path: Path) -> None:
     what = claim("sooner", these=["A"], than=["B"])
-    falling = {1000: 9.0, 2000: 6.0, 3000: 4.0, 4000: 3.0}
-    quick = {1000: 3.0, 2000: 2.0, 3000: 1.5, 4000: 1.0}
+    # Images -> value, with a noise that the curves themselves tell.
+    at = [round(1000 * 1.5**i) for i in range(10)]
 
-    def finding(folder: str, curves: dict[str, dict[int, float]], n: int) -> Finding:
+    def falling(shift: float) -> list[dict[int, float]]:
+        noise = random.Random(round(shift))
+        curve = {n: 1 + 3e4 / (n * shift) for n in at}
+        return [{n: v * noise.gauss(1, 0.01) for n, v in curve.items()} for _ in range(6)]
+
+    slow, quick = falling(1.0), falling(8.0)
+
+    def finding(folder: str, ours: Any, theirs: Any, n: int) -> Finding:
+        curves = {"A": ours, "B": theirs}
         grid = make_grid({name: ROWS[name] for name in curves}, ReportSpec(), seeds=range(n))
         for spec in grid.runs:
-            curve = {k: {"fd_lab": v} for k, v in curves[spec.row].items()}
+            found = curves[spec.row][spec.config.train.seed]
+            curve = {k: {"fd_lab": v} for k, v in found.items()}
             write_record(tmp_path / folder, spec, make_record(spec, curve))
         check(what, grid)
         return examine(what, grid, tmp_path / folder)
 
-    found = finding("1", {"A": quick, "B": falling}, 6)
-    assert found.verdict == "supported"
-    assert "4 times fewer images (median), sooner in 6 and not in 0 of 6" in found.effect
-    found = finding("2", {"A": falling, "B": quick}, 6)
-    assert found.verdict == "contradicted" and "never reached" in found.effect
-    assert finding("3", {"A": quick, "B": falling}, 5).verdict == "undecided"
-    assert finding("4", {"A": falling, "B": falling}, 6).verdict == "undecided"
-
-
-def test_the_first_snapshot_as_good_as_the_target() -> None:
-    curve = [(100, 1.0, 5.0), (200, 2.0, 3.0), (300, 3.0, 3.5)]
-    assert first_at(curve, 3.0, lower=True) == 200
-    assert first_at(curve, 2.9, lower=True) is None
-    assert first_at(curve, 4.0, lower=False) == 100
+    found = finding("1", quick, slow, 6)
+    assert found.verdict == "supported" and "sooner in 6, later in 0 of 6" in found.effect
+    factor = float(found.effect.split()[0])
+    assert 4 < factor < 16  # the curves are 8 apart, on steps of 1.5
+    assert "surely reached" in found.effect
+    found = finding("2", slow, quick, 6)
+    assert found.verdict == "contradicted" and found.effect.startswith("not reached")
+    assert finding("3", quick, slow, 5).verdict == "undecided"
+    few = finding("4", [{1000: 2.0, 4000: 1.0}] * 6, [{1000: 9.0, 4000: 3.0}] * 6, 6)
+    assert few.verdict == "supported" and "first snapshot below" in few.effect
 
 
 # What is not there, and what is flagged.
