@@ -9,7 +9,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import aggregate, columns, compare, leakage, speedup, tables, targets, verdicts
+from bench import (
+    aggregate,
+    agreement,
+    columns,
+    compare,
+    leakage,
+    speedup,
+    tables,
+    targets,
+    verdicts,
+)
 from bench.aggregate import Cell, Run
 from bench.metrics.table import METRICS
 from bench.record import protocol
@@ -56,6 +66,8 @@ def write_report(
         files |= _written("verdicts", verdicts.table(grid, judged, headers))
     if report.rank_by and (seeds := _seeds_table(grid, cells, report.rank_by)):
         files |= _written("seeds", seeds)
+    if panel := agreement.panel(grid, cells):
+        files |= _written("agreement", agreement.table(grid, cells, panel))
     if reached := speedup.table(grid, cells):
         files |= _written("targets", reached)
         echo(terminal(reached, width))
@@ -76,6 +88,7 @@ def make_table(grid: Grid, cells: Sequence[Cell]) -> tables.Table:
     notes = [
         *([rank_line(cells, paper, report.paper, report.rank_by)] if report.paper else []),
         *_leakage(grid),
+        agreement.note(grid, cells),
         _accuracy_kind(cells) if "accuracy" in report.columns else "",
         compare.note(grid, tested) if (tested := _tested(grid, cells)) else "",
         columns.BEST_NOTE if any(c.startswith("best:") for c in report.columns) else "",

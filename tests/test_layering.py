@@ -21,8 +21,9 @@ TORCH_FREE = ["bench.cli", "bench.grid", "bench.spec", "bench.record", "bench.cl
               "bench.metrics.table", "projgan.config", "projgan.errors", "projgan.files",
               "projgan.backbones.registry"]  # fmt: skip
 # What only reads files: no module of the training or measuring side.
-REPORT_SIDE = ["aggregate", "inference", "compare", "targets", "survival", "speedup", "leakage",
-               "verdicts", "claims", "tables", "columns", "curves", "sheets", "report"]  # fmt: skip
+REPORT_SIDE = ["aggregate", "agreement", "inference", "compare", "targets", "survival", "speedup",
+               "leakage", "verdicts", "claims", "tables", "columns", "curves", "sheets",
+               "report"]  # fmt: skip
 ONLY_IN = {
     "omegaconf": {"bench/grid.py"},
     "matplotlib": {"bench/curves.py"},

@@ -1,0 +1,200 @@
+"""Whether a grid's conclusion depends on the metric: how alike the metrics rank its rows.
+
+Kendall's tau between each two metrics over the rows, and how far it moves when the seeds are drawn
+again. Metrics of a row's own features compare nothing across rows and are left out.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from bench import leakage, targets
+from bench.aggregate import Cell
+from bench.metrics.table import METRICS
+from bench.spec import Grid
+from bench.tables import Column, Entry, Row, Table
+
+RESAMPLES = 2000
+FEWEST = 3  # rows that can be ranked in more than two ways
+
+Points = Sequence[Sequence[float]]  # by row: one value per seed, lower = better
+
+
+@dataclass(frozen=True)
+class Tau:
+    """Agreement of two metrics on the order of the rows."""
+
+    value: float | None  # None = a metric does not tell the rows apart
+    low: float | None = None  # 95 % interval over seeds. None = one run per row tells none
+    high: float | None = None
+
+    @property
+    def agrees(self) -> bool:
+        """Surely more alike than by chance; without an interval, at all."""
+        bound = self.value if self.low is None else self.low
+        return bound is not None and bound > 0
+
+
+@dataclass(frozen=True)
+class Panel:
+    """All pairs of metrics over the rows that have all of them."""
+
+    metrics: tuple[str, ...]
+    rows: tuple[str, ...]
+    taus: Mapping[tuple[str, str], Tau]
+    first: Mapping[str, str]  # metric -> the row that it ranks first
+
+    def tau(self, one: str, other: str) -> Tau:
+        return self.taus[one, other] if (one, other) in self.taus else self.taus[other, one]
+
+
+def taus(values: Mapping[str, Points], resamples: int = RESAMPLES) -> dict[tuple[str, str], Tau]:
+    """Kendall's tau-b between all pairs of metrics, with the interval that seeds give.
+
+    In each of `resamples` rounds the runs of every row are drawn again, with the same draw for all
+    metrics, as a run's metrics belong together; the interval holds the middle 95 % of the taus.
+
+    Args:
+        values: metric -> by row, one value per seed, lower = better. All metrics have the same
+            rows with the same seeds.
+        resamples: rounds; they are seeded.
+    """
+    import numpy as np
+
+    names = list(values)
+    rows = len(values[names[0]])
+    means = {m: [sum(points) / len(points) for points in values[m]] for m in names}
+    drawn = None
+    if any(len(points) > 1 for points in values[names[0]]):
+        rng = np.random.default_rng(0)
+        picked = np.empty((resamples, rows, len(names)))
+        for r in range(rows):
+            runs = np.array([values[m][r] for m in names])  # [metrics, seeds]
+            chosen = rng.integers(runs.shape[1], size=(resamples, runs.shape[1]))
+            picked[:, r] = runs[:, chosen].mean(axis=2).T
+        i, j = np.triu_indices(rows, 1)
+        signs = np.sign(picked[:, i] - picked[:, j])  # [resamples, pairs of rows, metrics]
+        both = np.einsum("bpm,bpn->bmn", signs, signs)
+        told = np.einsum("bmm->bm", both)  # pairs of rows that a metric tells apart
+        scale = np.sqrt(told[:, :, None] * told[:, None, :])
+        drawn = np.divide(both, scale, out=np.zeros_like(both), where=scale > 0)
+    found = {}
+    for (a, one), (b, other) in itertools.combinations(enumerate(names), 2):
+        value = targets.kendall(means[one], means[other])
+        if drawn is None or value is None:
+            found[one, other] = Tau(value)
+        else:
+            low, high = np.quantile(drawn[:, a, b], [0.025, 0.975])
+            found[one, other] = Tau(value, float(low), float(high))
+    return found
+
+
+def panel(grid: Grid, cells: Sequence[Cell]) -> Panel | None:
+    """How the metrics of a grid agree; None = fewer than two metrics, or than three rows."""
+    rank_by = grid.report.rank_by
+    measured = {key for cell in cells for run in cell.finished if run.final
+                for key in run.final.metrics}  # fmt: skip
+    metrics = [key for key in METRICS if key in measured and METRICS[key].extractor != "own"]
+    metrics.sort(key=lambda key: key != rank_by)  # stable: the ranking metric first
+    values: dict[str, list[list[float]]] = {key: [] for key in metrics}
+    kept = []
+    for cell in cells:
+        # A row counts by the runs that have every metric.
+        found = [[run.value(key) for key in metrics] for run in cell.finished]
+        whole = [[v for v in line if v is not None] for line in found]
+        whole = [line for line in whole if len(line) == len(metrics)]
+        if whole:
+            kept.append(cell.name)
+            for k, key in enumerate(metrics):
+                sign = 1 if METRICS[key].lower_is_better else -1
+                values[key].append([sign * line[k] for line in whole])
+    if len(metrics) < 2 or len(kept) < FEWEST:
+        return None
+    first = {}
+    for key in metrics:
+        means = [sum(points) / len(points) for points in values[key]]
+        first[key] = kept[means.index(min(means))]
+    return Panel(tuple(metrics), tuple(kept), taus(values), first)
+
+
+def note(grid: Grid, cells: Sequence[Cell]) -> str:
+    """The conclusion, for the grid's main table; empty = there is nothing to compare."""
+    found = panel(grid, cells)
+    return conclusion(found, grid.report.rank_by) if found else ""
+
+
+def conclusion(found: Panel, rank_by: str | None) -> str:
+    """One line: does what the grid shows depend on the metric?"""
+    lead = rank_by if rank_by in found.metrics else found.metrics[0]
+    others = [m for m in found.metrics if m != lead]
+    name = METRICS[lead].header
+    apart = [m for m in others if not found.tau(lead, m).agrees]
+    elsewhere = [m for m in others if found.first[m] != found.first[lead]]
+    n = f"{len(found.rows)} rows"
+    if not apart and not elsewhere:
+        lowest = min(others, key=lambda m: found.tau(lead, m).value or 0.0)
+        return (
+            f"The conclusion does not depend on the metric: all {len(found.metrics)} agree with "
+            f"{name} on the order of {n} and on the first, {found.first[lead]} (lowest tau "
+            f"{_shown(found.tau(lead, lowest))}, {METRICS[lowest].header})."
+        )
+    said = []
+    if apart:
+        listed = ", ".join(f"{METRICS[m].header} {_shown(found.tau(lead, m))}" for m in apart)
+        said.append(f"no sure agreement with {name} on the order of {n}: tau {listed}")
+    if elsewhere:
+        rows = {row: [m for m in elsewhere if found.first[m] == row] for row in found.rows}
+        listed = "; ".join(
+            f"{row} by {', '.join(METRICS[m].header for m in by)}" for row, by in rows.items() if by
+        )
+        said.append(f"{name} ranks {found.first[lead]} first, {listed}")
+    return f"The conclusion depends on the metric: {'. '.join(said)}."
+
+
+def table(grid: Grid, cells: Sequence[Cell], found: Panel) -> Table:
+    """The panel as a table, one line for each pair of metrics."""
+    specs = [cell.spec for cell in cells if cell.name in found.rows]
+    flagged = {m: leakage.shared_by(specs, m) for m in found.metrics}
+
+    def entry(metric: str) -> Entry:
+        rows, of = len(flagged[metric]), len(specs)
+        notes = (f"flagged by leakage in {rows} of {of} rows",) if rows else ()
+        return Entry(text=METRICS[metric].header, notes=notes)
+
+    rows = []
+    for (one, other), tau in found.taus.items():
+        ends = (Entry(tau.low), Entry(tau.high)) if tau.low is not None else (Entry(), Entry())
+        value = Entry(tau.value) if tau.value is not None else Entry()
+        rows.append(Row((entry(one), entry(other), value, *ends)))
+    first = "; ".join(f"{METRICS[m].header}: {row}" for m, row in found.first.items())
+    seeds = (
+        f"From, to: 95 % of {RESAMPLES} draws of the seeds."
+        if any(tau.low is not None for tau in found.taus.values())
+        else "One run per row: no interval."
+    )
+    return Table(
+        name=f"{grid.name}-agreement",
+        caption=(
+            f"Kendall's tau between metrics over {len(found.rows)} rows: 1 = the same order, 0 = "
+            "unrelated, -1 = the reverse."
+        ),
+        columns=(
+            Column("metric", "metric", text=True),
+            Column("other", "and", text=True),
+            Column("tau", "tau", decimals=2),
+            Column("from", "from", decimals=2),
+            Column("to", "to", decimals=2),
+        ),
+        rows=tuple(rows),
+        notes=(conclusion(found, grid.report.rank_by), f"First by {first}.", seeds),
+    )
+
+
+def _shown(tau: Tau) -> str:
+    if tau.value is None:
+        return "undefined"
+    if tau.low is None or tau.high is None:
+        return f"{tau.value:.2f}"
+    return f"{tau.value:.2f} [{tau.low:.2f}, {tau.high:.2f}]"
