@@ -8,15 +8,17 @@ nothing unless the grid file says why.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from bench.metrics.table import EXTRACTOR_INFO, METRICS
 from projgan.backbones.registry import describe
 
 if TYPE_CHECKING:
+    from bench.aggregate import Cell
     from bench.spec import RunSpec
+    from bench.tables import Table
     from projgan.config import Backbone
 
 # Data sets that hold others. LVD-142M: Table 15 of the DINOv2 paper (arXiv 2304.07193).
@@ -94,6 +96,29 @@ def shared_by(specs: Iterable[RunSpec], metric: str) -> dict[str, str]:
     """Rows whose backbone shares its pretraining or family with a metric -> the reason."""
     found = ((spec.row, leakage(spec, metric)) for spec in specs)
     return {row: what.reason for row, what in found if what.kind == "shared"}
+
+
+def mark(table: Table, cells: Sequence[Cell], metric: str, keys: Collection[str]) -> Table:
+    """A table with its flagged values marked: a footnote, and a column of the CSV.
+
+    Args:
+        table: One row for each cell, which its first entry names.
+        cells: Whose rows they are.
+        metric: What the values are of, or derived from.
+        keys: The columns that hold them.
+    """
+    reasons = {cell.name: leakage(cell.spec, metric).reason for cell in cells}
+    rows = []
+    for row in table.rows:
+        reason = reasons.get(row.entries[0].text, "")
+        entries = tuple(
+            replace(entry, notes=(*entry.notes, reason), leakage=reason)
+            if reason and column.key in keys and (entry.value is not None or entry.text)
+            else entry
+            for column, entry in zip(table.columns, row.entries, strict=True)
+        )
+        rows.append(replace(row, entries=entries))
+    return replace(table, rows=tuple(rows))
 
 
 def data_sets(pretraining: str) -> frozenset[str]:

@@ -65,10 +65,12 @@ def write_report(
         headers = {key: column.header for key, column in columns.PAPER.items()}
         files |= _written("verdicts", verdicts.table(grid, judged, headers))
     if report.rank_by and (seeds := _seeds_table(grid, cells, report.rank_by)):
+        seeds = leakage.mark(seeds, cells, report.rank_by, {report.rank_by})
         files |= _written("seeds", seeds)
     if panel := agreement.panel(grid, cells):
         files |= _written("agreement", agreement.table(grid, cells, panel))
-    if reached := speedup.table(grid, cells):
+    if report.rank_by and (reached := speedup.table(grid, cells)):
+        reached = leakage.mark(reached, cells, report.rank_by, {"first_kimg", "kimg"})
         files |= _written("targets", reached)
         echo(terminal(reached, width))
     files |= _pictures(grid, cells, echo)

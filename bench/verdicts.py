@@ -15,6 +15,7 @@ from typing import Any, Literal
 from bench import targets
 from bench.aggregate import Cell, Run, Stat
 from bench.inference import mean_interval
+from bench.leakage import leakage
 from bench.metrics.table import METRICS
 from bench.spec import Grid, changed
 from bench.tables import Column, Entry, Row, Table
@@ -78,6 +79,7 @@ class Judged:
     key: str  # what of ours was compared; "" = nothing was measured
     stat: Stat | None
     verdict: Verdict
+    leakage: str = ""  # what the metric's network and the row's backbone share
 
 
 def verdict(
@@ -156,7 +158,9 @@ def judge(
         varied = VARIES.get(grid.report.paper or "", set())
         ours = our_protocol(cell, key, varied) if key else {}
         said = verdict(stat.points if stat else (), number.value, ours, theirs)
-        found.append(Judged(column, number, key, stat, said))
+        metric = key.rpartition(":")[2]
+        leak = leakage(cell.spec, metric).reason if metric in METRICS else ""
+        found.append(Judged(column, number, key, stat, said, leak))
     return found
 
 
@@ -295,7 +299,11 @@ def table(grid: Grid, judged: Mapping[str, Sequence[Judged]], headers: Mapping[s
                         Entry(interval.low) if interval else Entry(),
                         Entry(interval.high) if interval else Entry(),
                         Entry(float(one.stat.n)) if one.stat else Entry(),
-                        Entry(text=one.key),
+                        Entry(
+                            text=one.key,
+                            notes=(one.leakage,) if one.leakage else (),
+                            leakage=one.leakage,
+                        ),
                         Entry(text=one.verdict.word, notes=(text,))
                         if (text := one.verdict.text) != one.verdict.word
                         else Entry(text=text),

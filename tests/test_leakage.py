@@ -17,7 +17,7 @@ from bench.columns import check
 from bench.grid import load
 from bench.leakage import CONTAINS, data_sets, leakage, verdict
 from bench.metrics.table import EXTRACTOR_INFO, METRICS, ExtractorInfo, Metric
-from bench.report import make_table
+from bench.report import make_table, write_report
 from bench.spec import Grid, ReportSpec
 from bench.tables import to_csv, to_latex, to_markdown, to_text
 from projgan.backbones.registry import BACKBONES, describe
@@ -160,6 +160,22 @@ def test_a_flagged_number_is_marked_in_every_table(tmp_path: Path) -> None:
     for key in ("fid_leakage", "rel:fid_leakage", "kid_leakage"):
         assert note in lines["lite1"][key]
         assert lines["CLIP"][key] == lines["RGB"][key] == ""
+
+
+def test_so_is_it_in_the_other_tables_of_a_report(tmp_path: Path) -> None:
+    spec = ReportSpec(columns=("fid",), rank_by="fid", rank_despite_leakage="a test", target="2")
+    grid = make_grid({"lite1": {}, "CLIP": ROWS["CLIP"]}, spec, seeds=(0, 1), scale="paper")
+    for run in grid.runs:
+        curve = {n: {"fid": 4000 / n, "kid": 1.0} for n in (1000, 2000, 3000, 4000)}
+        write_record(tmp_path / "runs", run, make_record(run, curve))
+    write_report(grid, tmp_path / "runs", tmp_path, lambda text: None)
+    for name, key in (("seeds", "fid"), ("targets", "first_kimg")):
+        text = (tmp_path / "made" / f"{name}.csv").read_text()
+        lines = {line["label"]: line for line in csv.DictReader(io.StringIO(text))}
+        assert "learned from ImageNet-1k" in lines["lite1"][f"{key}_leakage"]
+        assert lines["CLIP"][f"{key}_leakage"] == ""
+        for kind in ("md", "tex"):
+            assert "leakage: Inception-v3" in (tmp_path / "made" / f"{name}.{kind}").read_text()
 
 
 def test_without_leakage_a_table_has_no_such_column(tmp_path: Path) -> None:

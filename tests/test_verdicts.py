@@ -199,6 +199,9 @@ def test_the_verdict_stands_beside_the_number(tmp_path: Path) -> None:
     assert (line["verdict"], line["verdict_reason"]) == ("reproduced", "")
     assert line["paper_fid"] == "1.65"
     assert verdicts.NOTE in table.notes and verdicts.LAB_NOTE not in table.notes
+    judged = verdicts.judge(grid, cells[0], targets.paper_row("table2", cells[0].spec))
+    of_fid = to_csv(verdicts.table(grid, {"row": judged}, {j.column: j.column for j in judged}))
+    assert "learned from ImageNet-1k" in of_fid
 
 
 def test_at_lab_scale_every_verdict_says_that_the_protocol_differs(tmp_path: Path) -> None:
