@@ -192,6 +192,7 @@ def seeds_table(
     ]
     return Table(
         name=f"{grid.name}-seeds",
+        file="seeds",
         caption=f"{header.header} of the last snapshot, run by run.",
         columns=tuple(columns),
         rows=tuple(rows),

@@ -247,9 +247,11 @@ def _figure(
                 axes.fill_between(at, x.low, x.high, color=look["color"], alpha=faint, lw=0)
 
     for value in targets:
+        label = f"target  {value:.{places}f}"
         for axes in (by_images, by_time):
-            label = f"target  {value:.{places}f}"
             axes.axhline(value, color="#555555", linestyle=(0, (2, 2)), lw=1.0, label=label)
+            axes.update_datalim([(axes.dataLim.x0, value)])  # not on the frame
+            axes.autoscale_view()
 
     by_images.set_xlabel("images shown to the discriminator (thousands)")
     by_time.set_xlabel(f"training time ({unit})")

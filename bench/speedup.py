@@ -224,6 +224,7 @@ def table(grid: Grid, cells: Sequence[Cell]) -> Table | None:
     extra = {kind: tuple(f[i] for f in factors) for i, kind in enumerate(kinds)}
     return Table(
         name=f"{grid.name}-targets",
+        file="targets",
         caption=f"Images until {header.header} reaches {_words(target)}.",
         columns=tuple(heads),
         rows=tuple(rows),

@@ -67,6 +67,7 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()  # general remarks under the table
+    file: str = "table"  # what it is written as, without the ending
     extra: dict[str, tuple[str, ...]] = field(default_factory=dict)  # CSV-only columns
 
     @property
@@ -224,7 +225,7 @@ def to_text(table: Table, width: int = 100) -> str:
     lines += [f"{_sup([m])} {t}" for t, m in table.footnotes.items() if t in used]
     hidden = [c.header for i, c in enumerate(table.columns) if i not in shown]
     if hidden:
-        lines.append(f"Left out to fit {width} columns: {', '.join(hidden)} (see table.md)")
+        lines.append(f"Left out to fit {width} columns: {', '.join(hidden)} (see {table.file}.md)")
     wrapped = [part for note in table.notes for part in textwrap.wrap(note, width)]
     return "\n".join([*lines, *wrapped]) + "\n"
 
