@@ -91,7 +91,8 @@ def load(
         axes[key] = (_typed(key, changes.pop(key), "command line"),)
     rows = _rows(path, file, scale, axes, only)
     for row in rows:
-        _check_slurm(_asking(SlurmFile(), row.resources, f"{path.name}: row {row.label!r}"))
+        with _at(f"{path.name}: row {row.label!r}: resources"):
+            _check_slurm(_asking(SlurmFile(), row.resources))
     _check_contradictions(rows, changes)
 
     # What holds for all of them.
@@ -171,18 +172,18 @@ def slurm_settings(
             raise UserError(unknown("key", f"dispatch.{key}", [f"dispatch.{k}" for k in known]))
         changes[key] = parse_value(value, f"dispatch.{key}")
     made: SlurmFile = _read(SlurmFile, path or paths.DISPATCH / "slurm.yaml")
-    made = _asking(_asking(made, resources, "the grid"), changes, "command line")
+    made = _asking(_asking(made, resources), changes)
     _check_slurm(made)
     return made
 
 
-def _asking(made: SlurmFile, values: Mapping[str, Any], where: str) -> SlurmFile:
+def _asking(made: SlurmFile, values: Mapping[str, Any]) -> SlurmFile:
     """The same settings with other values."""
     try:
         merged = OmegaConf.merge(OmegaConf.structured(made), dict(values))
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None)
-        raise UserError(f"{where}: {key}={values.get(str(key))}: {_first_line(error)}") from error
+        raise UserError(f"dispatch.{key}={values.get(str(key))}: {_first_line(error)}") from error
     changed: Any = OmegaConf.to_object(merged)
     return changed
 

@@ -1,0 +1,341 @@
+"""Grids on a real SLURM cluster of four nodes, from the command line to the records.
+
+What every drill comes to: nothing is lost, nothing is done twice, and do=status tells the truth.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from slurm_cluster import Cluster, cluster, needs_cluster, until, why_not
+
+from bench import record as records
+from bench.claim import holder
+from bench.paths import ROOT, RunPaths
+from projgan.checkpoint import load_checkpoint
+
+pytestmark = needs_cluster
+
+# An RGB discriminator and 32 images: seconds to train, and no weights but the metric's.
+GRID = """
+name: {name}
+about: a grid of the tests
+base:
+  discriminator.kind: rgb
+  discriminator.width: 16
+  backbone.weights: random
+  data.images: 32
+  generator.width: 4
+  generator.z_dim: 8
+  train.batch: 8
+  train.total_kimg: {kimg}
+rows:
+  - {{label: One, set: {{optim.lr_g: 1e-4}}}}
+  - {{label: Two, set: {{optim.lr_g: 2e-4}}, resources: {{gpus: 2}}}}
+  - {{label: Three, set: {{optim.lr_g: 3e-4}}}}
+  - {{label: Bad, set: {{optim.lr_g: 1e30}}}}
+eval: {{metrics: [fd], every_kimg: {every}, also_at_kimg: [], fake: 16}}
+report: {{rank_by: fd, columns: [fd]}}
+"""
+MINE = "{gpus: 1, cpus: 1, time: 30, warning: 60, options: {begin: now+4}}"
+
+
+@dataclass
+class User:
+    """Someone at the cluster's login node, with a checkout and a folder to work in."""
+
+    cluster: Cluster
+    home: Path
+    root: Path  # the checkout
+
+    def types(self, command: str, status: int = 0) -> str:
+        done = subprocess.run(
+            [sys.executable, str(self.root / "run_bench.py"), *command.split()],
+            cwd=self.home, env=self.cluster.environment, capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == status, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def states(self, grid: str) -> dict[str, str]:
+        """What do=status shows of each row: its state, and the rest of the line."""
+        lines = self.types(f"grid={grid} do=status").splitlines()
+        found = (re.match(r"[0-9a-f]{12}  (\w+) +(.*)", line) for line in lines)
+        return {match[1]: match[2] for match in found if match}
+
+    def run(self, row: str) -> RunPaths:
+        for spec in self.home.glob("runs/*/spec.json"):
+            if json.loads(spec.read_text())["row"] == row:
+                return RunPaths(spec.parent)
+        raise AssertionError(f"{row} has no folder")
+
+    def job(self, row: str) -> str:
+        found = json.loads(self.run(row).job.read_text())["id"]
+        assert isinstance(found, str)
+        return found
+
+    def log(self, row: str) -> str:
+        found = json.loads(self.run(row).job.read_text())["log"]
+        path = self.home / "runs" / found
+        return path.read_text() if found and path.exists() else ""
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with cluster(tmp_path_factory.mktemp("slurm")) as made:
+        yield made
+
+
+@pytest.fixture
+def user(slurm: Cluster, tmp_path: Path) -> Iterator[User]:
+    with at_work(slurm, tmp_path) as made:
+        yield made
+
+
+@contextmanager
+def at_work(slurm: Cluster, tmp_path: Path, root: Path = ROOT) -> Iterator[User]:
+    (tmp_path / "mine.yaml").write_text(MINE)
+    (tmp_path / "tiny.yaml").write_text(GRID.format(name="tiny", kimg=0.032, every=0.016))
+    (tmp_path / "long.yaml").write_text(GRID.format(name="long", kimg=1000, every=1000))
+    made = User(slurm, tmp_path, root)
+    yield made
+    ids = [json.loads(path.read_text())["id"] for path in tmp_path.glob("runs/*/job.json")]
+    if ids := [id for id in ids if id]:
+        slurm.tell("scancel", "--full", *ids)
+        until(lambda: not set(slurm.queue("%i")) & {*ids}, "the jobs to leave")
+
+
+def trains(user: User, row: str) -> Callable[[], bool]:
+    def check() -> bool:
+        owner = holder(user.run(row).claim)
+        return owner is not None and owner.nimg > 0
+
+    return check
+
+
+def steps(run: RunPaths) -> int:
+    """Images that the checkpoint holds."""
+    state = load_checkpoint(run.checkpoint) if run.checkpoint.exists() else None
+    return int(state["nimg"]) if state else 0
+
+
+def gone_on(run: RunPaths) -> list[int]:
+    """From how many images the run went on, each time."""
+    text = run.log.read_text() if run.log.exists() else ""
+    return [int(found) for found in re.findall(r"Going on from (\d+) images", text)]
+
+
+def test_a_grid(slurm: Cluster, tmp_path: Path) -> None:
+    """Submitted from a checkout that is broken at once: four runs, one of which fails."""
+    root = tmp_path / "checkout"
+    shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(".git", "results", "tests", "runs"))
+    with at_work(slurm, tmp_path, root) as user:
+        said = user.types("grid=tiny.yaml dispatch=mine.yaml dispatch.parallel=1")
+        assert "as an array of 3" in said and "4 runs to do" in said
+        # The jobs have not begun. The checkout that they were submitted from breaks.
+        kept = (root / "bench" / "execute.py").read_text()
+        (root / "bench" / "execute.py").write_text("raise SystemExit('edited')")
+        private = tmp_path / "runs" / ".slurm"
+        assert {path.stat().st_mode & 0o777 for path in (private, *private.glob("tiny-*"))} == {
+            0o700
+        }
+
+        at = user.states("tiny.yaml")
+        assert {text.split()[0] for text in at.values()} == {"queued"} and "job" in at["Two"]
+        (root / "bench" / "execute.py").write_text(kept)
+        assert "4 runs left alone" in (again := user.types("grid=tiny.yaml dispatch=mine.yaml"))
+        assert "nothing to submit" in again
+        (root / "bench" / "execute.py").write_text("raise SystemExit('edited')")
+
+        most = 0
+
+        def ended() -> bool:
+            nonlocal most
+            array = user.job("One").partition("_")[0]
+            rows = [line for line in slurm.queue("%F %T") if line.split()[1] != "PENDING"]
+            most = max(most, sum(line.startswith(array) for line in rows))
+            return not slurm.queue()
+
+        until(ended, "the jobs to end")
+        assert most == 1  # parallel=1
+        at = user.states("tiny.yaml")
+        for row in ("One", "Two", "Three"):
+            assert at[row].startswith("finished"), (at, user.log(row))
+            record = records.load(user.run(row).record)
+            assert record is not None and record["snapshots"][-1]["nimg"] == 32
+            assert record["environment"]["threads"] == 1
+        assert at["Bad"].startswith("failed") and "diverged" in at["Bad"]
+        assert "edited" not in "".join(map(user.log, at))
+        (root / "bench" / "execute.py").write_text(kept)
+        assert "nothing to submit" in user.types("grid=tiny.yaml dispatch=mine.yaml")
+        assert "about" in user.types("grid=tiny.yaml do=plan seeds=[0,1]")  # hours, now measured
+
+
+def test_warned_requeued_preempted_and_cancelled(user: User) -> None:
+    """One long run through all that interrupts it; each time it goes on from its last step."""
+    slurm = user.cluster
+    other = slurm.tell("sbatch", "--parsable", "--wrap=sleep 600")
+    user.types("grid=long.yaml only=One dispatch=mine.yaml")
+    run = user.run("One")
+    until(trains(user, "One"), "training")
+    assert user.states("long.yaml")["One"].startswith("running")
+
+    # A second copy, as of a job requeued while the first lives: it leaves.
+    said = user.types("grid=long.yaml only=One dispatch=inprocess", status=1)
+    assert "is at work on this run" in said
+
+    def interrupted(how: Callable[[], object], what: str) -> None:
+        before, times = steps(run), len(gone_on(run))
+        until(trains(user, "One"), f"training before {what}")
+        how()
+        until(lambda: len(gone_on(run)) > times, f"going on after {what}")
+        assert gone_on(run)[-1] > before, what  # nothing was due: the request was heard
+        assert json.loads(run.job.read_text())["id"] == job
+
+    job = user.job("One")
+    interrupted(lambda: slurm.tell("scancel", "--signal=USR2", job), "a warning")
+    interrupted(lambda: slurm.tell("scontrol", "requeue", job), "scontrol requeue")
+
+    def preempt() -> None:
+        slurm.tell("sbatch", "--partition=urgent", "--nodes=4", "--gpus-per-node=2",
+                   "--wrap=sleep 1")  # fmt: skip
+
+    interrupted(preempt, "a preemption")
+
+    until(trains(user, "One"), "training")
+    assert f"cancelled: {job}" in user.types("grid=long.yaml only=One do=cancel")
+    until(lambda: not any(line.startswith(job) for line in slurm.queue()), "the job to leave")
+    at = user.states("long.yaml")["One"]
+    assert at.startswith("stopped") and "cancelled" in at and holder(run.claim) is None
+    assert f"{other} RUNNING" in slurm.queue() or f"{other} PENDING" in slurm.queue()
+    slurm.tell("scancel", other)
+
+    # And the same command goes on with it.
+    times = len(gone_on(run))
+    user.types("grid=long.yaml only=One dispatch=mine.yaml")
+    until(lambda: len(gone_on(run)) > times, "going on after being cancelled")
+    # Ended behind our back, without accounting: the queue does not have it any more.
+    slurm.tell("scancel", user.job("One"))
+    until(lambda: "has left the queue" in user.states("long.yaml")["One"], "do=status to know")
+
+
+def test_several_runs_in_a_job(user: User) -> None:
+    said = user.types("grid=tiny.yaml only=[One,Three] dispatch=mine.yaml dispatch.runs_per_job=2")
+    assert "array" not in said and user.job("One") == user.job("Three")
+    # The job also does Three: cancelling One alone would end what nobody named.
+    said = user.types("grid=tiny.yaml only=One do=cancel")
+    assert "is left alone" in said and "no job of this grid was cancelled" in said
+    until(lambda: not user.cluster.queue(), "the job to end")
+    at = user.states("tiny.yaml")
+    assert at["One"].startswith("finished") and at["Three"].startswith("finished")
+
+
+def test_what_sbatch_refuses_is_one_line_and_leaves_no_job(user: User) -> None:
+    said = user.types("grid=tiny.yaml only=One dispatch=mine.yaml dispatch.partition=nowhere", 1)
+    assert "sbatch refuses: " in said and "invalid partition" in said.lower()
+    assert not user.run("One").job.exists()
+    assert user.states("tiny.yaml")["One"].startswith("missing")
+    limit = user.types("grid=tiny.yaml only=One dispatch=mine.yaml dispatch.gpus=9", 1)
+    assert "sbatch refuses: " in limit
+
+
+# Minutes each
+
+
+@pytest.mark.slow
+def test_a_real_time_limit(user: User) -> None:
+    """One minute is far too short: the run is warned, requeued, and gets on; twice."""
+    user.types("grid=long.yaml only=One dispatch=mine.yaml dispatch.time=1 dispatch.warning=20")
+    run = user.run("One")
+    until(lambda: len(gone_on(run)) >= 2, "two requeues", 900)
+    assert gone_on(run) == sorted(gone_on(run)) and gone_on(run)[0] > 0
+    record = records.load(run.record)
+    assert record is not None and (record["status"], record["error"]) == ("running", None)
+    assert "this job is timed-out" in user.log("One")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["down", "crash", "agent"])
+def test_a_node_is_lost(user: User, how: str) -> None:
+    """Set down; without power; or with its daemon dead and the run alive, which SLURM runs again."""
+    slurm = user.cluster
+    user.types("grid=long.yaml only=One dispatch=mine.yaml")
+    run = user.run("One")
+    until(trains(user, "One"), "training")
+    node = slurm.tell("squeue", "--noheader", f"--jobs={user.job('One')}", "--format=%N")
+    owner = holder(run.claim)
+    assert owner is not None
+    if how == "down":
+        slurm.tell("scontrol", "update", f"nodename={node}", "state=down", "reason=drill")
+    else:
+        slurm.node(how, node)
+    try:
+        if how == "agent":
+            until(lambda: "is at work on this run" in user.log("One"), "the second copy to leave")
+            now = holder(run.claim)
+            assert now is not None and now.token == owner.token  # the first has it still
+            os.kill(now.pid, signal.SIGTERM)
+            until(lambda: holder(run.claim) is None, "the first to end")
+            until(lambda: user.states("long.yaml")["One"].startswith("stopped"), "status")
+            user.types("grid=long.yaml only=One dispatch=mine.yaml")
+        before = steps(run)
+        until(lambda: (now := holder(run.claim)) and now.token != owner.token, "another owner")
+        until(trains(user, "One"), "training elsewhere")
+        assert not gone_on(run) or gone_on(run)[-1] >= before
+    finally:
+        slurm.node("start", node)
+
+
+@pytest.mark.slow
+def test_the_controller_is_restarted(user: User) -> None:
+    slurm = user.cluster
+    user.types("grid=tiny.yaml only=[One,Three] dispatch=mine.yaml dispatch.parallel=1")
+    time.sleep(10)  # a controller saves what it knows every few seconds
+    slurm.node("agent", "controller")
+    try:
+        at = user.states("tiny.yaml")
+        assert at["Three"].startswith(("queued", "running", "finished")), at
+        if not at["Three"].startswith("finished"):
+            assert "nothing to submit" in user.types("grid=tiny.yaml dispatch=mine.yaml only=Three")
+    finally:
+        slurm.node("start", "controller")
+    until(lambda: {t.split()[0] for row, t in user.states("tiny.yaml").items()
+                   if row in ("One", "Three")} == {"finished"}, "the runs to finish")  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_preemption_that_gives_no_warning(tmp_path: Path) -> None:
+    """SIGTERM and a grace time: the workers keep their last step, and SLURM requeues the job."""
+    with cluster(tmp_path / "slurm", EXTRA="SlurmctldParameters=") as slurm:
+        with at_work(slurm, tmp_path) as user:
+            user.types("grid=long.yaml only=One dispatch=mine.yaml")
+            run = user.run("One")
+            until(trains(user, "One"), "training")
+            slurm.tell("sbatch", "--partition=urgent", "--nodes=4", "--gpus-per-node=2",
+                       "--wrap=sleep 1")  # fmt: skip
+            until(lambda: gone_on(run), "going on")
+            assert gone_on(run)[0] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    bool(why_not("mariadbd", "slurmdbd")), reason=why_not("mariadbd", "slurmdbd") or "-"
+)
+def test_with_accounting(tmp_path: Path) -> None:
+    with cluster(tmp_path / "slurm", ACCT="dbd") as slurm, at_work(slurm, tmp_path) as user:
+        user.types("grid=long.yaml only=One dispatch=mine.yaml")
+        until(trains(user, "One"), "training")
+        slurm.tell("scancel", user.job("One"))
+        until(lambda: "ended as cancelled" in user.states("long.yaml")["One"], "sacct to tell")
+        assert user.states("long.yaml")["One"].startswith("stopped")
