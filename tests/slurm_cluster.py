@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ import pytest
 
 SCRIPTS = Path(__file__).parent / "slurm"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
-PATIENCE = 400.0  # seconds for anything; machines may be busy
+PATIENCE = 900.0  # seconds for anything; machines may be busy
 _PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 
 
@@ -67,9 +68,11 @@ class Cluster:
 
 
 @contextmanager
-def cluster(folder: Path, **settings: str) -> Iterator[Cluster]:
-    """Starts a cluster, with its own ports, and stops it."""
-    made = Cluster(folder)
+def cluster(**settings: str) -> Iterator[Cluster]:
+    """Starts a cluster, with its own folder and ports, and stops it."""
+    # Not below pytest's own folder: munge wants all those above its socket open to everybody.
+    made = Cluster(Path(tempfile.mkdtemp(prefix="slurm-")))
+    made.dir.chmod(0o755)
     environment = made.environment | {f"SLAB_{key}": value for key, value in settings.items()}
     environment.setdefault("SLAB_PORT", str(_free_ports()))
     done = subprocess.run(
@@ -80,6 +83,7 @@ def cluster(folder: Path, **settings: str) -> Iterator[Cluster]:
         yield made
     finally:
         subprocess.run([SCRIPTS / "down.sh"], env=environment, capture_output=True, timeout=120)
+        shutil.rmtree(made.dir, ignore_errors=True)
 
 
 def until(condition: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:

@@ -6,6 +6,7 @@
 # Needs no root, no systemd, no cgroups; the packages of install.sh.
 #
 #   SLAB_DIR    where everything lives            (<system temp>/projgan-slurm)
+#               munge wants every folder above it open to all (mode 755)
 #   SLAB_NODES  number of simulated nodes         (4)
 #   SLAB_CPUS   CPUs each node claims             (2)
 #   SLAB_GPUS   fake GPUs each node claims        (2; 0..8)
@@ -119,7 +120,7 @@ start() {
   poll 10 test -s "$DIR/run/$name.p" || die "$name did not start"
   local pid; pid=$(cat "$DIR/run/$name.p")
   # pid + kernel start tick: slurm_down never signals a recycled pid
-  local tick; tick=$(sed 's/.*) //' "/proc/$pid/stat" 2>/dev/null | awk '{print $20}')
+  local tick; tick=$(sed 's/.*) //' "/proc/$pid/stat" 2>/dev/null | awk '{print $20}' || true)
   echo "$pid ${tick:-0} $name" >>"$DIR/run/pids"
 }
 
