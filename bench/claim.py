@@ -30,6 +30,7 @@ from projgan.files import write_text_atomic
 HEARTBEAT_SECONDS = 15.0
 STALE_SECONDS = 600.0  # of an owner who cannot be asked, such as one on another host
 SILENT_SECONDS = 90.0  # a process that lives and has not beaten for so long is stopped or stuck
+WATCH_SECONDS = 1.0  # between two looks at a claim that may be dead
 IDLE_SECONDS = 1800.0  # one that beats without any step, image or measurement hangs
 _UNKNOWN = "alive"  # birth of a process where no /proc tells it
 _LENGTH = 512  # of a claim, padded: writing it again changes no length
@@ -112,7 +113,7 @@ class Claim:
         before = 0
         while not self._create():
             found = _read(self.path)
-            if found and found.alive():
+            if found and found.alive() and _beats(self.path, found):
                 raise RunIsTaken(f"{self.path.parent}: {found.who} is at work on this run")
             _remove_stale(self.path, found)
             before = max(before, found.number if found else 0)
@@ -266,6 +267,25 @@ def _last_number(path: Path) -> int:
         return int(path.read_text())
     except (FileNotFoundError, ValueError):
         return 0
+
+
+def _beats(path: Path, seen: Holder) -> bool:
+    """Whether an owner still gives signs of life; one on another host is watched for them.
+
+    A job that was requeued after its node died meets the claim of its former self, minutes before
+    that is stale by its age: what counts is that nothing moves, by the clock of this host alone.
+    """
+    if seen.here:
+        return True
+    deadline = time.monotonic() + SILENT_SECONDS
+    while time.monotonic() < deadline:
+        found = _read(path)
+        if found is None:
+            return path.exists()
+        if (found.token, found.time) != (seen.token, seen.time):
+            return True
+        time.sleep(WATCH_SECONDS)
+    return False
 
 
 def _remove_stale(path: Path, seen: Holder | None) -> None:

@@ -96,7 +96,8 @@ def until(condition: Callable[[], object], what: str, seconds: float = PATIENCE)
 
 def _free_ports() -> int:
     """The first of a block of 20 ports of which none is taken."""
-    for first in range(16817, 32000, 20):
+    start = os.getpid() % 700  # so that two that begin together do not choose the same
+    for first in (10000 + (start + i) % 700 * 20 for i in range(700)):
         try:
             for port in range(first, first + 20):
                 with socket.socket() as probe:

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -317,3 +318,26 @@ def test_thirty_two_processes_with_crashes_finish_each_run_once(tmp_path: Path) 
 @pytest.mark.slow
 def test_the_same_again_and_again(tmp_path: Path) -> None:
     assert sum(drill(tmp_path / str(s), processes=32, runs=64, seed=s) for s in range(20)) > 300
+
+
+@pytest.mark.parametrize("beats", [True, False])
+def test_an_owner_on_another_host_is_watched_for_signs_of_life(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beats: bool
+) -> None:
+    """Its claim is fresh in both cases, as that of a job whose node died a moment ago."""
+    monkeypatch.setattr(claims, "SILENT_SECONDS", 0.5)
+    monkeypatch.setattr(claims, "WATCH_SECONDS", 0.05)
+    path = tmp_path / "claim.json"
+    with Claim(path):
+        content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"host": "far", "time": time.time()}))
+    if beats:
+        later = json.dumps(content | {"host": "far", "time": time.time() + 1})
+        beat = threading.Timer(0.2, lambda: path.write_text(later))
+        beat.start()
+        with pytest.raises(RunIsTaken, match="on far is at work"), Claim(path):
+            pass
+        beat.join()
+    else:
+        with Claim(path) as second:
+            assert json.loads(path.read_text())["token"] == second.token
