@@ -131,6 +131,8 @@ def parse(argv: Sequence[str]) -> Options:
     if options.do not in VERBS:
         raise UserError(unknown("verb", options.do, VERBS))
     if options.on_cluster:
+        if "gpus_per_run" in given:
+            raise UserError("gpus_per_run is for dispatch=local; a job has dispatch.gpus=")
         grids.slurm_settings(
             None if options.dispatch == "slurm" else Path(options.dispatch), options.cluster
         )
@@ -370,7 +372,8 @@ def _settings(options: Options, grid: Grid) -> Callable[[RunSpec], SlurmFile]:
 def _gpus(options: Options, grid: Grid, row: str) -> int:
     """GPUs of a run of this row: what a job asks for, or one of this machine."""
     if options.on_cluster:
-        return options.settings(row, grid).gpus
+        asked = options.settings(row, grid)
+        return slurm.share(asked.gpus, asked.runs_per_job) if asked.gpus else 0
     return int(local.slots()[0] is not None)
 
 

@@ -85,6 +85,7 @@ def test_the_command_line_wins_over_the_grid_and_the_grid_over_the_file(made: Pa
         ("dispatch=slurm dispatch.partition=a;reboot", "give a name as sbatch takes it"),
         ("dispatch=slurm dispatch.dry_run=perhaps", "true or false"),
         ("dispatch.time=60", "give dispatch=slurm"),
+        ("dispatch=slurm gpus_per_run=2", "a job has dispatch.gpus"),
         ("dispatch=nowhere.yaml", "nowhere.yaml: cannot be read"),
         ("dispatch=slrm", "Did you mean 'slurm'"),
     ],
@@ -133,6 +134,16 @@ def test_alike_runs_share_an_array_and_small_ones_a_job(made: Path) -> None:
     assert split("max_array=1", "gpus=1", "mem_gb=1", "time=600") == [
         (1, [["One"]]), (1, [["Two"]]), (1, [["Three"]]),
     ]  # fmt: skip
+
+
+def test_the_runs_of_a_job_share_its_gpus(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [slurm.share(4, runs) for runs in (1, 2, 3, 9)] == [4, 2, 1, 1] and slurm.share(
+        0, 1
+    ) == 1
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    with pytest.raises(UserError, match="train.batch=32 cannot be shared by 5 GPUs"):
+        slurm.submit("made", runs(), made / "runs", made, lambda run: SlurmFile(gpus=5), print)
+    assert not (made / "runs").exists()
 
 
 def test_a_dry_run_prints_the_scripts_and_leaves_nothing(typed: Typed, made: Path) -> None:

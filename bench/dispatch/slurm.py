@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import re
 import shlex
@@ -72,11 +71,21 @@ def submit(
     """
     if shutil.which("sbatch") is None:
         raise UserError("dispatch=slurm: sbatch is not on this machine; submit from a login node")
+    split = list(arrays(runs, settings))
+    for part, wanted in split:
+        for pack in part:
+            for run in pack:
+                gpus, batch = share(wanted.gpus, len(pack)), run.config.train.batch
+                if batch % gpus:
+                    raise UserError(
+                        f"{run.name}: train.batch={batch} cannot be shared by {gpus} GPUs; "
+                        "give other dispatch.gpus= or resources"
+                    )
     private = _private(runs_dir / ".slurm")
     source = freeze(runs_dir)
     for run in runs:
         _reopen(RunPaths(runs_dir / run.run_id), anew)
-    for part, wanted in arrays(runs, settings):
+    for part, wanted in split:
         name = f"{grid}-{uuid.uuid4().hex[:8]}"
         folder = _private(private / name)
         given = [
@@ -147,6 +156,11 @@ def arrays(
             yield packs[i : i + most], wanted[key]
 
 
+def share(gpus: int, runs: int) -> int:
+    """GPUs that each of the runs of a job trains on; without a GPU, a slot."""
+    return max(gpus // runs, 1)
+
+
 @dataclass
 class Job:
     """What a job does on its node: its runs, in a pool on the slots it was given."""
@@ -175,7 +189,7 @@ class Job:
         progress = PlainProgress(left, lambda text: print(text, flush=True))
         with _Signals() as signals:
             try:
-                local.dispatch(left, runs_dir, Path(self.data_dir), progress, False)
+                local.dispatch(left, runs_dir, Path(self.data_dir), progress, False, self.share)
             except _Asked:
                 signals.follow()
         failed = [
@@ -185,6 +199,11 @@ class Job:
         ]
         if failed:
             raise RuntimeError(f"{len(failed)} of {len(self.runs)} runs failed: {failed[0]}")
+
+    @property
+    def share(self) -> int:
+        """GPUs of each run."""
+        return share(self.gpus, len(self.runs))
 
     def checkpoint(self) -> DelayedSubmission | None:
         """Called by submitit after a warning, the workers gone: the job to requeue.
@@ -224,8 +243,7 @@ class Job:
                     records.save(paths.record, record | {"error": reason})
 
     def specs(self) -> list[RunSpec]:
-        folders = [RunPaths(Path(self.runs_dir) / id) for id in self.runs]
-        return [RunSpec.from_json(json.loads(run.spec.read_text("utf-8"))) for run in folders]
+        return [RunSpec.read(RunPaths(Path(self.runs_dir) / id).spec) for id in self.runs]
 
     def done(self) -> tuple[object, ...]:
         """What the runs have to show; it changes when any of them gets on."""
@@ -360,7 +378,9 @@ def _reopen(run: RunPaths, anew: bool) -> None:
         with contextlib.suppress(DataError):  # a damaged one is the run's own affair
             record = records.load(run.record)
             if record and record["status"] == "failed":
-                records.save(run.record, record | {"status": "running", "error": None})
+                records.save(
+                    run.record, record | {"status": "running", "error": None, "failures": []}
+                )
 
 
 def _private(folder: Path) -> Path:
