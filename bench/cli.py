@@ -238,6 +238,12 @@ def plan(options: Options) -> int:
     cost = estimate(grid.runs, at, options.runs_dir, lambda spec: gpus[spec.row])
     if text := cost.text("GPU-hours" if any(gpus.values()) else "CPU-hours"):
         print(text)
+    if options.on_cluster:
+        left = [spec for spec, now in zip(grid.runs, at, strict=True)
+                if not (now.settled or now.taken)]  # fmt: skip
+        parts = [packs for packs, _ in slurm.arrays(left, _settings(options, grid))]
+        count = sum(map(len, parts))
+        print(f"{_count(left)} to submit, as {count} jobs in {len(parts)} arrays")
     return OK
 
 

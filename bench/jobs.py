@@ -26,6 +26,8 @@ from projgan.files import write_json_atomic
 
 ASK_SECONDS = 30.0  # a controller that is away keeps squeue waiting for about ten
 _SEPARATOR = "|"
+_RUN_ID = re.compile(r"[0-9a-f]{12}")
+_NAME = re.compile(r"\w[\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,10 @@ def load(run: RunPaths) -> Job | None:
     """The job of a run. None = it was never submitted, or the file tells nothing."""
     try:
         found = json.loads(run.job.read_text(encoding="utf-8"))
-        return Job(**found | {"runs": tuple(found["runs"])})
+        job = Job(**found | {"runs": tuple(found["runs"])})
+        # They become names of folders, and words of a command.
+        safe = all(_RUN_ID.fullmatch(id) for id in job.runs) and _NAME.fullmatch(job.name)
+        return job if safe and isinstance(job.index, int) else None
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
@@ -92,7 +97,10 @@ def ask_queue(jobs: Iterable[Job]) -> Queue:
         return Queue({}, str(error))
     entries = {}
     for line in lines:
-        name, index, id, state, nodes, reason = line.split(_SEPARATOR, 5)
+        words = line.split(_SEPARATOR, 5)
+        if len(words) < 6:
+            return Queue({}, f"squeue says {line!r}, which tells nothing")
+        name, index, id, state, nodes, reason = words
         entries[name, int(index) if index.isdecimal() else 0] = Entry(id, state, reason, nodes)
     return Queue(entries)
 

@@ -326,7 +326,7 @@ def test_the_controller_is_restarted(user: User) -> None:
 def test_a_preemption_that_gives_no_warning(tmp_path: Path) -> None:
     """SIGTERM and a grace time: the workers keep their last step, and SLURM requeues the job."""
     with (
-        cluster(EXTRA="SlurmctldParameters=") as slurm,
+        cluster(EXTRA="SlurmctldParameters=idle_on_node_suspend") as slurm,
         at_work(slurm, tmp_path) as user,
     ):
         user.types("grid=long.yaml only=One dispatch=mine.yaml")

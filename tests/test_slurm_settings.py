@@ -141,7 +141,7 @@ def test_the_runs_of_a_job_share_its_gpus(made: Path, monkeypatch: pytest.Monkey
         0, 1
     ) == 1
     monkeypatch.setattr("shutil.which", lambda name: name)
-    with pytest.raises(UserError, match="train.batch=32 cannot be shared by 5 GPUs"):
+    with pytest.raises(UserError, match=r"train\.batch=32 cannot be shared by 5 GPUs"):
         slurm.submit("made", runs(), made / "runs", made, lambda run: SlurmFile(gpus=5), print)
     assert not (made / "runs").exists()
 
@@ -256,6 +256,9 @@ def test_a_failed_run_is_opened_again_before_it_is_submitted(made: Path) -> None
 
 # The queue
 
+NOTE = {"name": "made-1", "index": 0, "id": "12_0", "runs": ["0123456789ab"], "submitted": "then",
+        "log": "12_0.log", "cancelled": None}  # fmt: skip
+
 
 def job_of(spec: RunSpec, made: Path, **changes: object) -> jobs.Job:
     job = jobs.Job("made-1", 0, "12_0", (spec.run_id,), "then", "12_0.log")
@@ -348,7 +351,18 @@ def test_an_owner_elsewhere_without_its_job_is_dead_when_it_is_silent(
         assert at.state == state, age
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", '{"name": 3}', '{"runs": 5}'])
+def test_a_note_is_read_back(tmp_path: Path) -> None:
+    run = RunPaths(tmp_path)
+    run.job.write_text(json.dumps(NOTE))
+    job = jobs.load(run)
+    assert job is not None and dataclasses.asdict(job) == NOTE | {"runs": ("0123456789ab",)}
+
+
+@pytest.mark.parametrize("content", [
+    "", "[]", "{", '{"name": 3}', '{"runs": 5}',
+    json.dumps(NOTE | {"runs": ["../../elsewhere"]}), json.dumps(NOTE | {"name": "a --help"}),
+    json.dumps(NOTE | {"index": "0"}),
+])  # fmt: skip
 def test_a_damaged_note_tells_nothing(made: Path, content: str) -> None:
     spec = runs()[0]
     paths = RunPaths(made / "runs" / spec.run_id)
@@ -376,7 +390,8 @@ def _finish(spec: RunSpec, made: Path, seconds: float = 3600.0, device: str = "a
 def test_what_is_left_is_estimated_from_runs_like_it(typed: Typed, made: Path) -> None:
     grid = grids.load("made.yaml", seeds=[0, 1])
     first = grid.runs[0]
-    assert "hours" not in typed("grid=made.yaml do=plan dispatch=slurm")[1]
+    said = typed("grid=made.yaml do=plan dispatch=slurm")[1]
+    assert "hours" not in said and "3 runs to submit, as 3 jobs in 2 arrays" in said
     _finish(first, made)
     at = [records.standing(spec, made / "runs") for spec in grid.runs]
     found = estimate(grid.runs, at, made / "runs", lambda spec: 2)

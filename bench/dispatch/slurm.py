@@ -105,6 +105,12 @@ def submit(
                     for job in given
                 ]  # fmt: skip
         except Exception as error:
+            # A controller that answers too late may have taken the jobs all the same.
+            queue = jobs.ask_queue(given)
+            if queue.fault or queue.entries:
+                raise UserError(
+                    f"sbatch fails: {_words(error)}; do=status shows whether the jobs are queued"
+                ) from error
             for job in given:
                 for id in job.runs:
                     RunPaths(runs_dir / id).job.unlink(missing_ok=True)
