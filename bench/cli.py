@@ -239,11 +239,11 @@ def plan(options: Options) -> int:
     if text := cost.text("GPU-hours" if any(gpus.values()) else "CPU-hours"):
         print(text)
     if options.on_cluster:
-        left = [spec for spec, now in zip(grid.runs, at, strict=True)
+        free = [spec for spec, now in zip(grid.runs, at, strict=True)
                 if not (now.settled or now.taken)]  # fmt: skip
-        parts = [packs for packs, _ in slurm.arrays(left, _settings(options, grid))]
+        parts = [packs for packs, _ in slurm.arrays(free, _settings(options, grid))]
         count = sum(map(len, parts))
-        print(f"{_count(left)} to submit, as {count} jobs in {len(parts)} arrays")
+        print(f"{_count(free)} to submit, as {count} jobs in {len(parts)} arrays")
     return OK
 
 
