@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,11 +13,18 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from bench import claim as claims
 from bench.claim import Claim
 from bench.once import Check, once
+from projgan.backbones import build_backbone
+from projgan.backbones.registry import WEIGHTS
+from projgan.config import Backbone, Data
+from projgan.data import open_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -220,3 +228,42 @@ def test_the_real_side_is_computed_once_by_32_processes_of_which_one_dies(tmp_pa
     assert len(got) == 31 and len(set(got)) == 1
     (cache,) = (tmp_path / "data" / "reference").iterdir()
     assert cache.suffix == ".npz"
+
+
+# A replaced file at the same path.
+
+
+def test_replaced_weights_or_images_are_not_served_from_the_cache(tmp_path: Path) -> None:
+    from bench.metrics.reference import Reference
+
+    weights, photos = tmp_path / "net.safetensors", tmp_path / "photos"
+    photos.mkdir()
+    rng = np.random.default_rng(0)
+
+    def draw() -> None:
+        for i in range(4):
+            pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(photos / f"{i}.png")
+
+    def reference() -> Reference:
+        data = open_dataset(Data(name="photos", path=str(photos), resolution=32), tmp_path / "data")
+        backbone = Backbone(name="efficientnet_lite0", zoo="lab", weights=str(weights))
+        own = build_backbone(backbone, 32)
+        return Reference(
+            data.images, data.fingerprint, tmp_path / "data", torch.device("cpu"), own=own
+        )
+
+    def caches() -> int:
+        return len(list((tmp_path / "data" / "reference").iterdir()))
+
+    draw()
+    shutil.copyfile(WEIGHTS / "efficientnet_lite0-s0.safetensors", weights)
+    first = reference().real("own")["l1"].statistics.mean
+    np.testing.assert_array_equal(reference().real("own")["l1"].statistics.mean, first)
+    assert caches() == 1
+    shutil.copyfile(WEIGHTS / "efficientnet_lite0-s1.safetensors", weights)
+    second = reference().real("own")["l1"].statistics.mean
+    assert caches() == 2 and np.abs(second - first).max() > 1e-3
+    draw()
+    third = reference().real("own")["l1"].statistics.mean
+    assert caches() == 3 and np.abs(third - second).max() > 1e-3
