@@ -75,8 +75,10 @@ def taus(values: Mapping[str, Points], resamples: int = RESAMPLES) -> dict[tuple
             chosen = rng.integers(runs.shape[1], size=(resamples, runs.shape[1]))
             picked[:, r] = runs[:, chosen].mean(axis=2).T
         i, j = np.triu_indices(rows, 1)
-        signs = np.sign(picked[:, i] - picked[:, j])  # [resamples, pairs of rows, metrics]
-        both = np.einsum("bpm,bpn->bmn", signs, signs)
+        both = np.empty((resamples, len(names), len(names)))
+        for b in range(resamples):
+            signs = np.sign(picked[b, i] - picked[b, j])  # [pairs of rows, metrics]
+            both[b] = signs.T @ signs
         told = np.einsum("bmm->bm", both)  # pairs of rows that a metric tells apart
         scale = np.sqrt(told[:, :, None] * told[:, None, :])
         drawn = np.divide(both, scale, out=np.zeros_like(both), where=scale > 0)
