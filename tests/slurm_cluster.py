@@ -75,11 +75,11 @@ def cluster(**settings: str) -> Iterator[Cluster]:
     made.dir.chmod(0o755)
     environment = made.environment | {f"SLAB_{key}": value for key, value in settings.items()}
     environment.setdefault("SLAB_PORT", str(_free_ports()))
-    done = subprocess.run(
-        [SCRIPTS / "up.sh"], env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
     try:
+        done = subprocess.run(
+            [SCRIPTS / "up.sh"], env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
         yield made
     finally:
         subprocess.run([SCRIPTS / "down.sh"], env=environment, capture_output=True, timeout=120)

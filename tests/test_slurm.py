@@ -23,6 +23,7 @@ from slurm_cluster import Cluster, cluster, needs_cluster, until, why_not
 
 from bench import record as records
 from bench.claim import holder
+from bench.dispatch.slurm import _max_array
 from bench.paths import ROOT, RunPaths
 from projgan.checkpoint import load_checkpoint
 
@@ -247,6 +248,18 @@ def test_what_sbatch_refuses_is_one_line_and_leaves_no_job(user: User) -> None:
     assert user.states("tiny.yaml")["One"].startswith("missing")
     limit = user.types("grid=tiny.yaml only=One dispatch=mine.yaml dispatch.gpus=9", 1)
     assert "sbatch refuses: " in limit
+
+
+def test_an_array_is_as_long_as_the_cluster_allows(
+    slurm: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key, value in slurm.environment.items():
+        monkeypatch.setenv(key, value)
+    assert _max_array() == 1001
+    refused = ["sbatch", "--test-only", "--wrap=true"]
+    slurm.tell(*refused, "--array=0-1000")
+    with pytest.raises(AssertionError, match="Invalid job array"):
+        slurm.tell(*refused, "--array=0-1001")
 
 
 # Minutes each
