@@ -276,8 +276,8 @@ def test_requeued_and_preempted(user: User) -> None:
 
 @pytest.mark.slow
 def test_a_real_time_limit(user: User) -> None:
-    """One minute is far too short: the run is warned, requeued, and gets on; twice."""
-    user.types("grid=long.yaml only=One dispatch=mine.yaml dispatch.time=1 dispatch.warning=20")
+    """Far too short for the run, which is warned, requeued, and gets on; twice."""
+    user.types("grid=long.yaml only=One dispatch=mine.yaml dispatch.time=3 dispatch.warning=20")
     run = user.run("One")
     until(lambda: len(gone_on(run)) >= 2, "two requeues", 900)
     assert gone_on(run) == sorted(gone_on(run)) and gone_on(run)[0] > 0

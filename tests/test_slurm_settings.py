@@ -197,12 +197,12 @@ def test_a_copy_of_the_source_is_named_by_its_content(
 
 
 def prepared(made: Path) -> tuple[RunSpec, RunPaths, slurm.Job]:
-    """A run of a job with a limit of one minute."""
+    """A run of a job with a limit of an hour."""
     spec = runs()[0]
     paths = RunPaths(made / "runs" / spec.run_id)
     write_json_atomic(paths.spec, spec.to_json())
     records.save(paths.record, records.new(spec, "now"))
-    return spec, paths, slurm.Job((spec.run_id,), str(made / "runs"), str(made), 0, 1)
+    return spec, paths, slurm.Job((spec.run_id,), str(made / "runs"), str(made), 0, 60, 120)
 
 
 @pytest.fixture
@@ -216,7 +216,7 @@ def submitit_job(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_job_is_requeued_while_it_gets_on(made: Path) -> None:
     _, paths, job = prepared(made)
     for i in range(20):
-        job.before, job.began = job.done(), time.monotonic() - 59
+        job.before, job.began = job.done(), time.monotonic() - 3400
         paths.checkpoint.write_text(f"step {i}")
         following = job.checkpoint()
         assert following is not None
@@ -231,18 +231,18 @@ def test_a_job_that_uses_up_its_time_without_progress_is_given_up_and_has_not_fa
 ) -> None:
     spec, _, job = prepared(made)
     for _ in range(5):  # preempted early: tells nothing
-        job.before, job.began = job.done(), time.monotonic() - 2
+        job.before, job.began = job.done(), time.monotonic() - 3000
         following = job.checkpoint()
         assert following is not None
         job = following.function
-    job.before, job.began = job.done(), time.monotonic() - 59
+    job.before, job.began = job.done(), time.monotonic() - 3400
     following = job.checkpoint()
     assert following is not None and following.function.idle == 1
     job = following.function
-    job.before, job.began = job.done(), time.monotonic() - 59
+    job.before, job.began = job.done(), time.monotonic() - 3400
     assert job.checkpoint() is None
     at = records.standing(spec, made / "runs")
-    assert at.state == "stopped" and "no progress in 2 sessions of 1 minutes" in at.note
+    assert at.state == "stopped" and "no progress in 2 sessions of 60 minutes" in at.note
 
 
 def test_a_failed_run_is_opened_again_before_it_is_submitted(made: Path) -> None:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 MAX_ARRAY = 1001  # of SLURM as it comes
 IDLE_SESSIONS = 2  # a job that used up its time so often without any progress is given up
+EARLY_SECONDS = 120.0  # a warning that comes so early may be that of the time limit
 KILL_SECONDS = 3600.0  # SLURM, having asked a job to end, has so long to end it
 REQUEUE_SECONDS = 10.0  # between attempts to reach the controller
 PRIVATE = 0o700
@@ -101,7 +102,8 @@ def submit(
             with executor.batch():
                 submitted = [
                     executor.submit(Job(job.runs, str(runs_dir.absolute()),
-                                        str(data_dir.absolute()), wanted.gpus, wanted.time))
+                                        str(data_dir.absolute()), wanted.gpus, wanted.time,
+                                        wanted.warning))
                     for job in given
                 ]  # fmt: skip
         except Exception as error:
@@ -176,6 +178,7 @@ class Job:
     data_dir: str
     gpus: int
     minutes: float  # the time limit
+    warning: float  # seconds before it
     idle: int = 0  # sessions in a row that used up their time without progress
     before: tuple[object, ...] = field(default=(), repr=False)  # what was done when it began
     began: float = 0.0
@@ -220,7 +223,8 @@ class Job:
         from submitit.core.job_environment import JobEnvironment
         from submitit.helpers import DelayedSubmission
 
-        used_up = time.monotonic() - self.began > 0.5 * 60 * self.minutes
+        # SLURM warns up to a minute early, and Python took its time to start.
+        used_up = time.monotonic() - self.began > 60 * self.minutes - self.warning - EARLY_SECONDS
         idle = self.idle
         if self.done() != self.before:
             idle = 0
@@ -232,8 +236,7 @@ class Job:
         # Left by a kill in the midst of writing it, this file would keep submitit from going on.
         pickled = JobEnvironment().paths.submitted_pickle
         pickled.with_suffix(f"{pickled.suffix}.save_tmp").unlink(missing_ok=True)
-        return DelayedSubmission(Job(self.runs, self.runs_dir, self.data_dir, self.gpus,
-                                     self.minutes, idle))  # fmt: skip
+        return DelayedSubmission(dataclasses.replace(self, idle=idle, before=(), began=0.0))
 
     def give_up(self) -> None:
         """Notes why in the records; the runs have not failed, and can go on with more time."""
