@@ -173,12 +173,64 @@ def test_a_worse_generator_scores_worse(reference: Reference) -> None:
 def test_one_pass_serves_all_metrics(network: Levels, tmp_path: Path) -> None:
     own = Levels(seed=1)
     reference = make(tmp_path, own=own)
-    reference.prepare(["fd_lab", "kid_lab", "own_levels"])
+    names = ["fd_lab", "kid_lab", "prdc_lab", "own_levels", "swd"]
+    reference.prepare(names)
     assert (network.seen, own.seen) == (300, 300)
     passes = iter([draw(100, seed=1)])  # can be read once
-    got = evaluate(passes, reference, ["fd_lab", "kid_lab", "own_levels"])
-    assert list(got) == ["fd_lab", "kid_lab", "own_l1", "own_l2", "own_l3", "own_l4"]
+    got = evaluate(passes, reference, names)
+    assert list(got) == metric_keys(names)
     assert (network.seen, own.seen) == (400, 400)
+
+
+def test_a_runs_own_features_after_its_projection(tmp_path: Path) -> None:
+    """CCM and CSM are those of the run's discriminator, on the same maps and in the same pass."""
+    from projgan.backbones import build_backbone
+    from projgan.config import from_dict
+    from projgan.discriminator import build_discriminator, build_projection
+
+    lab = {"backbone": {"name": "resnet18", "zoo": "lab"}, "data": {"resolution": 32}}
+    cfg = from_dict({**lab, "projection": {"channels": 8}})
+    own = build_backbone(cfg.backbone, 32)
+    projection = build_projection(cfg, own.channels)
+    real, fake = draw(12, seed=0), draw(12, seed=1)
+    groups = ["own_levels", "own_ccm", "own_csm"]
+    got = evaluate([fake], make(tmp_path, real, own=own, projection=projection), groups)
+    assert list(got) == [f"own_{s}l{i}" for s in ("", "ccm_", "csm_") for i in (1, 2, 3, 4)]
+
+    discriminator = build_discriminator(cfg)
+    assert discriminator.projection is not None
+    with torch.no_grad():
+        x, y = (own(torch.from_numpy(images).float() / 127.5 - 1) for images in (real, fake))
+        for name, project in (
+            ("ccm", discriminator.projection.mix_channels),
+            ("csm", discriminator.projection),
+        ):
+            for i, (a, b) in enumerate(zip(project(x), project(y), strict=True), start=1):
+                wanted = features_to_frechet(a.mean((2, 3)).numpy(), b.mean((2, 3)).numpy())
+                assert got[f"own_{name}_l{i}"] == pytest.approx(wanted, rel=1e-3)
+
+    plain = from_dict({**lab, "projection": {"kind": "ccm", "channels": 8}})
+    only_ccm = make(tmp_path, real, own=own, projection=build_projection(plain, own.channels))
+    got = evaluate([fake], only_ccm, groups)
+    assert "own_ccm_l1" in got
+    assert got.missing["own_csm_l1"] == "this network has no output 'csm_l1'"
+
+
+def test_several_numbers_and_intervals_of_one_computation(reference: Reference) -> None:
+    fake = draw(200, seed=1, spread=0.5)
+    got = evaluate([fake], reference, ["kid_lab", "prdc_lab"])
+    assert list(got) == ["kid_lab", *metric_keys(["prdc_lab"])]
+    low, high = got.intervals["kid_lab"]
+    assert low < got["kid_lab"] < high
+    assert set(got.intervals) == {"kid_lab"}
+    real = reference.real("lab")[""].kept[:200]
+    features = reference.extractor("lab")(fake[:BATCH])[""]
+    assert got["precision_lab"] > got["recall_lab"]  # narrow: realistic, and not all of the data
+    found = features_to_kernel(real[:BATCH], features, seed=0)
+    few = evaluate([fake[:BATCH]], reference, ["kid_lab"])
+    wanted = tuple(1000 * bound for bound in found.interval)
+    assert few.intervals["kid_lab"] == pytest.approx(wanted, rel=1e-3, abs=1e-3)
+    assert got.extractors == {"lab": reference.extractor("lab").identity}
 
 
 def test_levels_are_pooled_maps(network: Levels, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,15 @@ import pytest
 import torch
 from made_images import CPU, Images, draw, make
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 
-from bench.metrics import extractor, inception
+from bench.imageset import open_images
+from bench.metrics import extractor, inception, pretrained
 from bench.metrics.evaluate import evaluate
 from bench.metrics.extractors import EXTRACTORS, Source
+from bench.metrics.frechet import features_to_frechet
+from bench.score import measure
 from projgan.errors import DataError
 
 
@@ -164,3 +170,336 @@ def test_a_download_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Mo
     got = inception.find_clean(tmp_path / "weights")
     assert got.read_bytes() == source.read_bytes()
     assert [f.name for f in got.parent.iterdir()] == [inception.CLEAN_FILE]
+
+
+def legacy_weights() -> dict[str, Tensor]:
+    """Random weights in the form of pytorch-fid's file: torchvision's network, some blocks changed.
+
+    Their statistics are those of a network at its start, and its features differ between images.
+    """
+    from cleanfid import inception_pytorch as blocks
+    from torchvision.models import inception_v3
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = inception_v3(num_classes=1008, aux_logits=False, init_weights=False, weights=None)
+        network.Mixed_5b = blocks.FIDInceptionA(192, pool_features=32)
+        network.Mixed_5c = blocks.FIDInceptionA(256, pool_features=64)
+        network.Mixed_5d = blocks.FIDInceptionA(288, pool_features=64)
+        network.Mixed_6b = blocks.FIDInceptionC(768, channels_7x7=128)
+        network.Mixed_6c = blocks.FIDInceptionC(768, channels_7x7=160)
+        network.Mixed_6d = blocks.FIDInceptionC(768, channels_7x7=160)
+        network.Mixed_6e = blocks.FIDInceptionC(768, channels_7x7=192)
+        network.Mixed_7b = blocks.FIDInceptionE_1(1280)
+        network.Mixed_7c = blocks.FIDInceptionE_2(2048)
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+    return network.state_dict()
+
+
+def folder_of(place: Path, images: list[Images]) -> Path:
+    place.mkdir()
+    for i, image in enumerate(images):
+        Image.fromarray(image.transpose(1, 2, 0)).save(place / f"{i}.png")
+    return place
+
+
+def pictures(*sizes: tuple[int, int]) -> list[Images]:
+    """Random images [3, H, W] of these heights and widths."""
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (3, *size), dtype=np.uint8) for size in sizes]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_legacy_features_are_clean_fids_on_the_same_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import cleanfid.inception_pytorch
+    from cleanfid.features import build_feature_extractor
+    from cleanfid.fid import get_folder_features
+
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    torch.save(legacy_weights(), weights / inception.LEGACY_FILE)
+    images = pictures((40, 40), (350, 320))
+    ours = EXTRACTORS["inception_legacy"].load(Source(40, CPU, weights))(images)[""]
+
+    def given(url: str, progress: bool) -> dict[str, Tensor]:
+        assert url.endswith(inception.LEGACY_FILE)
+        return torch.load(weights / inception.LEGACY_FILE)
+
+    monkeypatch.setattr(cleanfid.inception_pytorch, "load_state_dict_from_url", given)
+    network = build_feature_extractor("legacy_pytorch", CPU, use_dataparallel=False)
+    theirs = get_folder_features(
+        str(folder_of(tmp_path / "x", images)),
+        network,
+        num_workers=0,
+        device=CPU,
+        mode="legacy_pytorch",
+        batch_size=1,
+        verbose=False,
+    )
+    assert theirs.std(axis=0).mean() > 1e-3
+    np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4 * np.abs(theirs).max())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_clean_mode_gives_clean_fids_numbers_from_the_same_folders(
+    inception_file: Path, tmp_path: Path
+) -> None:
+    """From files to numbers, with images of unequal sizes: theirs and ours see the same network."""
+    from cleanfid.fid import get_folder_features, kernel_distance
+    from cleanfid.inception_torchscript import InceptionV3W
+
+    network = InceptionV3W(str(inception_file.parent), download=False)
+    sides = {
+        "real": pictures(*[(40, 40), (33, 61)] * 6),
+        "fake": [image // 2 for image in pictures(*[(24, 40)] * 12)],
+    }
+    folders = [folder_of(tmp_path / name, images) for name, images in sides.items()]
+    real, fake = (
+        get_folder_features(
+            str(f), network, num_workers=0, device=CPU, mode="clean", batch_size=1, verbose=False
+        )
+        for f in folders
+    )
+    opened = [open_images(folder) for folder in folders]
+    got = measure(*opened, ["fid", "kid"], tmp_path, lambda *_: None).scores
+    theirs = 1000 * kernel_distance(real, fake, num_subsets=1)
+    assert got["kid"] == pytest.approx(theirs, rel=1e-4)
+    assert got["fid"] == pytest.approx(features_to_frechet(real, fake), rel=1e-4)
+    assert got["fid"] > 0
+
+
+def test_only_the_clean_resize_removes_what_the_small_image_cannot_show() -> None:
+    """Resizing without antialiasing turns a fine pattern into a coarse one that is not there."""
+    fine = np.indices((600, 600)).sum(axis=0) % 2 * 255
+    image = torch.from_numpy(np.stack([fine] * 3)[None].astype(np.uint8))
+    clean, legacy = (inception._resizer(mode)(image) for mode in ("clean", "legacy_pytorch"))
+    assert clean.shape == legacy.shape == (1, 3, 299, 299)
+    assert clean.std() < 10
+    assert legacy.std() > 40
+
+
+def test_making_a_resizer_silences_no_warning() -> None:
+    before = list(warnings.filters)
+    inception._resizer("legacy_pytorch")
+    assert list(warnings.filters) == before
+
+
+class Classifying(TinyInception):
+    """With a last layer, as the published file has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.output = nn.Linear(2048, 1008)
+
+
+@needs_cleanfid
+def test_the_inception_score_shares_the_pass(tmp_path: Path) -> None:
+    path = tmp_path / "weights" / inception.CLEAN_FILE
+    path.parent.mkdir()
+    torch.jit.script(Classifying()).save(str(path))
+    reference = make(tmp_path, draw(12, seed=0))
+    got = evaluate([draw(20, seed=1)], reference, ["is", "kid"])
+    assert 1.0 < got["is"] < 1008
+    assert set(reference.real("inception")) == {""}  # of real images no logits are kept
+    images = draw(3, seed=2)
+    outputs = reference.extractor("inception")(images)
+    weight = torch.jit.load(str(path)).output.weight.detach().numpy()
+    np.testing.assert_allclose(outputs["logits"], outputs[""] @ weight.T, rtol=1e-3, atol=1e-4)
+
+
+@needs_cleanfid
+def test_without_a_last_layer_there_is_no_inception_score(
+    inception_file: Path, tmp_path: Path
+) -> None:
+    got = evaluate([draw(12, seed=1)], make(tmp_path, draw(12, seed=0)), ["is", "kid"])
+    assert list(got) == ["kid"]
+    assert got.missing == {"is": "this network has no output 'logits'"}
+
+
+# The other published networks, with random weights in files of the published form.
+
+
+def squares(count: int = 2, size: int = 40) -> Images:
+    return np.random.default_rng(0).integers(0, 256, (count, 3, size, size), dtype=np.uint8)
+
+
+def normalised(images: Images, mean: Any, std: Any) -> Tensor:
+    """Resized by Pillow as float, one channel at a time, as clean-fid's `clean` does."""
+    shown = np.stack(
+        [
+            [
+                np.asarray(
+                    Image.fromarray(channel.astype(np.float32)).resize(
+                        (224, 224), Image.Resampling.BICUBIC
+                    )
+                )
+                for channel in image
+            ]
+            for image in images
+        ]
+    ).clip(0, 255)
+    shift, scale = (np.array(v, np.float32).reshape(1, 3, 1, 1) for v in (mean, std))
+    return torch.from_numpy(((shown / 255 - shift) / scale).astype(np.float32))
+
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Iterator[Path]:
+    place = tmp_path / "weights"
+    place.mkdir()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield place
+
+
+def test_swav_is_a_resnet50_from_its_file(weights: Path) -> None:
+    from torchvision.models import resnet50
+
+    network = resnet50(weights=None).eval()
+    published = {f"module.{n}": t for n, t in network.state_dict().items() if "fc" not in n}
+    published["module.prototypes.weight"] = torch.zeros(3, 128)
+    torch.save(published, weights / pretrained.SWAV_FILE)
+    got = EXTRACTORS["swav"].load(Source(40, CPU, weights))(squares())[""]
+    network.fc = nn.Identity()
+    with torch.no_grad():
+        wanted = network(normalised(squares(), *IMAGENET)).numpy()
+    assert got.shape == (2, 2048)
+    np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-4 * wanted.max())
+
+
+def test_dinov2_is_timms_at_224_pixels(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import timm
+    from safetensors.torch import load_file, save_file
+    from timm.models.vision_transformer import checkpoint_filter_fn
+
+    tag = "vit_small_patch14_dinov2.lvd142m"  # a tenth of the size, the same form
+    monkeypatch.setattr(pretrained, "DINOV2", tag)
+    path = weights / f"{tag}.safetensors"
+    save_file(timm.create_model(tag, num_classes=0).state_dict(), path)
+    got = EXTRACTORS["dinov2"].load(Source(40, CPU, weights))(squares())[""]
+    network = timm.create_model(tag, num_classes=0, img_size=224).eval()
+    network.load_state_dict(checkpoint_filter_fn(load_file(path), network))  # timm's own way
+    with torch.no_grad():
+        wanted = network.forward_features(normalised(squares(), *IMAGENET))[:, 0].numpy()
+    np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-4 * np.abs(wanted).max())
+
+
+def test_clip_is_open_clips_image_tower(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import open_clip
+    from safetensors.torch import save_file
+
+    tiny = {
+        "embed_dim": 16,
+        "quick_gelu": True,
+        "vision_cfg": {"image_size": 224, "layers": 2, "width": 64, "patch_size": 32},
+        "text_cfg": {"context_length": 8, "vocab_size": 100, "width": 32, "heads": 2, "layers": 1},
+    }
+    (tmp_path / "tiny-clip.json").write_text(json.dumps(tiny))
+    open_clip.add_model_config(tmp_path / "tiny-clip.json")
+    monkeypatch.setattr(pretrained, "CLIP", "tiny-clip.openai")
+    network, _, shown = open_clip.create_model_and_transforms("tiny-clip", pretrained=None)
+    save_file(network.state_dict(), weights / "tiny-clip.openai.safetensors")
+    got = EXTRACTORS["clip"].load(Source(40, CPU, weights))(squares())[""]
+    pictures = [Image.fromarray(image.transpose(1, 2, 0)) for image in squares()]
+    with torch.no_grad():
+        wanted = network.eval().encode_image(torch.stack([shown(p) for p in pictures])).numpy()
+    assert got.shape == (2, 16)
+    np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-4 * np.abs(wanted).max())
+
+
+def test_vgg16_is_cut_after_its_second_layer(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Small(nn.Module):
+        """Has VGG16's parts at a small size."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.features = nn.Sequential(nn.Conv2d(3, 4, 32, 32), nn.Flatten())
+            pairs = [nn.Linear(196, 8), nn.ReLU(), nn.Dropout(), nn.Linear(8, 6), nn.ReLU()]
+            self.classifier = nn.Sequential(*pairs, nn.Dropout(), nn.Linear(6, 5))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.classifier(self.features(x))
+            return y
+
+    network = Small().eval()
+    monkeypatch.setattr("torchvision.models.vgg16", lambda weights: Small())
+    torch.save(network.state_dict(), weights / pretrained.VGG16_FILE)
+    got = EXTRACTORS["vgg16"].load(Source(224, CPU, weights))(squares(size=224))[""]
+    shown = torch.from_numpy(squares(size=224)) / 255 - torch.tensor(IMAGENET[0])[:, None, None]
+    shown = shown / torch.tensor(IMAGENET[1])[:, None, None]
+    with torch.no_grad():
+        wanted = network.classifier[:5](network.features(shown)).numpy()
+    assert got.shape == (2, 6)
+    np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_vgg16_features_are_torch_fidelitys(weights: Path) -> None:
+    from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16
+    from torchvision.models import vgg16
+
+    path = weights / pretrained.VGG16_FILE
+    torch.save(vgg16(weights=None).state_dict(), path)
+    got = EXTRACTORS["vgg16"].load(Source(40, CPU, weights))(squares())[""]
+    oracle = FeatureExtractorVGG16("vgg16", ["fc2_relu"], feature_extractor_weights_path=str(path))
+    (wanted,) = oracle(torch.from_numpy(squares()))
+    np.testing.assert_allclose(got, wanted.numpy(), rtol=1e-3, atol=1e-4 * wanted.max().item())
+
+
+@pytest.mark.parametrize("size", [(40, 40), (300, 31), (224, 224)], ids=str)
+def test_tensorflows_resize_is_torch_fidelitys(size: tuple[int, int]) -> None:
+    from torch_fidelity.interpolate_compat_tensorflow import (
+        interpolate_bilinear_2d_like_tensorflow1x as oracle,
+    )
+
+    images = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0)) * 255
+    got = pretrained._tensorflow_bilinear(images, 224)
+    wanted = oracle(images, (224, 224), align_corners=False)
+    torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-3)  # of 255
+
+
+FILES = {
+    "fid_legacy": inception.LEGACY_FILE,
+    "prdc": pretrained.VGG16_FILE,
+    "fd_dinov2": f"{pretrained.DINOV2}.safetensors",
+    "fd_clip": f"{pretrained.CLIP}.safetensors",
+    "fd_swav": pretrained.SWAV_FILE,
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("metric", FILES)
+def test_weights_that_are_not_there_are_one_line(
+    metric: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(*args: object, **settings: object) -> None:
+        raise OSError("no network here")
+
+    monkeypatch.setattr("urllib.request.urlopen", offline)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", offline)
+    with pytest.raises(DataError) as caught:
+        make(tmp_path).prepare([metric])
+    message = str(caught.value)
+    for part in (FILES[metric], str(tmp_path / "weights"), "place it there", "no network here"):
+        assert part in message
+    assert metric.rstrip("0123456789") in message
+    assert "\n" not in message
+
+
+def test_weights_of_another_network_are_named(weights: Path) -> None:
+    torch.save({"module.conv1.weight": torch.zeros(3)}, weights / pretrained.SWAV_FILE)
+    with pytest.raises(DataError, match=r"swav.*weights of another network"):
+        EXTRACTORS["swav"].load(Source(40, CPU, weights))
+    (weights / pretrained.SWAV_FILE).write_bytes(b"cut")
+    with pytest.raises(DataError, match=r"swav.*not readable as weights"):
+        EXTRACTORS["swav"].load(Source(40, CPU, weights))

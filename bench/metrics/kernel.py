@@ -66,7 +66,8 @@ def features_to_kernel(
     if 4 * len(x) * len(y) <= subsets * size**2:
         estimates, variance = _of_all_pairs(x, y, in_x, in_y)
     else:
-        estimates = np.array([_of_subset(x[a], y[b]) for a, b in zip(in_x, in_y, strict=True)])
+        u, v = (f / f.dtype.type(np.sqrt(f.shape[1])) for f in (x, y))
+        estimates = np.array([_of_subset(u[a], v[b]) for a, b in zip(in_x, in_y, strict=True)])
         spread = float(estimates.var(ddof=1)) if subsets > 1 else np.nan
         variance = spread * size / max(min(len(x), len(y)) - size, 1)
     of_choice = float(estimates.var(ddof=1)) / subsets if subsets > 1 else 0.0
@@ -80,16 +81,14 @@ def _draws(rng: np.random.Generator, subsets: int, size: int, count: int) -> NDA
 
 
 def _of_subset(x: NDArray[Any], y: NDArray[Any]) -> float:
-    """The estimate of one pair of subsets, [S, D] each; products in the features' precision."""
+    """The estimate of a pair of subsets [S, D], both over sqrt(D); products in their precision."""
     size = len(x)
-    # With a column of ones and this scale the product is x.y / D + 1 at once.
-    x, y = (np.pad(f / f.dtype.type(np.sqrt(f.shape[1])), ((0, 0), (0, 1)), constant_values=1)
-            for f in (x, y))  # fmt: skip
-    within = sum(_cubes(f @ f.T, diagonal=False) for f in (x, y))
-    return within / (size * (size - 1)) - _cubes(x @ y.T) * (2.0 / size**2)
+    within = sum(_kernel_sum(f @ f.T, diagonal=False) for f in (x, y))
+    return within / (size * (size - 1)) - _kernel_sum(x @ y.T) * (2.0 / size**2)
 
 
-def _cubes(products: NDArray[Any], diagonal: bool = True) -> float:
+def _kernel_sum(products: NDArray[Any], diagonal: bool = True) -> float:
+    products += 1
     products *= products * products
     if not diagonal:
         np.fill_diagonal(products, 0.0)

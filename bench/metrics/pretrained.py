@@ -109,8 +109,10 @@ def load_clip(source: Source) -> Extractor:
         fetch_hub(repository, "open_clip_model.safetensors"),
     )
     network = open_clip.create_model(architecture, pretrained=None).visual
-    state = _read(path)
-    _fill(network, path, {n.removeprefix("visual."): t for n, t in state.items()})
+    # The tower for texts has tensors of the same names, without the prefix.
+    towers = _read(path)
+    state = {n.removeprefix("visual."): t for n, t in towers.items() if n.startswith("visual.")}
+    _fill(network, path, state or towers)
     normalise = _normaliser(open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD, source)
     resized = _bicubic(quantised=True)
 
