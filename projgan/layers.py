@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 
@@ -16,6 +18,77 @@ def sn_conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1, p
     return spectral_norm(
         nn.Conv2d(in_channels, out_channels, kernel, stride, padding, groups=groups, bias=False)
     )
+
+
+class EqualLinear(nn.Module):
+    """Fully connected layer with equalised learning rate (Karras et al., ICLR 2018).
+
+    Weights are drawn from N(0, 1) and scaled where they are used, so that Adam moves all layers
+    alike. `rate` is the layer's learning rate relative to the optimiser's.
+    """
+
+    def __init__(self, in_features: int, out_features: int, bias: float = 0.0, rate: float = 1.0):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_features, in_features) / rate)
+        self.bias = nn.Parameter(torch.full((out_features,), bias / rate))
+        self.scale, self.rate = rate / math.sqrt(in_features), rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight * self.scale, self.bias * self.rate)
+
+
+class EqualConv2d(nn.Module):
+    """Convolution with equalised learning rate; optionally filtered and halved before."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, bias: bool = True,
+                 down: bool = False):  # fmt: skip
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        self.scale = 1 / math.sqrt(in_channels * kernel**2)
+        pad = kernel // 2 + 1  # so that the strided convolution ends at half the size
+        self.blur = Blur(pad=(pad, pad)) if down else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = (self.weight * self.scale).to(x.dtype)
+        if self.blur is None:
+            return F.conv2d(x, weight, self.bias, padding=weight.shape[-1] // 2)
+        return F.conv2d(self.blur(x), weight, self.bias, stride=2)
+
+
+class Blur(nn.Module):
+    """The low-pass filter 1-3-3-1 in both directions, on every channel.
+
+    Args:
+        pad: pixels of zeros before and after, in both directions.
+        gain: factor; 4 where zeros were put between the pixels.
+    """
+
+    taps: Tensor
+
+    def __init__(self, pad: tuple[int, int], gain: float = 1.0):
+        super().__init__()
+        line = torch.tensor([1.0, 3.0, 3.0, 1.0])
+        self.pad = pad
+        self.register_buffer("taps", torch.outer(line, line) / 64 * gain, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        channels = x.shape[1]
+        kernel = self.taps.to(x.dtype).expand(channels, 1, 4, 4)
+        before, after = self.pad
+        x = F.pad(x, (before, after, before, after))
+        return F.conv2d(x, kernel, groups=channels)
+
+    def doubled(self, x: Tensor) -> Tensor:
+        """Twice the size: zeros between the pixels, then the filter."""
+        channels = x.shape[1]
+        kernel = self.taps.to(x.dtype).expand(channels, 1, 4, 4)
+        return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=channels)
+
+
+def scaled_leaky_relu(x: Tensor) -> Tensor:
+    """Leaky ReLU 0.2 times sqrt(2), which keeps the second moment."""
+    return F.leaky_relu(x, 0.2) * math.sqrt(2)
 
 
 @contextmanager
