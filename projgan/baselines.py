@@ -1,0 +1,208 @@
+"""Discriminators of the methods that the paper compares with: StyleGAN2's and FastGAN's own.
+
+Both look at RGB images and have the parts that a projected discriminator has (`features`, `judge`,
+`heads`), so that one training step serves all. FastGAN's also rebuilds what it saw: its decoders
+are trained on real images to keep the features complete (Liu et al., ICLR 2021, Section 3.2).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from projgan.config import Config
+from projgan.generators.stylegan2 import channels_at
+from projgan.layers import EqualConv2d, EqualLinear, scaled_leaky_relu, seeded, sn_conv
+
+MINIBATCH_GROUP = 4  # images whose spread is shown to the discriminator
+
+
+class OnImages(nn.Module):
+    """A discriminator on images: no feature network, no projection."""
+
+    backbone = None
+    projection = None
+    heads: nn.Module
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        return [images]
+
+    def judge(self, maps: list[Tensor]) -> list[Tensor]:
+        """Images -> logits, one [N, 1, h, w] for each head."""
+        logits: list[Tensor] = self.heads(maps[0])
+        return logits
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return self.judge(self.features(images))
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions, the second halving, beside a 1x1 that halves; summed at unit variance."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.conv1 = EqualConv2d(in_channels, in_channels, 3)
+        self.conv2 = EqualConv2d(in_channels, out_channels, 3, down=True)
+        self.skip = EqualConv2d(in_channels, out_channels, 1, bias=False, down=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = scaled_leaky_relu(self.conv2(scaled_leaky_relu(self.conv1(x))))
+        result: Tensor = (y + self.skip(x)) * math.sqrt(0.5)
+        return result
+
+
+def minibatch_std(x: Tensor, group: int = MINIBATCH_GROUP) -> Tensor:
+    """Appends one channel: the standard deviation over groups of images, averaged (Karras 2018).
+
+    Args:
+        x: [N, C, H, W]; where N is no multiple of `group`, all N are one group.
+    """
+    n, c, h, w = x.shape
+    size = group if n % group == 0 else n
+    grouped = x.view(size, n // size, c, h, w)
+    spread = (grouped.var(dim=0, unbiased=False) + 1e-8).sqrt().mean(dim=(1, 2, 3))
+    channel = spread.repeat(size).view(n, 1, 1, 1).expand(n, 1, h, w)
+    return torch.cat([x, channel.to(x.dtype)], dim=1)
+
+
+class StyleGAN2Heads(nn.Module):
+    """StyleGAN2's residual discriminator (Karras et al., CVPR 2020): one logit per image."""
+
+    def __init__(self, resolution: int, width: int):
+        super().__init__()
+        sizes = [resolution >> i for i in range(int(math.log2(resolution // 4)) + 1)]
+        channels = [channels_at(size, width) for size in sizes]
+        self.from_rgb = EqualConv2d(3, channels[0], 1)
+        self.blocks = nn.Sequential(
+            *(ResidualBlock(i, o) for i, o in zip(channels[:-1], channels[1:], strict=True))
+        )
+        last = channels[-1]
+        self.conv = EqualConv2d(last + 1, last, 3)
+        self.dense = EqualLinear(last * 16, last)
+        self.out = EqualLinear(last, 1)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = self.blocks(scaled_leaky_relu(self.from_rgb(x)))
+        x = scaled_leaky_relu(self.conv(minibatch_std(x))).flatten(1)
+        return [self.out(scaled_leaky_relu(self.dense(x)))[:, :, None, None]]
+
+
+class StyleGAN2Discriminator(OnImages):
+    def __init__(self, cfg: Config):
+        super().__init__()
+        with seeded(cfg.train.seed, "discriminator"):
+            self.heads = StyleGAN2Heads(cfg.data.resolution, cfg.discriminator.width // 8)
+
+
+class DownBlock(nn.Module):
+    """FastGAN's residual halving: two convolutions beside pooling and a 1x1, averaged."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.main = nn.Sequential(
+            sn_conv(in_channels, out_channels, 4, 2, 1), *_norm_relu(out_channels),
+            sn_conv(out_channels, out_channels, 3, 1, 1), *_norm_relu(out_channels),
+        )  # fmt: skip
+        self.direct = nn.Sequential(
+            nn.AvgPool2d(2), sn_conv(in_channels, out_channels, 1), *_norm_relu(out_channels)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = (self.main(x) + self.direct(x)) / 2
+        return result
+
+
+class Decoder(nn.Module):
+    """An 8x8 map back to an image: nearest upsampling, convolution, batch norm, GLU, repeated."""
+
+    def __init__(self, in_channels: int, size: int):
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = in_channels
+        for step in range(int(math.log2(size // 8))):
+            out = max(8, in_channels >> (step + 1))
+            layers += [
+                nn.Upsample(scale_factor=2, mode="nearest"),
+                sn_conv(channels, out * 2, 3, padding=1),
+                nn.BatchNorm2d(out * 2),
+                nn.GLU(dim=1),
+            ]
+            channels = out
+        self.layers = nn.Sequential(*layers, sn_conv(channels, 3, 3, padding=1), nn.Tanh())
+
+    def forward(self, x: Tensor) -> Tensor:
+        image: Tensor = self.layers(x)
+        return image
+
+
+class FastGANHeads(nn.Module):
+    """FastGAN's discriminator: logits at two scales, and decoders that rebuild real images.
+
+    Args:
+        resolution: of the images, at least 32.
+        width: channels at the last map; an eighth at the first.
+    """
+
+    def __init__(self, resolution: int, width: int):
+        super().__init__()
+        count = int(math.log2(resolution // 8))
+        widths = [max(width // 8, width >> (count - i)) for i in range(count + 1)]
+        self.stem = nn.Sequential(sn_conv(3, widths[0], 3, padding=1), nn.LeakyReLU(0.2))
+        self.downs = nn.ModuleList(
+            DownBlock(i, o) for i, o in zip(widths[:-1], widths[1:], strict=True)
+        )
+        self.large = nn.Sequential(
+            sn_conv(width, width, 1), *_norm_relu(width), sn_conv(width, 1, 4)
+        )
+        small: list[nn.Module] = [sn_conv(3, widths[1], 3, padding=1), nn.LeakyReLU(0.2)]
+        small += [DownBlock(i, o) for i, o in zip(widths[1:-1], widths[2:], strict=True)]
+        self.small = nn.Sequential(*small, sn_conv(width, 1, 4))
+        self.rebuilt = min(resolution, 128)  # pixels of the images that the decoders give
+        self.whole = Decoder(width, self.rebuilt)
+        self.part = Decoder(widths[-2], self.rebuilt)
+
+    def maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Images -> the maps of 16 px and of 8 px."""
+        before = x = self.stem(x)
+        for down in self.downs:
+            before, x = x, down(x)
+        return before, x
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        half = F.interpolate(x, scale_factor=0.5, mode="bilinear", antialias=True)
+        return [self.large(self.maps(x)[1]), self.small(half)]
+
+    def reconstruction(self, images: Tensor, quadrant: Tensor) -> Tensor:
+        """How badly the decoders rebuild real images: mean absolute error, both decoders summed.
+
+        Args:
+            images: [N, 3, R, R], as the logits saw them.
+            quadrant: [N] int64 in 0..3, the quarter that the second decoder rebuilds.
+        """
+        deep, deepest = self.maps(images)
+        size = self.rebuilt
+        target = F.interpolate(images, size, mode="bilinear", antialias=True)
+        quarter = F.interpolate(_quadrant(images, quadrant), size, mode="bilinear", antialias=True)
+        part = self.part(_quadrant(deep, quadrant))
+        return F.l1_loss(self.whole(deepest), target) + F.l1_loss(part, quarter)
+
+
+class FastGANDiscriminator(OnImages):
+    def __init__(self, cfg: Config):
+        super().__init__()
+        with seeded(cfg.train.seed, "discriminator"):
+            self.heads = FastGANHeads(cfg.data.resolution, cfg.discriminator.width)
+
+
+def _norm_relu(channels: int) -> list[nn.Module]:
+    return [nn.BatchNorm2d(channels), nn.LeakyReLU(0.2)]
+
+
+def _quadrant(x: Tensor, which: Tensor) -> Tensor:
+    """The quarter of each map that `which` [N] names, row by row from the top left."""
+    half = x.shape[-1] // 2
+    tiles = x.unfold(2, half, half).unfold(3, half, half).flatten(2, 3)  # [N, C, 4, h, h]
+    return tiles[torch.arange(len(x), device=x.device), :, which]
