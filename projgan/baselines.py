@@ -7,6 +7,7 @@ are trained on real images to keep the features complete (Liu et al., ICLR 2021,
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -76,9 +77,7 @@ class StyleGAN2Heads(nn.Module):
         sizes = [resolution >> i for i in range(int(math.log2(resolution // 4)) + 1)]
         channels = [channels_at(size, width) for size in sizes]
         self.from_rgb = EqualConv2d(3, channels[0], 1)
-        self.blocks = nn.Sequential(
-            *(ResidualBlock(i, o) for i, o in zip(channels[:-1], channels[1:], strict=True))
-        )
+        self.blocks = nn.Sequential(*(ResidualBlock(i, o) for i, o in itertools.pairwise(channels)))
         last = channels[-1]
         self.conv = EqualConv2d(last + 1, last, 3)
         self.dense = EqualLinear(last * 16, last)
@@ -151,14 +150,12 @@ class FastGANHeads(nn.Module):
         count = int(math.log2(resolution // 8))
         widths = [max(width // 8, width >> (count - i)) for i in range(count + 1)]
         self.stem = nn.Sequential(sn_conv(3, widths[0], 3, padding=1), nn.LeakyReLU(0.2))
-        self.downs = nn.ModuleList(
-            DownBlock(i, o) for i, o in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.downs = nn.ModuleList(DownBlock(i, o) for i, o in itertools.pairwise(widths))
         self.large = nn.Sequential(
             sn_conv(width, width, 1), *_norm_relu(width), sn_conv(width, 1, 4)
         )
         small: list[nn.Module] = [sn_conv(3, widths[1], 3, padding=1), nn.LeakyReLU(0.2)]
-        small += [DownBlock(i, o) for i, o in zip(widths[1:-1], widths[2:], strict=True)]
+        small += [DownBlock(i, o) for i, o in itertools.pairwise(widths)]
         self.small = nn.Sequential(*small, sn_conv(width, 1, 4))
         self.rebuilt = min(resolution, 128)  # pixels of the images that the decoders give
         self.whole = Decoder(width, self.rebuilt)

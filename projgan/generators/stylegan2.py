@@ -10,6 +10,7 @@ ordinary convolution serves the whole batch:
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -108,8 +109,7 @@ class Mapping(nn.Module):
         self.embed = EqualLinear(classes, w_dim) if classes else None
         sizes = [z_dim + (w_dim if classes else 0), *[w_dim] * layers]
         self.layers = nn.ModuleList(
-            EqualLinear(i, o, rate=MAPPING_RATE)
-            for i, o in zip(sizes[:-1], sizes[1:], strict=True)
+            EqualLinear(i, o, rate=MAPPING_RATE) for i, o in itertools.pairwise(sizes)
         )
         self.register_buffer("mean", torch.zeros(w_dim))
 
