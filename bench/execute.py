@@ -430,7 +430,7 @@ class _Session:
         spec, cfg, device = self.spec, self.spec.config, _device()
         wants_own = any(name.startswith("own") for name in spec.eval.metrics)
         own = projection = None
-        if wants_own and cfg.discriminator.kind != "rgb":
+        if wants_own and not cfg.discriminator.on_images:
             own = build_backbone(cfg.backbone, cfg.data.resolution).to(device)
             projection = build_projection(cfg, own.channels).to(device)
         return Reference(

@@ -55,7 +55,7 @@ def leakage(spec: RunSpec, metric: str) -> Verdict:
         spec: The run; one without a feature network in its discriminator leaks nothing.
         metric: A key of METRICS.
     """
-    if spec.config.discriminator.kind == "rgb":
+    if spec.config.discriminator.on_images:
         return CLEAR
     return verdict(spec.config.backbone, metric, spec.judge)
 

@@ -104,7 +104,7 @@ def _table1_values(line: dict[str, str]) -> PaperRow:
 
 def _table2(spec: RunSpec) -> PaperRow:
     """Table 2: feature networks on LSUN-Church. A control row with random weights has no line."""
-    if spec.config.backbone.weights != "pretrained" or spec.config.discriminator.kind == "rgb":
+    if spec.config.backbone.weights != "pretrained" or spec.config.discriminator.on_images:
         return {}
     lines = {_plain(line["network"]): line for line in _read("table2")}
     for name in (_plain(spec.row), _plain(spec.config.backbone.name)):

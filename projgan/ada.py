@@ -12,11 +12,13 @@ filters; this is the only difference in kind.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from projgan.parallel import World
 from projgan.rng import Coordinates
 
 EVERY = 4  # batches between two changes of p
@@ -135,3 +137,39 @@ def _rotate(angle: Tensor) -> Tensor:
     zero, one = torch.zeros_like(angle), torch.ones_like(angle)
     c, s = angle.cos(), angle.sin()
     return _matrix([[c, -s, zero], [s, c, zero], [zero, zero, one]])
+
+
+class Adaptive:
+    """The probability of augmentation, held where the discriminator is as sure as it should be.
+
+    Attributes:
+        target: what the mean sign of the logits of real images is held at; 0 = never augments.
+        p: the probability now.
+    """
+
+    def __init__(self, target: float) -> None:
+        self.target = target
+        self.p = 0.0
+        self._signs: list[Tensor] = []
+
+    def __call__(self, images: Tensor, where: Coordinates) -> Tensor:
+        return ada(images, self.p, where) if self.target else images
+
+    def see(self, logits: list[Tensor]) -> None:
+        """Notes how sure the discriminator is of a batch (or part) of real images."""
+        if self.target:
+            self._signs.append(torch.stack([x.detach().sign().mean() for x in logits]).mean())
+
+    def follow(self, number: int, batch: int, world: World) -> None:
+        """Moves p after every few steps; `number` counts steps from 0, `batch` images in each."""
+        if not self.target or (number + 1) % EVERY or not self._signs:
+            return
+        mean = float(world.average(torch.stack(self._signs).mean(), ()))
+        self.p = adjust(self.p, mean, self.target, EVERY * batch)
+        self._signs = []
+
+    def state(self) -> dict[str, Any]:
+        return {"p": self.p, "signs": list(self._signs)}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.p, self._signs = float(state["p"]), list(state["signs"])

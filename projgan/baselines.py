@@ -155,7 +155,7 @@ class FastGANHeads(nn.Module):
             sn_conv(width, width, 1), *_norm_relu(width), sn_conv(width, 1, 4)
         )
         small: list[nn.Module] = [sn_conv(3, widths[1], 3, padding=1), nn.LeakyReLU(0.2)]
-        small += [DownBlock(i, o) for i, o in itertools.pairwise(widths)]
+        small += [DownBlock(i, o) for i, o in itertools.pairwise(widths[1:])]
         self.small = nn.Sequential(*small, sn_conv(width, 1, 4))
         self.rebuilt = min(resolution, 128)  # pixels of the images that the decoders give
         self.whole = Decoder(width, self.rebuilt)

@@ -86,7 +86,9 @@ class Projection:
 
 @dataclass(frozen=True)
 class Discriminator:
-    kind: Literal["projected", "perceptual", "rgb"] = "projected"
+    # On frozen features: projected, perceptual. On images: rgb (the same blocks; Table 1's
+    # baseline), and the methods' own: stylegan2, fastgan.
+    kind: Literal["projected", "perceptual", "rgb", "stylegan2", "fastgan"] = "projected"
     layers: tuple[int, ...] = (1, 2, 3, 4)  # feature levels that have a discriminator
     # matched: 4/3/2/1 down blocks on levels 1-4 whatever the projection; by_map: as many as halve
     # the map down to `base` (the released rule, in which CSM also adds a block to each level).
@@ -96,6 +98,8 @@ class Discriminator:
     reduce: Literal["sum", "mean"] = "sum"  # over the levels: paper, released code
     width: int = 512  # channels of the last block; halves with each block before it, 64 at least
     separable: bool = False  # depthwise separable blocks (released code, StyleGAN2 only)
+    r1: float = 0.0  # weight of the R1 gradient penalty (Mescheder et al., 2018); 0 = none
+    r1_every: int = 16  # steps between two penalties, each as heavy as all of them
 
     def __post_init__(self) -> None:
         _require(
@@ -108,9 +112,25 @@ class Discriminator:
         _require(b in (4, 8), f"discriminator.base={b}: give 4 or 8")
         w = self.width
         _require(w >= 16 and w % 16 == 0, f"discriminator.width={w}: give a multiple of 16")
+        _require(self.r1 >= 0, f"discriminator.r1={self.r1}: give 0 or more")
+        _require(self.r1_every >= 1, f"discriminator.r1_every={self.r1_every}: give 1 or more")
+        _require(
+            self.r1 == 0 or self.on_images,
+            f"discriminator.r1={self.r1}: the penalty is for discriminators on images, "
+            f"not for discriminator.kind={self.kind}",
+        )
+
+    @property
+    def on_images(self) -> bool:
+        """Whether it looks at images, without a feature network."""
+        return self.kind in ("rgb", "stylegan2", "fastgan")
 
 
-GENERATOR_NAMES = ("fastgan", "fastgan_lite")  # the rows of projgan.generators.GENERATORS
+GENERATOR_NAMES = (
+    "fastgan",
+    "fastgan_lite",
+    "stylegan2",
+)  # the rows of projgan.generators.GENERATORS
 
 
 @dataclass(frozen=True)
@@ -122,6 +142,12 @@ class Generator:
     z_dim: int = 256
     width: int = 64  # channel multiplier (ngf); 64 paper, 128 released
     output: Literal["linear", "tanh"] = "linear"  # released code; FastGAN's own, bounded
+    # StyleGAN2 only.
+    w_dim: int = 128
+    mapping_layers: int = 2
+    style_mixing: float = 0.0  # share of training images with two styles
+    path_length: float = 0.0  # weight of path length regularisation (Karras et al., 2020)
+    path_length_every: int = 4
 
     def __post_init__(self) -> None:
         if self.name not in GENERATOR_NAMES:
@@ -129,16 +155,32 @@ class Generator:
         _require(self.z_dim >= 2, f"generator.z_dim={self.z_dim}: give 2 or more")
         w = self.width
         _require(w >= 4 and w % 4 == 0, f"generator.width={w}: give a multiple of 4")
+        for name in ("w_dim", "mapping_layers", "path_length_every"):
+            value = getattr(self, name)
+            _require(value >= 1, f"generator.{name}={value}: give 1 or more")
+        m, p = self.style_mixing, self.path_length
+        _require(0 <= m <= 1, f"generator.style_mixing={m}: give a share from 0 to 1")
+        _require(p >= 0, f"generator.path_length={p}: give 0 or more")
+        _require(
+            (m == 0 and p == 0) or self.name == "stylegan2",
+            f"generator.name={self.name} has no styles: generator.style_mixing and "
+            "generator.path_length are for stylegan2",
+        )
 
 
 @dataclass(frozen=True)
 class Augment:
     policy: str = "color,translation,cutout"  # DiffAugment, comma separated; "" = off
+    # Adaptive augmentation (Karras et al., 2020): what the mean sign of D(real) is held at, 0.6 in
+    # that paper; 0 = off.
+    ada_target: float = 0.0
 
     def __post_init__(self) -> None:
         parts = [p for p in self.policy.split(",") if p]
         bad = [p for p in parts if p not in ("color", "translation", "cutout")]
         _require(not bad, f"augment.policy={self.policy!r}: use color, translation, cutout or ''")
+        a = self.ada_target
+        _require(0 <= a < 1, f"augment.ada_target={a}: give a number from 0, below 1")
 
 
 @dataclass(frozen=True)
@@ -150,6 +192,7 @@ class Optim:
     # The released code shrinks D's rate and betas as for lazy regularisation every 16 steps,
     # although no regulariser runs.
     rescale_d: bool = False
+    rescale_g: bool = False  # the same for G, by path length regularisation's interval
 
     def __post_init__(self) -> None:
         for name in ("lr_g", "lr_d"):
@@ -170,7 +213,7 @@ class Train:
     batch: int = 64
     ema_kimg: float = 20.0  # half-life of the generator's moving average
     ema_rampup: float = 0.05  # the half-life is at most this share of the images shown so far
-    loss: Literal["hinge"] = "hinge"
+    loss: Literal["hinge", "nonsaturating", "wasserstein"] = "hinge"
     # Images whose gradients are computed at once; the rest of the batch follows and the optimisers
     # step after it. Batch norm sees so few, so this is another protocol. None = the whole batch.
     micro_batch: int | None = None

@@ -9,12 +9,14 @@ RGB images, to which the table's distances are relative.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from projgan.backbones import build_backbone
+from projgan.baselines import FastGANDiscriminator, OnImages, StyleGAN2Discriminator
 from projgan.config import Config, Discriminator
 from projgan.errors import ConfigError
 from projgan.layers import seeded, sn_conv
@@ -188,11 +190,8 @@ class ProjectedDiscriminator(nn.Module):
         return self.judge(self.features(images))
 
 
-class RGBDiscriminator(nn.Module):
+class RGBDiscriminator(OnImages):
     """An ordinary discriminator on images, of the same blocks (the baseline of Table 1)."""
-
-    backbone = None
-    projection = None
 
     def __init__(self, cfg: Config):
         super().__init__()
@@ -202,14 +201,8 @@ class RGBDiscriminator(nn.Module):
         with seeded(cfg.train.seed, "discriminator"):
             self.heads = LevelDiscriminator(d, 3, size, count)
 
-    def features(self, images: Tensor) -> list[Tensor]:
-        return [images]
-
     def judge(self, maps: list[Tensor]) -> list[Tensor]:
         return [self.heads(maps[0])]
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        return self.judge(self.features(images))
 
 
 def build_projection(cfg: Config, channels: tuple[int, ...]) -> Projection:
@@ -222,8 +215,15 @@ def build_projection(cfg: Config, channels: tuple[int, ...]) -> Projection:
         return Projection(cfg.projection, channels)
 
 
-def build_discriminator(cfg: Config) -> ProjectedDiscriminator | RGBDiscriminator:
+ON_IMAGES: dict[str, Callable[[Config], OnImages]] = {
+    "rgb": RGBDiscriminator,
+    "stylegan2": StyleGAN2Discriminator,
+    "fastgan": FastGANDiscriminator,
+}
+
+
+def build_discriminator(cfg: Config) -> ProjectedDiscriminator | OnImages:
     """The configured discriminator: images [N, 3, R, R] in [-1, 1] -> list of logit maps."""
-    if cfg.discriminator.kind == "rgb":
-        return RGBDiscriminator(cfg)
+    if cfg.discriminator.on_images:
+        return ON_IMAGES[cfg.discriminator.kind](cfg)
     return ProjectedDiscriminator(cfg)

@@ -29,6 +29,7 @@ class Stream(IntEnum):
     AUGMENT_REAL = 6
     AUGMENT_FAKE_D = 7
     AUGMENT_FAKE_G = 8
+    QUADRANT = 9  # which quarter of a real image FastGAN's discriminator rebuilds
 
 
 def _signed(value: int) -> int:

@@ -16,23 +16,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from projgan import config
+from projgan.ada import Adaptive
+from projgan.baselines import FastGANHeads, OnImages
 from projgan.checkpoint import load_checkpoint, save_checkpoint
 from projgan.config import Config, from_dict
 from projgan.data import Dataset, open_dataset, sample_order, training_indices
 from projgan.diffaug import augment
-from projgan.discriminator import ProjectedDiscriminator, RGBDiscriminator, build_discriminator
+from projgan.discriminator import ProjectedDiscriminator, build_discriminator
 from projgan.divergence import LossWatch, TrainingDiverged, check_weights, keep_evidence
 from projgan.ema import ema_beta, ema_update
 from projgan.errors import UserError
 from projgan.generators import build_generator
 from projgan.layers import seeded
-from projgan.losses import discriminator_hinge, generator_hinge
+from projgan.losses import discriminator_loss, generator_loss
 from projgan.parallel import World, join, synchronise_batch_norm
+from projgan.regularise import PathLength, due, r1
 from projgan.rng import Coordinates, Stream
 
 CHECKPOINT_SECONDS = 300  # at most this much training is lost to a crash
 WARMUP_STEPS = 5  # steps of a session whose time is not counted as throughput
-LAZY_D = 16 / 17  # of the released code's discriminator, see config.Optim.rescale_d
 FINITE_CHECK_STEPS = 50  # how often the host looks at the losses
 
 log = logging.getLogger(__name__)
@@ -54,7 +57,7 @@ class Snapshot:
 
     nimg: int
     generator: nn.Module
-    discriminator: ProjectedDiscriminator | RGBDiscriminator
+    discriminator: ProjectedDiscriminator | OnImages
     dataset: Dataset
     device: torch.device
     train_seconds: float
@@ -81,13 +84,13 @@ class Trainer:
             synchronise_batch_norm(self.generator)
             synchronise_batch_norm(self.discriminator.heads)
         self.average = deepcopy(self.generator).eval().requires_grad_(False)
-        betas = (cfg.optim.beta1, cfg.optim.beta2)
-        self.optim_g = torch.optim.Adam(self.generator.parameters(), cfg.optim.lr_g, betas)
-        shrink = LAZY_D if cfg.optim.rescale_d else 1.0
-        betas_d = (betas[0] ** shrink, betas[1] ** shrink)
-        self.optim_d = torch.optim.Adam(
-            self.discriminator.heads.parameters(), cfg.optim.lr_d * shrink, betas_d
-        )
+        every_d, every_g = cfg.discriminator.r1_every, cfg.generator.path_length_every
+        self.optim_g = adam(self.generator, cfg.optim, cfg.optim.lr_g, cfg.optim.rescale_g, every_g)
+        heads = self.discriminator.heads
+        self.optim_d = adam(heads, cfg.optim, cfg.optim.lr_d, cfg.optim.rescale_d, every_d)
+        self.adaptive = Adaptive(cfg.augment.ada_target)
+        self.path_length = PathLength(cfg.generator, device)
+        self.number = 0  # of the step; some regularisers have their turn now and then
 
     def state(self) -> dict[str, Any]:
         """All that changes during training, and the frozen projection as a witness."""
@@ -99,6 +102,8 @@ class Trainer:
             "optim_g": self.optim_g.state_dict(),
             "optim_d": self.optim_d.state_dict(),
             "projection": projection.state_dict() if projection is not None else {},
+            "adaptive": self.adaptive.state(),
+            "path_length": self.path_length.mean,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -109,6 +114,9 @@ class Trainer:
         self.optim_d.load_state_dict(state["optim_d"])
         if self.discriminator.projection is not None:
             self.discriminator.projection.load_state_dict(state["projection"])
+        if "adaptive" in state:  # not in the oldest checkpoints, which have no use for it
+            self.adaptive.load_state(state["adaptive"])
+            self.path_length.mean = state["path_length"].to(self.device)
 
     def step(self, real: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """Trains on one batch, or on this process's share of it.
@@ -123,6 +131,7 @@ class Trainer:
         heads = self.discriminator.heads
         heads.requires_grad_(True)
         loss_d = self._descend(self.optim_d, heads, self.discriminator_loss, real, index)
+        self.adaptive.follow(self.number, self.cfg.train.batch, self.world)
         heads.requires_grad_(False)
         loss_g = self._descend(self.optim_g, self.generator, self.generator_loss, real, index)
         return loss_d, loss_g
@@ -131,19 +140,40 @@ class Trainer:
         """Frozen features of real and fake in one pass, without gradient; then the heads."""
         cfg, discriminator = self.cfg, self.discriminator
         with torch.no_grad():
-            shown = augment(real, cfg.augment.policy, self._draw(Stream.AUGMENT_REAL, index))
+            shown = self._augment(real, Stream.AUGMENT_REAL, index)
             fake = self._fake(Stream.LATENT_D, Stream.AUGMENT_FAKE_D, index)
             both = torch.cat([shown, fake])
             maps = discriminator.features(both.contiguous(memory_format=torch.channels_last))
         n = real.shape[0]
         logits_real = discriminator.judge([m[:n] for m in maps])
         logits_fake = discriminator.judge([m[n:] for m in maps])
-        return discriminator_hinge(logits_real, logits_fake, cfg.discriminator.reduce)
+        self.adaptive.see(logits_real)
+        loss = discriminator_loss(
+            logits_real, logits_fake, cfg.discriminator.reduce, cfg.train.loss
+        )
+        return loss + self.discriminator_extras(shown, index)
 
     def generator_loss(self, real: Tensor, index: Tensor) -> Tensor:
         """The gradient passes through heads, projection and backbone into the images."""
         logits = self.discriminator(self._fake(Stream.LATENT_G, Stream.AUGMENT_FAKE_G, index))
-        return generator_hinge(logits, self.cfg.discriminator.reduce)
+        loss = generator_loss(logits, self.cfg.discriminator.reduce, self.cfg.train.loss)
+        g = self.cfg.generator
+        if due(g.path_length, g.path_length_every, self.number):
+            where = self._draw(Stream.LATENT_G, index)
+            loss = loss + self.path_length.penalty(self.generator, where, self.world)
+        return loss
+
+    def discriminator_extras(self, shown: Tensor, index: Tensor) -> Tensor | float:
+        """What the baselines' own discriminators learn besides, from the real images they saw."""
+        d, heads = self.cfg.discriminator, self.discriminator.heads
+        extras: Tensor | float = 0.0
+        if due(d.r1, d.r1_every, self.number):
+            images = shown.detach().requires_grad_()
+            extras = extras + r1(d, self.number, images, self.discriminator(images))
+        if isinstance(heads, FastGANHeads):
+            quadrant = (self._draw(Stream.QUADRANT, index).uniform(1)[:, 0] * 4).long()
+            extras = extras + heads.reconstruction(shown, quadrant)
+        return extras
 
     def _descend(
         self,
@@ -173,7 +203,20 @@ class Trainer:
     def _fake(self, stream: Stream, augmentation: Stream, index: Tensor) -> Tensor:
         where = self._draw(stream, index)
         images = self.generator(where.normal(self.cfg.generator.z_dim), where)
-        return augment(images, self.cfg.augment.policy, self._draw(augmentation, index))
+        return self._augment(images, augmentation, index)
+
+    def _augment(self, images: Tensor, stream: Stream, index: Tensor) -> Tensor:
+        where = self._draw(stream, index)
+        return self.adaptive(augment(images, self.cfg.augment.policy, where), where)
+
+
+def adam(
+    module: nn.Module, cfg: config.Optim, rate: float, rescale: bool, every: int
+) -> torch.optim.Adam:
+    """Adam, shrunk where asked for as lazy regularisation every so many steps wants it."""
+    shrink = every / (every + 1) if rescale else 1.0
+    betas = (cfg.beta1**shrink, cfg.beta2**shrink)
+    return torch.optim.Adam(module.parameters(), rate * shrink, betas)
 
 
 def train(
@@ -274,6 +317,7 @@ def train(
         if cfg.data.mirror:
             flip = Coordinates(cfg.train.seed, Stream.FLIP, index).uniform(1) < 0.5
             real = torch.where(flip[:, :, None, None], real.flip(3), real)
+        trainer.number = nimg // batch
         losses = trainer.step(real, index)
         nimg += batch
         watch.add(nimg, losses)

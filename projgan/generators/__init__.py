@@ -9,10 +9,12 @@ from torch import nn
 from projgan.config import Config
 from projgan.errors import ConfigError, unknown
 from projgan.generators.fastgan import fastgan, fastgan_lite
+from projgan.generators.stylegan2 import stylegan2
 
 GENERATORS: dict[str, Callable[[Config], nn.Module]] = {
     "fastgan": fastgan,
     "fastgan_lite": fastgan_lite,
+    "stylegan2": stylegan2,
 }
 
 

@@ -137,13 +137,14 @@ class StyleGAN2(nn.Module):
         resolution: pixels of the images, a power of two.
         width: channel multiplier; 64 gives 512 channels up to 64 px.
         classes: 0 = unconditional.
+        mixing: share of training images whose later layers have another latent's style.
         bounded: pass the images through tanh.
     """
 
     def __init__(self, z_dim: int, w_dim: int, mapping_layers: int, resolution: int, width: int,
-                 classes: int = 0, bounded: bool = False):  # fmt: skip
+                 classes: int = 0, mixing: float = 0.0, bounded: bool = False):  # fmt: skip
         super().__init__()
-        self.z_dim, self.w_dim = z_dim, w_dim
+        self.z_dim, self.w_dim, self.mixing = z_dim, w_dim, mixing
         self.resolution, self.classes, self.bounded = resolution, classes, bounded
         self.mapping = Mapping(z_dim, w_dim, mapping_layers, classes)
         first = channels_at(4, width)
@@ -157,6 +158,19 @@ class StyleGAN2(nn.Module):
             self.convs.append(StyledConv(here, here, w_dim, part=2 * r + 1, up=False))
             self.to_rgb.append(ToRGB(here, w_dim))
             r *= 2
+
+    def styles(self, z: Tensor, noise: Coordinates, labels: Tensor | None = None) -> Tensor:
+        """[N, z_dim] -> [N, w_dim], or [N, layers, w_dim] where styles are mixed in training."""
+        w: Tensor = self.mapping(z, labels)
+        if not (self.training and self.mixing):
+            return w
+        other = self.mapping(noise.normal(self.z_dim, part=1), labels)
+        u = noise.uniform(2, part=2)
+        layers = len(self.convs)
+        start = 1 + (u[:, 1] * (layers - 1)).long()  # the first layer of the other style
+        start = torch.where(u[:, 0] < self.mixing, start, layers)
+        first = torch.arange(layers, device=z.device)[None, :] < start[:, None]
+        return torch.where(first[:, :, None], w[:, None], other[:, None])
 
     def synthesis(self, w: Tensor, noise: Coordinates) -> Tensor:
         """w: [N, w_dim], or [N, layers, w_dim] with a style for each convolution -> images."""
@@ -181,7 +195,7 @@ class StyleGAN2(nn.Module):
             labels: [N] int64, for a class-conditional generator.
             truncation: pulls w towards its mean; 1 = as trained, 0 = the mean image.
         """
-        w = self.mapping(z, labels)
+        w = self.styles(z, noise, labels)
         if truncation != 1.0:
             w = self.mapping.mean.lerp(w, truncation)
         return self.synthesis(w, noise)
@@ -195,5 +209,5 @@ def stylegan2(cfg: Config) -> nn.Module:
     g = cfg.generator
     return StyleGAN2(
         g.z_dim, g.w_dim, g.mapping_layers, cfg.data.resolution, g.width,
-        bounded=g.output == "tanh",
+        mixing=g.style_mixing, bounded=g.output == "tanh",
     )  # fmt: skip

@@ -1,0 +1,57 @@
+"""What StyleGAN2 adds to its losses now and then: R1 on the discriminator, path length on G.
+
+Either is computed on one step in several and weighs as much as all of them (lazy regularisation,
+Karras et al., CVPR 2020, Section 3.1).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from projgan import config
+from projgan.generators.stylegan2 import StyleGAN2
+from projgan.losses import path_lengths, r1_penalty
+from projgan.parallel import World
+from projgan.rng import Coordinates
+
+MEAN_STEP = 0.01  # of the running mean of path lengths
+SHRINK = 2  # path lengths are measured on one image in so many
+
+
+def r1(cfg: config.Discriminator, number: int, images: Tensor, logits: list[Tensor]) -> Tensor:
+    """gamma / 2 times the gradient penalty, on the steps whose turn it is.
+
+    Args:
+        number: of the step, from 0.
+        images, logits: real images that require gradient, and what the discriminator said.
+    """
+    assert due(cfg.r1, cfg.r1_every, number)
+    return r1_penalty(images, logits) * (cfg.r1 / 2 * cfg.r1_every)
+
+
+def due(weight: float, every: int, number: int) -> bool:
+    """Whether a regulariser of this weight has its turn on this step."""
+    return weight > 0 and number % every == 0
+
+
+class PathLength:
+    """Keeps the lengths of steps in image space near their running mean."""
+
+    def __init__(self, cfg: config.Generator, device: torch.device) -> None:
+        self.cfg = cfg
+        self.mean = torch.zeros((), device=device)
+
+    def penalty(self, generator: StyleGAN2, where: Coordinates, world: World) -> Tensor:
+        """The penalty on a part of the batch at `where`, weighed for all steps without it."""
+        count = max(1, len(where.index) // SHRINK)
+        where = Coordinates(where.seed, where.stream, where.index[:count])
+        w = generator.styles(where.normal(generator.z_dim), where)
+        images = generator.synthesis(w, where)
+        # Another part of the samples' stream than latent, mixing and noise.
+        noise = where.normal(images[0].numel(), part=3).view_as(images)
+        lengths = path_lengths(images, w, noise)
+        mean = self.mean.lerp(world.average(lengths.detach().mean(), ()), MEAN_STEP)
+        self.mean = mean.detach()
+        weight = self.cfg.path_length * self.cfg.path_length_every
+        return (lengths - mean).square().mean() * weight
