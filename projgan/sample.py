@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,7 +58,8 @@ def image_grid(images: np.ndarray, columns: int) -> Image.Image:
 
 def save_generator(path: Path, generator: nn.Module, cfg: Config, nimg: int) -> None:
     """Writes the weights as safetensors with the configuration in its header."""
-    header = {"config": json.dumps(asdict(cfg)), "nimg": str(nimg)}
+    # One entry: of several, the library writes the order anew each time, and equal files differ.
+    header = {"projgan": json.dumps({"config": asdict(cfg), "nimg": nimg})}
     tensors = {k: v.detach().cpu().contiguous() for k, v in generator.state_dict().items()}
     write_bytes_atomic(path, save(tensors, header))
 
@@ -68,11 +70,16 @@ def load_generator(path: Path) -> tuple[nn.Module, Config, int]:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        cfg = from_dict(json.loads(header["config"]))
-        nimg = int(header["nimg"])
+        said = json.loads(header["projgan"]) if "projgan" in header else _early(header)
+        cfg, nimg = from_dict(said["config"]), int(said["nimg"])
         generator = build_generator(cfg)
         generator.load_state_dict(tensors)
     except Exception as error:  # whatever a file that another program made lets us stumble over
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"Cannot load a generator from {path}: {reason}") from None
     return generator.eval().requires_grad_(False), cfg, nimg
+
+
+def _early(header: dict[str, str]) -> dict[str, Any]:
+    """The header of the first files, which had two entries."""
+    return {"config": json.loads(header["config"]), "nimg": header["nimg"]}

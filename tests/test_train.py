@@ -244,6 +244,9 @@ def test_generator_file_round_trip(tmp_path: Path, data_dir: Path) -> None:
                     strict=True):  # fmt: skip
         assert (a.int() - b.int()).abs().max() <= 1
     whole = (tmp_path / "g.safetensors").read_bytes()
+    for _ in range(10):  # the same generator is the same file
+        save_generator(tmp_path / "again.safetensors", last.generator, CFG, last.nimg)
+        assert (tmp_path / "again.safetensors").read_bytes() == whole
     (tmp_path / "g.safetensors").write_bytes(whole[:-100])
     with pytest.raises(UserError, match="Cannot load a generator"):
         load_generator(tmp_path / "g.safetensors")
