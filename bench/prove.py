@@ -32,7 +32,7 @@ import projgan.train
 from bench import record as records
 from bench.paths import RunPaths
 from bench.spec import RunSpec
-from projgan.checkpoint import read_checkpoint
+from projgan.checkpoint import load_checkpoint, read_checkpoint
 from projgan.errors import UserError
 from projgan.files import replacing, write_json_atomic
 
@@ -213,7 +213,8 @@ def _child(run: RunPaths, data_dir: Path, kill: Kill | None) -> int:
 
 def _watch(run: RunPaths, kill: Kill | None) -> None:
     """Logs every step of this process, and lets it die where it shall."""
-    seen = 0
+    state = load_checkpoint(run.checkpoint)
+    seen = int(state["nimg"]) if state else 0  # of a run whose training is over, too
 
     def reached(place: str, nimg: int) -> bool:
         return kill is not None and kill.place == place and nimg >= kill.nimg
