@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -46,11 +46,19 @@ class Point:
     missing: dict[str, str]  # metric -> why it could not be computed
     eval: dict[str, Any]
     samples: str | None  # PNG, relative to the run's folder
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)  # 95 %
+    certificates: dict[str, float] = field(default_factory=dict)  # gaps between two routes
 
     @property
     def protocol(self) -> dict[str, Any]:
         """How it was measured: numbers of images, reference network."""
-        return {k: v for k, v in self.eval.items() if k != "seconds"}
+        return {k: v for k, v in self.eval.items() if k not in ("seconds", "extractors")}
+
+    def like(self, other: Point) -> bool:
+        """Whether both were measured alike, by the same networks as far as they used the same."""
+        ours, theirs = (p.eval.get("extractors") or {} for p in (self, other))
+        same = all(ours[name] == theirs[name] for name in ours.keys() & theirs.keys())
+        return same and self.protocol == other.protocol
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,7 @@ class Run:
     reason: str = ""  # one line; empty for a finished run
     record: Record | None = None
     points: tuple[Point, ...] = ()  # by number of images, ascending
+    apart: str = ""  # why its metrics cannot stand beside those of the grid's other runs
 
     @property
     def final(self) -> Point | None:
@@ -74,7 +83,7 @@ class Run:
             part, name = FIELDS[key]
             found = ((self.record or {}).get(part) or {}).get(name)
         else:
-            found = self.final.metrics.get(key) if self.final else None
+            found = self.final.metrics.get(key) if self.final and not self.apart else None
         return _finite(found)
 
     def why_missing(self, key: str) -> str:
@@ -86,11 +95,14 @@ class Run:
             return "random weights" if random else "not recorded"
         if self.final is None:
             return "no snapshot was evaluated"
+        if self.apart:
+            return self.apart
         return self.final.missing.get(key, "not evaluated")
 
     def curve(self, key: str) -> list[tuple[int, float, float]]:
         """`(images, training seconds, metric)` of every snapshot that has the metric."""
-        found = ((p.nimg, p.train_seconds, _finite(p.metrics.get(key))) for p in self.points)
+        points = () if self.apart else self.points
+        found = ((p.nimg, p.train_seconds, _finite(p.metrics.get(key))) for p in points)
         return [(nimg, seconds, value) for nimg, seconds, value in found if value is not None]
 
     def best(self, key: str, lower_is_better: bool = True) -> float | None:
@@ -210,13 +222,14 @@ def read_runs(
         load: Reads a record file; None for a file that is not there. None = `bench.record.load`.
 
     Returns:
-        One `Run` per spec. A record that cannot be read becomes a run that says so.
+        One `Run` per spec. A record that cannot be read becomes a run that says so, and one that
+        was measured with other numbers of images than the rest has no metrics.
     """
     if load is None:
         from bench.record import load as load_record
 
         load = load_record
-    return [_read_run(spec, runs_dir / spec.run_id, load) for spec in specs]
+    return _side_by_side([_read_run(spec, runs_dir / spec.run_id, load) for spec in specs])
 
 
 def cells(runs: Sequence[Run], averaged: Sequence[str] = AVERAGED) -> list[Cell]:
@@ -246,7 +259,7 @@ def _read_run(spec: RunSpec, folder: Path, load: Callable[[Path], Record | None]
         reason = f"{path} is not a whole record ({one_line(error)}); run it again with force=true"
         return Run(spec, folder, "unreadable", reason)
     # Distances from other numbers of images are other numbers: no curve mixes them.
-    points = tuple(p for p in points if p.protocol == points[-1].protocol)
+    points = tuple(p for p in points if p.like(points[-1]))
     if status == "finished" and not points:
         return Run(spec, folder, "failed", "finished without a snapshot", record)
     if status == "finished":
@@ -258,6 +271,44 @@ def _read_run(spec: RunSpec, folder: Path, load: Callable[[Path], Record | None]
     return Run(spec, folder, "running", reason, record, points)
 
 
+def _side_by_side(runs: Sequence[Run]) -> list[Run]:
+    """Sets apart what was measured with other numbers of images than most.
+
+    A Fréchet distance falls as 1 / N with the number of images, so that values from 500 and from
+    2000 say nothing of each other. Of the numbers that were used those that the grid asks for
+    stay, or else the most frequent. Runs on other data are no matter: theirs are other real ones.
+    """
+    groups: dict[str, list[tuple[Any, Any]]] = {}
+    asked: dict[str, set[Any]] = {}
+    for run in runs:
+        if run.final:
+            name = run.spec.config.data.name
+            groups.setdefault(name, []).append(_sizes(run.final))
+            asked.setdefault(name, set()).add(run.spec.eval.fake)
+    usual = {
+        name: max(dict.fromkeys(sizes), key=lambda s: (s[0] in asked[name], sizes.count(s)))
+        for name, sizes in groups.items()
+    }
+    return [
+        replace(run, apart=_apart(_sizes(run.final), wanted))
+        if run.final and _sizes(run.final) != (wanted := usual[run.spec.config.data.name])
+        else run
+        for run in runs
+    ]
+
+
+def _sizes(point: Point) -> tuple[Any, Any]:
+    return point.eval.get("fake"), point.eval.get("real")
+
+
+def _apart(found: tuple[Any, Any], usual: tuple[Any, Any]) -> str:
+    ours, theirs = (
+        f"{'unknown' if fake is None else fake} against {'unknown' if real is None else real}"
+        for fake, real in (found, usual)
+    )
+    return f"measured with {ours} images, where the others have {theirs}: not comparable"
+
+
 def _point(raw: dict[str, Any]) -> Point:
     return Point(
         nimg=int(raw["nimg"]),
@@ -266,6 +317,8 @@ def _point(raw: dict[str, Any]) -> Point:
         missing=dict(raw.get("missing") or {}),
         eval=dict(raw.get("eval") or {}),
         samples=raw.get("samples"),
+        intervals={k: (v[0], v[1]) for k, v in (raw.get("intervals") or {}).items()},
+        certificates=dict(raw.get("certificates") or {}),
     )
 
 

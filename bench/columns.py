@@ -237,6 +237,10 @@ def _label(cell: Cell, beside_paper: bool) -> Entry:
     if cell.finished and cell.unfinished:
         why = "; ".join(dict.fromkeys(f"{r.status}: {r.reason}" for r in cell.unfinished))
         notes.append(f"{len(cell.finished)} of {len(cell.runs)} runs; {why}")
+    apart = [run.apart for run in cell.finished if run.apart]
+    if 0 < len(apart) < len(cell.finished):  # else every metric says it in its own place
+        why = "; ".join(dict.fromkeys(apart))
+        notes.append(f"without {len(apart)} of {len(cell.finished)} runs, {why}")
     return Entry(text=cell.name, notes=tuple(notes))
 
 

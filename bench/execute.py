@@ -343,7 +343,7 @@ class _Session:
             self.progress.evaluate(nimg)
             fake = range(self.spec.eval.fake)
             images = self.watched(generate(generator, FRESH_SEED, fake))
-            scores = evaluate(images, self.reference, keys)
+            scores = evaluate(images, self.reference, keys, certified=True)
             done = {"seed": FRESH_SEED, "real": scores.real, **records.protocol(self.spec)}
             for key in keys:
                 value = {"nimg": nimg, "chosen": chosen[key][1], "fresh": scores.get(key)}
@@ -369,15 +369,18 @@ class _Session:
         assert self.reference is not None
         started, wanted = time.monotonic(), self.spec.eval
         images = self.watched(generate(generator, SAMPLE_SEED, range(wanted.fake)))
-        scores = evaluate(images, self.reference, keys)
+        final = entry["nimg"] == self.spec.total_images  # what tables show
+        scores = evaluate(images, self.reference, keys, certified=final)
         protocol = records.protocol(self.spec)
         if not records.same_protocol(entry, self.spec):  # measured otherwise: nothing to add to
-            entry |= {"metrics": {}, "missing": {}, "intervals": {}}
+            entry |= {"metrics": {}, "missing": {}, "intervals": {}, "certificates": {}}
         seconds = time.monotonic() - started
         entry["metrics"] |= dict(scores)
         entry["missing"] = entry.get("missing", {}) | scores.missing
         intervals = {key: list(interval) for key, interval in scores.intervals.items()}
         entry["intervals"] = entry.get("intervals", {}) | intervals
+        if final:
+            entry["certificates"] = entry.get("certificates", {}) | scores.certificates
         entry["eval"] = {
             "seconds": entry.get("eval", {}).get("seconds", 0.0) + seconds,
             "real": scores.real,

@@ -94,6 +94,7 @@ def make_table(grid: Grid, cells: Sequence[Cell]) -> tables.Table:
         _accuracy_kind(cells) if "accuracy" in report.columns else "",
         compare.note(grid, tested) if (tested := _tested(grid, cells)) else "",
         columns.BEST_NOTE if any(c.startswith("best:") for c in report.columns) else "",
+        certificate_line(cells, columns.expand(report.columns)),
         *_counts(cells),
         *report.notes,
     ]
@@ -135,7 +136,7 @@ def caption(grid: Grid, cells: Sequence[Cell]) -> str:
     data = _varying(map(_data, runs))
     budget = _varying(f"{r.points[-1].nimg / 1000:.3g}" for r in runs)
     batch = _varying(str(r.spec.config.train.batch) for r in runs)
-    ends = [r.points[-1].eval for r in runs]
+    ends = [r.points[-1].eval for r in runs if not r.apart]
     fake = _varying(str(e.get("fake", "?")) for e in ends)
     real = _varying(str(e.get("real", "?")) for e in ends)
     several = any(len(cell.finished) > 1 for cell in cells)
@@ -200,6 +201,19 @@ def rank_line(
             f"{_correlations(sure)[0]}."
         )
     return line
+
+
+def certificate_line(cells: Sequence[Cell], keys: Iterable[str]) -> str:
+    """How far the two routes to the table's distances are apart; empty = none was certified."""
+    shown = {key.rpartition(":")[2] for key in keys}
+    finals = [run.final for cell in cells for run in cell.finished if run.final and not run.apart]
+    gaps = [gap for final in finals for key, gap in final.certificates.items() if key in shown]
+    if not gaps:
+        return ""
+    return (
+        f"{len(gaps)} distances were computed by two independent routes, which differ by "
+        f"{max(gaps):.0e} at most."
+    )
 
 
 def manifest(grid: Grid, cells: Sequence[Cell], hashes: Mapping[str, str]) -> dict[str, Any]:
@@ -317,7 +331,7 @@ def _remarks(cells: Sequence[Cell], metric: str) -> dict[str, list[str]]:
     controls = {_identity(c): c for c in cells if c.spec.config.backbone.weights == "random"}
     for cell in cells:
         found = []
-        for run in cell.finished:
+        for run in (run for run in cell.finished if not run.apart):
             done = run.points[-1].eval
             found += [
                 f"measured with {name}={done.get(name)} where the grid has {wanted}"
@@ -393,6 +407,9 @@ def _evidence(run: Run) -> dict[str, Any]:
         "environment": record.get("environment"),
         "eval": run.final.eval if run.final else None,
         "metrics": run.final.metrics if run.final else None,
+        "apart": run.apart or None,
+        "intervals": run.final.intervals if run.final else None,
+        "certificates": run.final.certificates if run.final else None,
     }
     return found
 

@@ -45,7 +45,7 @@ class Result:
     notes: tuple[str, ...]
 
     def rows(self) -> list[dict[str, Any]]:
-        """One mapping per metric: key, header, value, interval and why a value is missing."""
+        """One mapping per metric: value, interval, gap between two routes, why it is missing."""
         return [
             {
                 "metric": key,
@@ -54,6 +54,7 @@ class Result:
                 "value": self.scores.get(key),
                 "low": self.scores.intervals.get(key, (None, None))[0],
                 "high": self.scores.intervals.get(key, (None, None))[1],
+                "gap": self.scores.certificates.get(key),
                 "missing": self.scores.missing.get(key, ""),
             }
             for key in self.metrics
@@ -135,7 +136,7 @@ def measure(
             show("fake images", min((number + 1) * BATCH, len(fake)), len(fake))
             yield batch
 
-    scores = evaluate(watched(), reference, keys)
+    scores = evaluate(watched(), reference, keys, certified=True)
     return Result(real, fake, scores, tuple(keys), tuple(_notes(real, fake, shapes)))
 
 

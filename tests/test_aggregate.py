@@ -72,6 +72,82 @@ def test_snapshots_measured_otherwise_are_not_on_the_curve(tmp_path: Path) -> No
     assert [nimg for nimg, _, _ in run.curve("fd_lab")] == [1024, 4000]
 
 
+def test_networks_are_compared_where_both_snapshots_used_them(tmp_path: Path) -> None:
+    grid = make_grid({"A": ROWS["A"]}, ReportSpec())
+    record = make_record(grid.runs[0], CURVE)
+    looked: list[dict[str, str]] = [{}, {"lab": "other"}, {"lab": "one", "inception": "i"}]
+    for snapshot, networks in zip(record["snapshots"], looked, strict=True):
+        snapshot["eval"]["extractors"] = networks
+    write_record(tmp_path, grid.runs[0], record)
+    (run,) = read_runs(grid.runs, tmp_path)
+    assert [nimg for nimg, _, _ in run.curve("fd_lab")] == [1024, 4000]
+
+
+# Distances from other numbers of images.
+
+
+def four(runs_dir: Path, name: str, value: object, where: str = "A") -> list[Run]:
+    """Four runs, of which one was measured with another number of images."""
+    grid = make_grid({row: {"backbone.name": row} for row in "ABCD"}, ReportSpec())
+    for spec in grid.runs:
+        record = make_record(spec, CURVE)
+        for snapshot in record["snapshots"] if spec.row == where else ():
+            snapshot["eval"][name] = value
+        write_record(runs_dir, spec, record)
+    return read_runs(grid.runs, runs_dir)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("fake", 500, "500 against 8192"),
+        ("real", 1000, "2000 against 1000"),
+        ("fake", None, "unkn"),
+    ],
+)
+def test_values_from_other_numbers_of_images_do_not_stand_beside(
+    tmp_path: Path, name: str, value: object, words: str
+) -> None:
+    odd, *others = four(tmp_path, name, value)
+    assert odd.value("fd_lab") is None and odd.curve("fd_lab") == [] and odd.best("fd_lab") is None
+    assert words in odd.why_missing("fd_lab")
+    assert "where the others have 2000 against 8192: not comparable" in odd.why_missing("fd_lab")
+    assert odd.value("images_per_s") == 100.0  # is no matter of images
+    assert all(run.value("fd_lab") == 4.0 and not run.apart for run in others)
+    cell, *_ = cells([odd, *others])
+    assert cell.stat("fd_lab") is None and "not comparable" in cell.why_missing("fd_lab")
+
+
+def test_those_that_the_grid_asks_for_stay_even_where_they_are_few(tmp_path: Path) -> None:
+    grid = make_grid({row: {"backbone.name": row} for row in "ABC"}, ReportSpec())
+    for spec in grid.runs:
+        record = make_record(spec, CURVE)
+        for snapshot in record["snapshots"] if spec.row != "C" else ():
+            snapshot["eval"]["fake"] = 500
+        write_record(tmp_path, spec, record)
+    assert [bool(run.apart) for run in read_runs(grid.runs, tmp_path)] == [True, True, False]
+
+
+def test_all_alike_but_not_as_the_grid_asks_are_comparable(tmp_path: Path) -> None:
+    grid = make_grid({row: {"backbone.name": row} for row in "AB"}, ReportSpec())
+    for spec in grid.runs:
+        record = make_record(spec, CURVE)
+        for snapshot in record["snapshots"]:
+            snapshot["eval"]["fake"] = 500
+        write_record(tmp_path, spec, record)
+    assert not any(run.apart for run in read_runs(grid.runs, tmp_path))
+
+
+def test_other_data_has_other_real_images(tmp_path: Path) -> None:
+    grid = make_grid({"A": {}}, ReportSpec(), axes={"data.name": ("clevr", "pokemon")})
+    for spec, real in zip(grid.runs, (8192, 833), strict=True):
+        record = make_record(spec, CURVE)
+        for snapshot in record["snapshots"]:
+            snapshot["eval"]["real"] = real
+        write_record(tmp_path, spec, record)
+    assert not any(run.apart for run in read_runs(grid.runs, tmp_path))
+
+
 def test_values_beside_the_metrics_come_from_their_place_in_the_record(tmp_path: Path) -> None:
     run = one_run(tmp_path)
     keys = ("params_m", "accuracy", "images_per_s", "peak_mb", "time_s", "discriminator_m")

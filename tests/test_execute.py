@@ -79,6 +79,20 @@ def test_a_run_from_start_to_end(
     assert paths(tmp_path).snapshot(400).exists() and not paths(tmp_path).claim.exists()
 
 
+def test_what_tables_show_is_certified_and_no_other_snapshot(
+    engine: Engine, run: Callable[..., Record]
+) -> None:
+    early, final = run()["snapshots"]
+    assert early["certificates"] == early["intervals"] == {}
+    assert final["certificates"] == {"fd_lab": 1e-12}
+    assert final["intervals"] == {"fd_lab": [0.5, 2.0]}
+    # A new metric is certified too, and what was certified stays.
+    asked = replace(SPEC, eval=replace(SPEC.eval, metrics=("fd_lab", "kid_lab")))
+    early, final = run(asked)["snapshots"]
+    assert early["certificates"] == {}
+    assert set(final["certificates"]) == {"fd_lab", "kid_lab"}
+
+
 def test_a_finished_run_is_left_alone(engine: Engine, run: Callable[..., Record]) -> None:
     first = run()
     engine.trained.clear()
@@ -101,7 +115,7 @@ def test_a_kill_between_checkpoint_and_measuring_loses_nothing(
 ) -> None:
     whole = engine.evaluate
 
-    def killed(*args: object) -> object:
+    def killed(*args: object, **options: object) -> object:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("bench.execute.evaluate", killed)

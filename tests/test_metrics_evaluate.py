@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import subprocess
 import sys
 import threading
@@ -24,6 +25,7 @@ from bench.metrics.extractors import BATCH, EXTRACTORS, Extractor, Source
 from bench.metrics.frechet import features_to_frechet
 from bench.metrics.kernel import features_to_kernel
 from bench.metrics.reference import Reference
+from bench.metrics.statistics import Statistics
 from bench.metrics.table import EXTRACTOR_INFO
 from projgan.errors import ConfigError, UserError
 
@@ -283,6 +285,69 @@ def test_what_cannot_be_measured_is_refused(reference: Reference) -> None:
         evaluate([draw(9, seed=1)], reference, ["fd_levels"])
     with pytest.raises(TypeError, match="uint8"):
         evaluate([torch.zeros(9, 3, 8, 8)], reference, ["fd_lab"])
+
+
+# Numbers that are published.
+
+
+def test_a_published_distance_has_a_certificate_and_an_interval(reference: Reference) -> None:
+    fake = draw(300, seed=1, spread=0.8)
+    plain = evaluate([fake], reference, ["fd_lab", "kid_lab"])
+    assert (plain.certificates, "fd_lab" in plain.intervals) == ({}, False)
+    got = evaluate([fake], reference, ["fd_lab", "kid_lab"], certified=True)
+    assert dict(got) == dict(plain)
+    assert list(got.certificates) == ["fd_lab"]
+    assert 0 <= got.certificates["fd_lab"] < 1e-9
+    low, high = got.intervals["fd_lab"]
+    assert low < got["fd_lab"] < high
+    assert high - low < got["fd_lab"]
+
+
+def in_single_precision(real: Statistics, fake: Statistics) -> float:
+    """A first route as others have it: the product's root, in float32."""
+    a, b = real.cov.astype(np.float32), fake.cov.astype(np.float32)
+    roots = np.sqrt(np.linalg.eigvals(a @ b).astype(np.complex64)).real.sum()
+    return float(((real.mean - fake.mean) ** 2).sum() + np.trace(a) + np.trace(b) - 2 * roots)
+
+
+def test_routes_that_disagree_are_not_published(
+    reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = draw(300, seed=1)
+    name = "bench.metrics.evaluate.statistics_to_frechet"
+    monkeypatch.setattr(name, in_single_precision)
+    wrong = evaluate([fake], reference, ["fd_lab"])  # close enough to look right
+    got = evaluate([fake], reference, ["fd_lab", "kid_lab"], certified=True)
+    assert list(wrong) == ["fd_lab"]
+    assert list(got) == ["kid_lab"]
+    assert got.certificates == {}
+    said = r"not published: a second route to the distance differs by \d\.\de-0\d of it, more than"
+    assert re.match(said, got.missing["fd_lab"])
+    monkeypatch.setattr(name, lambda real, fake: float("nan"))
+    got = evaluate([fake], reference, ["fd_lab"], certified=True)
+    assert "differs by nan" in got.missing["fd_lab"]
+
+
+def test_the_limit_at_endless_images(reference: Reference) -> None:
+    fake = draw(400, seed=1, spread=0.8)
+    got = evaluate(in_batches(fake, 50), reference, ["fd_lab", "fd_lab_inf"], certified=True)
+    assert got["fd_lab_inf"] < got["fd_lab"]
+    low, high = got.intervals["fd_lab_inf"]
+    assert low < got["fd_lab_inf"] < high < got.intervals["fd_lab"][1]
+    assert set(got.certificates) == {"fd_lab", "fd_lab_inf"}
+    few = evaluate([fake[:50]], reference, ["fd_lab", "fd_lab_inf"], certified=True)
+    assert "50 samples tell nothing of endless ones" in few.missing["fd_lab_inf"]
+    assert "fd_lab" in few.certificates and "fd_lab" not in few.intervals
+
+
+def test_the_limit_looks_at_every_generated_image(
+    network: Levels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = evaluate([draw(400, seed=1)], make(tmp_path / "all"), ["fd_lab_inf", "kid_lab"])
+    monkeypatch.setitem(EXTRACTORS, "lab", replace(EXTRACTORS["lab"], keeps=100))
+    got = evaluate([draw(400, seed=1)], make(tmp_path / "few"), ["fd_lab_inf", "kid_lab"])
+    assert got["fd_lab_inf"] == wanted["fd_lab_inf"]
+    assert got["kid_lab"] != wanted["kid_lab"]  # which looks at those that are kept
 
 
 @pytest.mark.parametrize("sizes", [[64, 64], [1, 130, 0, 5], [200], [3]], ids=str)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from bench import aggregate
 from bench.columns import check
-from bench.report import make_table, rank_line, write_report
+from bench.report import make_table, manifest, rank_line, write_report
 from bench.sheets import slug, tiles
 from bench.spec import Grid, ReportSpec
 from bench.tables import to_text
@@ -247,6 +247,49 @@ def test_another_protocol_is_told(tmp_path: Path) -> None:
     record["snapshots"][-1]["eval"]["fake"] = 500
     write_record(tmp_path, grid.runs[0], record)
     assert "measured with fake=500 where the grid has 2000" in text_of(grid, tmp_path)
+
+
+def test_other_numbers_of_images_are_withheld_with_the_reason(tmp_path: Path) -> None:
+    grid = make_grid(
+        {"A": {}, "B": {"backbone.name": "vit"}},
+        ReportSpec(rank_by="fd_lab", columns=("fd_lab",)),
+        seeds=(0, 1),
+    )
+    for spec in grid.runs:
+        record = make_record(spec, curve(3.25 if spec.row == "A" else 2.5))
+        if (spec.row, spec.config.train.seed) != ("A", 0) and spec.row == "A":
+            record["snapshots"][-1]["eval"]["fake"] = 500
+        write_record(tmp_path, spec, record)
+    text = " ".join(text_of(grid, tmp_path).split())
+    told = "measured with 500 against 8192 images, where the others have 2000 against 8192: not"
+    assert f"without 1 of 2 runs, {told}" in text and "fake=500" not in text
+    caption = make_table(grid, aggregate.cells(aggregate.read_runs(grid.runs, tmp_path))).caption
+    assert "2000 generated against 8192 real" in caption
+    record["snapshots"][-1]["eval"]["fake"] = 500
+    for spec in grid.runs[:2]:
+        write_record(tmp_path, spec, record)
+    text = " ".join(text_of(grid, tmp_path).split())
+    assert "3.25" not in text and "without" not in text and told in text
+
+
+def test_certificates_are_told_and_lie_in_the_manifest(made: tuple[Grid, Path]) -> None:
+    grid, runs = made
+    read = aggregate.read_runs(grid.runs, runs)
+    table = make_table(grid, aggregate.cells(read))
+    assert not any("independent routes" in note for note in table.notes)
+    done = [run for run in read if run.status == "finished"]
+    for run, gap in zip(done, (2e-13, 3e-12, 1e-14), strict=False):
+        record = json.loads((run.folder / "record.json").read_text())
+        record["snapshots"][-1] |= {"certificates": {"fd_lab": gap, "fid": 0.5}}
+        record["snapshots"][-1] |= {"intervals": {"fd_lab": [1.0, 2.0]}}
+        (run.folder / "record.json").write_text(json.dumps(record))
+    cells = aggregate.cells(aggregate.read_runs(grid.runs, runs))
+    count = min(len(done), 3)
+    said = f"{count} distances were computed by two independent routes, which differ by 3e-12"
+    assert any(note.startswith(said) for note in make_table(grid, cells).notes)
+    first = next(r for c in manifest(grid, cells, {})["cells"] for r in c["runs"] if r["metrics"])
+    assert first["certificates"] == {"fd_lab": 2e-13, "fid": 0.5}
+    assert first["intervals"] == {"fd_lab": (1.0, 2.0)}
 
 
 def test_changes_on_the_command_line_are_in_the_caption(made: tuple[Grid, Path]) -> None:

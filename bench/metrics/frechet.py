@@ -75,7 +75,7 @@ def frechet_by_eigenvectors(
     return _distance(m1, s1, m2, s2, float(roots.sum()))
 
 
-def certify(
+def certify_frechet(
     distance: float, mu1: ArrayLike, sigma1: ArrayLike, mu2: ArrayLike, sigma2: ArrayLike
 ) -> float:
     """Relative gap between `distance` and what the independent route makes of the same moments.

@@ -87,6 +87,8 @@ def _neighbours(extractor: str, suffix: str, mark: str) -> tuple[Metric, ...]:
 
 _ENTRIES = (
     Metric("fd_lab", "fd_lab", "FD-lab", "", "lab", "frechet"),
+    # At endless images: comparable between numbers of images, which no other distance is.
+    Metric("fd_lab_inf", "fd_lab_inf", "FD-lab-inf", "", "lab", "frechet_inf"),
     Metric("kid_lab", "kid_lab", "KID-lab x1000", "x1000", "lab", "kernel"),
     # The four feature levels of one reference backbone, the same for every row of a grid.
     *(
@@ -115,6 +117,7 @@ _ENTRIES = (
     Metric("swd", "swd", "SWD x1000", "x1000", "patches", "sliced", EACH),
     *_neighbours("lab", "_lab", "-lab"),
     Metric("fid", "fid", "FID", "", "inception", "frechet"),
+    Metric("fid_inf", "fid_inf", "FID-inf", "", "inception", "frechet_inf"),
     Metric("fid_legacy", "fid_legacy", "FID (legacy resize)", "", "inception_legacy", "frechet"),
     Metric("fid_nvlabs", "fid_nvlabs", "FID (resize in graph)", "", "inception_graph", "frechet"),
     Metric("kid", "kid", "KID x1000", "x1000", "inception", "kernel"),
