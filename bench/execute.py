@@ -346,9 +346,12 @@ class _Session:
             scores = evaluate(images, self.reference, keys, certified=True)
             done = {"seed": FRESH_SEED, "real": scores.real, **records.protocol(self.spec)}
             for key in keys:
-                value = {"nimg": nimg, "chosen": chosen[key][1], "fresh": scores.get(key)}
-                why = {"missing": scores.missing[key]} if key in scores.missing else {}
-                self.record.setdefault("best", {})[key] = {**value, **why, "eval": done}
+                value: dict[str, Any] = {"nimg": nimg, "chosen": chosen[key][1]}
+                value["fresh"] = scores.get(key)
+                more: dict[str, dict[str, Any]]
+                more = {"missing": scores.missing, "certificate": scores.certificates}
+                value |= {name: found[key] for name, found in more.items() if key in found}
+                self.record.setdefault("best", {})[key] = {**value, "eval": done}
             self.add_time(time.monotonic() - started)
             records.save(self.paths.record, self.record)
 

@@ -127,7 +127,7 @@ def test_want_of_memory_while_measuring_leaves_the_training_as_it_is(
     run: Callable[[], Record],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def evaluate(*args: object) -> object:
+    def evaluate(*args: object, **options: object) -> object:
         raise torch.OutOfMemoryError("out of memory")
 
     monkeypatch.setattr("bench.execute.evaluate", evaluate)
