@@ -85,9 +85,12 @@ class Evidence:
         return 1 if METRICS[self.claim.metric].lower_is_better else -1
 
     def by_seed(self, cell: Cell) -> dict[int, float]:
-        """Seed -> value, turned so that lower is better."""
-        found = ((r.spec.config.train.seed, r.value(self.claim.metric)) for r in cell.finished)
-        return {seed: self.sign * value for seed, value in found if value is not None}
+        """Seed -> value, turned so that lower is better; the mean over pretraining seeds."""
+        found: dict[int, list[float]] = {}
+        for run in cell.finished:
+            if (value := run.value(self.claim.metric)) is not None:
+                found.setdefault(run.spec.config.train.seed, []).append(self.sign * value)
+        return {seed: statistics.fmean(values) for seed, values in found.items()}
 
     def group_by_seed(self, names: Sequence[str]) -> dict[int, float]:
         """Seed -> mean over the rows, for the seeds that all of them have."""
@@ -268,8 +271,9 @@ def _sooner(e: Evidence) -> Outcome:
     for cell, line in zip((ours, theirs), lines, strict=True):
         assert line is not None
         times = line.sound if sound and line.sound else line.paper
-        seeds = [run.spec.config.train.seed for run in cell.finished if run.curve(e.claim.metric)]
-        reached.append(dict(zip(seeds, times.runs, strict=True)))
+        runs = [run for run in cell.finished if run.curve(e.claim.metric)]
+        pairs_of = zip(runs, times.runs, strict=True)
+        reached.append({_seeds_of(run): at for run, at in pairs_of})
     pairs = [(at, reached[1][seed]) for seed, at in reached[0].items() if seed in reached[1]]
     if not pairs:
         return Outcome("not run", 0, "seeds", "", None, test, "no common seed")
@@ -291,6 +295,10 @@ def _sooner(e: Evidence) -> Outcome:
         reason = f"{n} seed{'s' if n > 1 else ''}: it can never reject; {_needs()}"
         return Outcome("undecided", n, "seeds", effect, p, test, reason)
     return _by_p(p, more > less, n, "seeds", effect, test)
+
+
+def _seeds_of(run: aggregate.Run) -> tuple[int, int]:
+    return run.spec.config.train.seed, run.spec.config.backbone.pretrain_seed
 
 
 def _sign_p(more: int, less: int) -> float:

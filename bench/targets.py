@@ -209,6 +209,15 @@ def protocol(paper: str, spec: RunSpec) -> dict[str, str | None]:
     return fields
 
 
+def from_memory(paper: str) -> list[str]:
+    """Fields of a table's protocol that nobody here could confirm."""
+    return [
+        line["field"]
+        for line in _read("protocols")
+        if line["paper"] == paper and line["confidence"].startswith("memory")
+    ]
+
+
 @dataclass(frozen=True)
 class Source:
     """One of the paper's tables or figures."""

@@ -158,10 +158,23 @@ def judge(
         varied = VARIES.get(grid.report.paper or "", set())
         ours = our_protocol(cell, key, varied) if key else {}
         said = verdict(stat.points if stat else (), number.value, ours, theirs)
+        if said.word in _ON_VALUES and key not in OF_THE_NETWORK:
+            said = _with_doubts(said, targets.from_memory(grid.report.paper or ""))
         metric = key.rpartition(":")[2]
         leak = leakage(cell.spec, metric).reason if metric in METRICS else ""
         found.append(Judged(column, number, key, stat, said, leak))
     return found
+
+
+_ON_VALUES = ("reproduced", "within seed noise", "not reproduced")
+
+
+def _with_doubts(said: Verdict, fields: Sequence[str]) -> Verdict:
+    """A verdict that rests on fields of the paper's protocol that are known from memory only."""
+    if not fields:
+        return said
+    doubt = f"the paper's {' and '.join(fields)} from memory, not confirmed"
+    return replace(said, reason="; ".join(part for part in (said.reason, doubt) if part))
 
 
 def paper_protocol(paper: str, column: str, cell: Cell) -> dict[str, Any]:
