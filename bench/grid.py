@@ -105,7 +105,8 @@ def load(
             compare.check(report.compare_to, [row.label for row in rows], file.axes)
     if report.target is not None:
         with _at(f"{path.name}: report"):
-            speedup.check(report.target, [row.label for row in rows], only is not None)
+            labels = [row.label for row in rows]
+            speedup.check(report.target, report.rank_by, labels, only is not None)
     base = [
         (f"scale {scale}", at_scale.set),
         (f"{path.name}: base", file.base),

@@ -48,13 +48,15 @@ class Target:
         return cls(share=number / 100) if text.endswith("%") else cls(value=number)
 
 
-def check(text: str, rows: Sequence[str], narrowed: bool = False) -> None:
+def check(text: str, rank_by: str | None, rows: Sequence[str], narrowed: bool = False) -> None:
     """Refuses a target that no report could use; a narrowed grid may lack the row.
 
     Raises:
-        ConfigError: a text that is no target, or an unknown row.
+        ConfigError: a text that is no target, an unknown row, or no metric to reach it.
     """
     target = Target.parse(text)
+    if rank_by is None:
+        raise ConfigError(f"target={text} is a value of report.rank_by, which the grid lacks")
     if target.row is not None and target.row not in rows and not narrowed:
         raise ConfigError(unknown("row of the target", target.row, rows))
 
@@ -63,11 +65,9 @@ def with_target(grid: Grid, text: str) -> Grid:
     """The grid with a target from the command line.
 
     Raises:
-        ConfigError: no target, an unknown row, or a grid without a ranking metric.
+        ConfigError: as `check`.
     """
-    if grid.report.rank_by is None:
-        raise ConfigError(f"target={text}: grid {grid.name} has no report.rank_by")
-    check(text, [row.label for row in grid.rows])
+    check(text, grid.report.rank_by, [row.label for row in grid.rows])
     return replace(grid, report=replace(grid.report, target=text))
 
 

@@ -324,7 +324,7 @@ TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$", "×": r"$\times$", "·": r"$\cdot$",
-    "–": "--", "…": r"\ldots{}", "é": r"\'e", "³": r"\textsuperscript{3}",
+    "→": r"$\rightarrow$", "–": "--", "…": r"\ldots{}", "é": r"\'e", "³": r"\textsuperscript{3}",
     "⁻": r"\textsuperscript{-}", "τ": r"$\tau$", "ρ": r"$\rho$", "²": r"\textsuperscript{2}",
 }  # fmt: skip
 

@@ -64,7 +64,10 @@ def test_targets_are_numbers_rows_and_shares() -> None:
         with pytest.raises(ConfigError, match="row:LABEL"):
             speedup.Target.parse(text)
     with pytest.raises(ConfigError, match="Did you mean 'RGB'"):
-        speedup.check("row:RGP", list(ROWS))
+        speedup.check("row:RGP", "fd_lab", list(ROWS))
+    speedup.check("row:RGP", "fd_lab", list(ROWS), narrowed=True)
+    with pytest.raises(ConfigError, match="rank_by"):
+        speedup.check("20", None, list(ROWS))
 
 
 def test_a_number_is_reached_where_the_curves_get_there(tmp_path: Path) -> None:
@@ -76,6 +79,8 @@ def test_a_number_is_reached_where_the_curves_get_there(tmp_path: Path) -> None:
     assert found["Projected"]["speedup"] == f"RGB {kimg:g} k → 0.2 k, {kimg / 0.2:.2g}x"
     assert float(found["Projected"]["factor"]) == pytest.approx(8, abs=1.1)
     assert found["RGB"]["speedup"] == "reference"
+    table = speedup.table(*made(tmp_path, CURVES, "15"))
+    assert table is not None and r"k $\rightarrow$ 0.2 k" in tables.to_latex(table)
 
 
 def test_a_row_above_the_target_is_censored_and_bounds_the_factor(tmp_path: Path) -> None:
