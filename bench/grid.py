@@ -295,7 +295,9 @@ def _read(cls: type[Any], path: Path) -> Any:
         loaded = OmegaConf.load(path)
         if not isinstance(loaded, DictConfig):
             raise UserError(f"{path}: must hold keys and values at its top level")
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), loaded))
+        made = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), loaded))
+        _check_flat(path, made)
+        return made
     except ConfigKeyError as error:
         owner: Any = error.object_type
         known = isinstance(owner, type) and dataclasses.is_dataclass(owner)
@@ -314,6 +316,25 @@ def _read(cls: type[Any], path: Path) -> Any:
         raise
     except Exception as error:  # the YAML library's own
         raise UserError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from error
+
+
+def _check_flat(path: Path, made: Any) -> None:
+    """Refuses a list or mapping inside a list of plain values, which OmegaConf lets pass."""
+    hints = get_type_hints(type(made))
+    for f in dataclasses.fields(made):
+        value = getattr(made, f.name)
+        items = value.values() if isinstance(value, dict) else value
+        if not isinstance(value, list | dict):
+            items = [value]
+        for item in items:
+            if dataclasses.is_dataclass(item):
+                _check_flat(path, item)
+            elif (
+                item is not value
+                and isinstance(item, list | dict)
+                and "Any" not in str(hints[f.name])
+            ):
+                raise UserError(f"{path}: {f.name}: give plain values, not {item!r}")
 
 
 def _size(path: Path) -> int:

@@ -22,8 +22,11 @@ from PIL import Image
 from bench import cli
 from bench import grid as grids
 from bench import record as records
+from bench.aggregate import cells, read_runs
 from bench.paths import RunPaths
+from bench.report import make_table, write_report
 from bench.spec import Grid, ReportSpec, RunSpec
+from bench.tables import to_csv, to_latex, to_markdown
 from projgan.checkpoint import load_checkpoint, previous, save_checkpoint
 from projgan.data import read_image
 from projgan.errors import DataError, UserError
@@ -187,8 +190,6 @@ RECORD = make_record(RUN, {1000: {"fd_lab": 2.0}, 4000: {"fd_lab": 1.0}})
 
 def shown(content: bytes) -> None:
     """Status and report of a grid one of whose records has this content; the file stays."""
-    from bench.report import write_report
-
     with folder() as here, silent():
         for spec, data in zip(MADE.runs, (content, json.dumps(RECORD).encode()), strict=True):
             path = RunPaths(here / "runs" / spec.run_id).record
@@ -198,7 +199,10 @@ def shown(content: bytes) -> None:
         assert all(now.state for now in at)
         if at[0].state == "damaged":
             assert "\n" not in at[0].note
-        write_report(MADE, here / "runs", here / "results", lambda text: None)
+        if EXAMPLES > 100:  # curves and sheets too, which take a second each
+            write_report(MADE, here / "runs", here / "results", lambda text: None)
+        table = make_table(MADE, cells(read_runs(MADE.runs, here / "runs")))
+        assert len(table.rows) == 2 and to_markdown(table) and to_latex(table) and to_csv(table)
         assert RunPaths(here / "runs" / RUN.run_id).record.read_bytes() == content
 
 
