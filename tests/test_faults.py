@@ -20,11 +20,11 @@ def test_every_named_test_exists(test: str) -> None:
     assert not name or name in names
 
 
-def test_the_page_has_a_row_for_every_fault_and_all_held() -> None:
+def test_the_page_has_a_row_for_every_fault_and_none_failed() -> None:
     written = PAGE.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
     rows = [line for line in written.splitlines() if line.startswith("| ")][1:]
     assert [row.split(" | ")[0].removeprefix("| ") for row in rows] == [f.fault for f in FAULTS]
-    assert all("held" in row and "failed |" not in row for row in rows)
+    assert not [row for row in rows if "checks failed" in row]
 
 
 def test_a_fault_that_did_not_hold_is_shown() -> None:

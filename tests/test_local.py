@@ -116,8 +116,6 @@ def test_a_worker_that_is_killed_is_told_and_the_others_finish(
     at = records.standing(runs[0], tmp_path / "runs")
     assert at.state == "failed" and "killed by signal 9" in at.note
 
-    assert records.standing(runs[0], tmp_path / "runs").state in ("missing", "stopped")
-
 
 @pytest.mark.parametrize(
     ("visible", "expected"),
