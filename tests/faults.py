@@ -1,6 +1,6 @@
-"""`python -m tests.faults` tries every fault and writes what happened into docs/reliability.md.
+"""`python tests/faults.py` tries every fault and writes what happened into docs/reliability.md.
 
-A fault is tried by the tests named with it. `python -m tests.faults quick` leaves out those that
+A fault is tried by the tests named with it. `python tests/faults.py quick` leaves out those that
 take minutes; their rows then say so.
 """
 
