@@ -77,6 +77,8 @@ def load_generator(path: Path) -> tuple[nn.Module, Config, int]:
     except Exception as error:  # whatever a file that another program made lets us stumble over
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"Cannot load a generator from {path}: {reason}") from None
+    # As in training, so that its images are those of then to the bit.
+    generator.to(memory_format=torch.channels_last)
     return generator.eval().requires_grad_(False), cfg, nimg
 
 
