@@ -34,6 +34,7 @@ def environment(device: torch.device | None = None) -> dict[str, Any]:
         "torch": _version("torch"),
         "timm": _version("timm"),
         "numpy": _version("numpy"),
+        "pillow": _version("pillow"),  # decodes images, and resizes them for most extractors
         # No more than this: a kernel's own build would name one machine.
         "platform": f"{platform.system()}-{platform.machine()}",
         "cpu": cpu_model(),

@@ -37,7 +37,7 @@ def checkout(tmp_path: Path) -> Path:
 def test_is_what_a_record_holds() -> None:
     got = environment(torch.device("cpu"))
     assert list(got) == [
-        *("python", "torch", "timm", "numpy", "platform"),
+        *("python", "torch", "timm", "numpy", "pillow", "platform"),
         *("cpu", "threads", "device", "commit", "dirty"),
     ]
     assert got["torch"].split("+")[0] == torch.__version__.split("+")[0]

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import fake_training
 import pytest
@@ -16,6 +17,7 @@ from PIL import Image
 from bench import record as records
 from bench.claim import Claim, RunIsTaken
 from bench.execute import StorageFull, execute
+from bench.metrics.evaluate import Scores
 from bench.paths import RunPaths
 from bench.record import Record
 from bench.spec import EvalSpec, RunSpec
@@ -156,6 +158,25 @@ def test_a_new_metric_measures_the_kept_generators(
     record = run(replace(SPEC, eval=replace(SPEC.eval, metrics=("fd_lab", "kid_lab"))))
     assert engine.trained == [] and record["status"] == "finished"
     assert metrics(record)[200] == {"fd_lab": 1.0, "kid_lab": 2.0}
+
+
+def test_intervals_and_networks_are_recorded_with_the_values(
+    engine: Engine, run: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = engine.evaluate
+
+    def with_interval(*arguments: Any) -> Scores:
+        scores = measured(*arguments)
+        for key in scores:
+            scores.intervals[key] = (0.5, 1.5)
+            scores.extractors[key] = "a hash"
+        return scores
+
+    monkeypatch.setattr("bench.execute.evaluate", with_interval)
+    run()
+    entry = run(replace(SPEC, eval=replace(SPEC.eval, metrics=("fd_lab", "kid_lab"))))["snapshots"]
+    assert entry[0]["intervals"] == {"fd_lab": [0.5, 1.5], "kid_lab": [0.5, 1.5]}
+    assert entry[0]["eval"]["extractors"] == {"fd_lab": "a hash", "kid_lab": "a hash"}
 
 
 def test_another_number_of_samples_measures_everything_again(
