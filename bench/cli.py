@@ -14,7 +14,7 @@ from bench import grid as grids
 from bench import jobs
 from bench.dispatch import BACKENDS, local, slurm
 from bench.paths import RunPaths
-from bench.progress import progress_for
+from bench.progress import counter_for, progress_for
 from bench.record import Standing
 from bench.schema import SlurmFile
 from bench.spec import Grid, RunSpec
@@ -168,7 +168,8 @@ def run(options: Options) -> int:
             print(text)
         return OK
     if todo:
-        check(todo, options.runs_dir, options.results_dir, options.data_dir)
+        with counter_for(_echo) as show:
+            check(todo, options.runs_dir, options.results_dir, options.data_dir, show)
         skipped = len(grid.runs) - len(todo)
         print(f"{grid.name} ({grid.scale}): {_count(todo)} to do, {skipped} done before")
         for spec in todo:

@@ -8,18 +8,28 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
+from bench.progress import Show
 from bench.spec import RunSpec
 from projgan.config import Config
 from projgan.errors import UserError
 
 
-def check(runs: Sequence[RunSpec], runs_dir: Path, results_dir: Path, data_dir: Path) -> None:
+def check(
+    runs: Sequence[RunSpec],
+    runs_dir: Path,
+    results_dir: Path,
+    data_dir: Path,
+    show: Show | None = None,
+) -> None:
     """Refuses runs that cannot work.
 
     Folders of images are packed here, which reads every image: one that cannot be read is refused
     now, and the runs find the images ready. Rendered images cannot be damaged; a run makes them.
+
+    `show` is told how far the packing is.
 
     Raises:
         UserError: one line about the first fault found.
@@ -49,7 +59,8 @@ def check(runs: Sequence[RunSpec], runs_dir: Path, results_dir: Path, data_dir: 
         _check_extractors(run, data_dir)
     for data in data_sets:  # last, as it may take long
         if data.path is not None:
-            open_dataset(data, data_dir)
+            named = f"packing {data.path}"
+            open_dataset(data, data_dir, partial(show, named) if show else None)
 
 
 def check_folder(key: str, folder: Path) -> None:

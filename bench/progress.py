@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 PLAIN_SECONDS = 10.0  # at most one plain line of progress in so many seconds
+
+
+Show = Callable[[str, int, int], None]  # what is counted, done, in all
 
 
 @dataclass
@@ -197,6 +200,31 @@ def progress_for(runs: Sequence[RunSpec], echo: Callable[[str], None]) -> Iterat
     ]
     with Bars(*columns, transient=True) as bars:
         yield BarProgress(runs, bars)
+
+
+@contextmanager
+def counter_for(echo: Callable[[str], None]) -> Iterator[Show]:
+    """Counts what is done before or without runs: a bar, or a line now and then."""
+    if not sys.stdout.isatty():
+        shown = [time.monotonic()]
+
+        def line(what: str, done: int, total: int) -> None:
+            if time.monotonic() - shown[0] > 10.0:
+                shown[0] = time.monotonic()
+                echo(f"{what}: {done}/{total}")
+
+        yield line
+        return
+    from rich.progress import Progress as Bars
+    from rich.progress import TimeRemainingColumn
+
+    with Bars(*Bars.get_default_columns()[:-1], TimeRemainingColumn(), transient=True) as bars:
+        task = bars.add_task("", total=None)
+
+        def bar(what: str, done: int, total: int) -> None:
+            bars.update(task, description=what, completed=done, total=total)
+
+        yield bar
 
 
 def duration(seconds: float | None) -> str:

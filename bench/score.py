@@ -6,10 +6,8 @@ import csv
 import io
 import json
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from bench.metrics.extractors import BATCH, Images
 from bench.metrics.reference import Reference
 from bench.metrics.table import METRICS, metric_keys
 from bench.preflight import check_folder
+from bench.progress import Show, counter_for
 from projgan.errors import ConfigError, UserError
 from projgan.files import write_text_atomic
 
@@ -31,7 +30,6 @@ FORMATS = (".json", ".csv")
 _FEW = 2000  # fewer images a side than this leave most metrics biased or noisy
 
 Echo = Callable[[str], None]
-Show = Callable[[str, int, int], None]  # what is being looked at, images done, images in all
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,8 @@ def score(
         check_folder("out", out.parent)
     check_folder("data_dir", data_dir)
     started = time.monotonic()
-    with _showing(echo) as show:
+    logging.getLogger("bench").addHandler(logging.NullHandler())
+    with counter_for(echo) as show:
         result = measure(open_images(real, "real"), open_images(fake, "fake"), keys, data_dir, show)
     for note in result.notes:
         echo(f"note: {note}")
@@ -197,28 +196,3 @@ def to_csv(result: Result) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-@contextmanager
-def _showing(echo: Echo) -> Iterator[Show]:
-    """A bar on a terminal; elsewhere a line now and then."""
-    logging.getLogger("bench").addHandler(logging.NullHandler())
-    if not sys.stdout.isatty():
-        shown = [time.monotonic()]
-
-        def line(what: str, done: int, total: int) -> None:
-            if time.monotonic() - shown[0] > 10.0:
-                shown[0] = time.monotonic()
-                echo(f"{what}: {done}/{total}")
-
-        yield line
-        return
-    from rich.progress import Progress
-
-    with Progress(transient=True) as bars:
-        task = bars.add_task("", total=None)
-
-        def bar(what: str, done: int, total: int) -> None:
-            bars.update(task, description=what, completed=done, total=total)
-
-        yield bar

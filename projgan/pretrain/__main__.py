@@ -38,6 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             given = getattr(args, option)
             if min(given if isinstance(given, list) else [given]) < least:
                 raise ConfigError(f"--{option}: give {least} or more")
+        if args.out == WEIGHTS and args.steps != Budget.steps:
+            raise ConfigError(
+                f"--steps {args.steps}: would replace the weights that ship, which have "
+                f"{Budget.steps}; give --out a folder"
+            )
         names = sorted(args.names or known, key=lambda n: n == "deit")  # after its teacher
         if "deit" in names and TEACHER not in names:
             for seed in args.seeds:
