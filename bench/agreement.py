@@ -96,13 +96,18 @@ def taus(values: Mapping[str, Points], resamples: int = RESAMPLES) -> dict[tuple
 def panel(grid: Grid, cells: Sequence[Cell]) -> Panel | None:
     """How the metrics of a grid agree; None = fewer than two metrics, or than three rows."""
     rank_by = grid.report.rank_by
-    measured = {key for cell in cells for run in cell.finished if run.final
-                for key in run.final.metrics}  # fmt: skip
-    metrics = [key for key in METRICS if key in measured and METRICS[key].extractor != "own"]
+    # What only some of the rows have would cost the others their place.
+    ranked = [c for c in cells if rank_by and c.stat(rank_by)]
+    ranked = ranked or [c for c in cells if c.finished]
+    metrics = [
+        key
+        for key, metric in METRICS.items()
+        if metric.extractor != "own" and ranked and all(c.stat(key) for c in ranked)
+    ]
     metrics.sort(key=lambda key: key != rank_by)  # stable: the ranking metric first
     values: dict[str, list[list[float]]] = {key: [] for key in metrics}
     kept = []
-    for cell in cells:
+    for cell in ranked:
         # A row counts by the runs that have every metric.
         found = [[run.value(key) for key in metrics] for run in cell.finished]
         whole = [[v for v in line if v is not None] for line in found]

@@ -199,7 +199,7 @@ def paper_protocol(paper: str, column: str, cell: Cell) -> dict[str, Any]:
 def our_protocol(cell: Cell, key: str, varied: Collection[str] = ()) -> dict[str, Any]:
     """How a cell's values were measured, from its records; what its runs differ in is named."""
     found: dict[str, list[Any]] = {}
-    for run in cell.finished:
+    for run in (run for run in cell.finished if not run.apart):
         for name, value in _protocol_of(run, key, varied).items():
             found.setdefault(name, []).append(value)
     return {

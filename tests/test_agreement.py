@@ -90,6 +90,16 @@ def test_what_cannot_be_ranked_has_no_panel(tmp_path: Path) -> None:
     assert panel(grid, cells) is None
 
 
+def test_a_metric_of_some_rows_costs_no_row_its_place(tmp_path: Path) -> None:
+    grid, _ = made(tmp_path, {"fd_lab": RISING, "kid_lab": RISING})
+    spec = grid.runs[0]
+    extra = {"fd_lab": 1.0, "kid_lab": 1.0, "recall_lab": 0.5}
+    write_record(tmp_path, spec, make_record(spec, {4000: extra}))
+    found = panel(grid, aggregate.cells(aggregate.read_runs(grid.runs, tmp_path)))
+    assert found is not None and len(found.rows) == 4
+    assert set(found.metrics) == {"fd_lab", "kid_lab"}
+
+
 def test_equal_rows_have_no_tau() -> None:
     found = taus({"a": single(RISING), "b": single((1.0, 1.0, 1.0, 1.0))})["a", "b"]
     assert found.value is None and not found.agrees
