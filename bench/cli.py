@@ -30,6 +30,7 @@ python run_bench.py grid=NAME do=report          tables and curves again, from t
 python run_bench.py do=claims                    the paper's findings against the records
 python run_bench.py do=list                      the grids
 python run_bench.py do=score real=PATH fake=PATH two folders, zips or .npy arrays, measured
+python run_bench.py do=sample run=ID n=64         images of the generator that a run kept
 python run_bench.py do=prove-resume              that a killed run goes on to the bit; kills=3
 
   scale=lab|paper     small and here, or the paper's setting (default lab)
@@ -38,7 +39,8 @@ python run_bench.py do=prove-resume              that a killed run goes on to th
   force=true          do the runs again from nothing; force=failed: the failed ones go on
   runs_dir=, results_dir=, data_dir=   folders (runs, results, data)
   metrics=[fid,kid]   what do=score measures (default: all that needs no download)
-  out=FILE            where do=score writes its table too, .json or .csv
+  out=FILE            where do=score writes its table too, .json or .csv; the folder of do=sample
+  truncation=0.7 interpolate=6     do=sample: styles nearer to their mean; images in between
   target=20           report: images to a value of the ranking metric, to a row's best
                       (row:LABEL), or to 5% above each run's own best (5%)
   dispatch=local      a process per GPU or CPU core; inprocess: one run after the other, here;
@@ -67,6 +69,10 @@ class Options:
     fake: Path | None = None
     metrics: list[str] | None = None
     out: Path | None = None
+    run: str | None = None  # of do=sample: an id, a folder or a .safetensors file
+    n: int = 64
+    truncation: float = 1.0
+    interpolate: int = 0
     target: str | None = None  # of the report: 20, row:LABEL, 5%
     gpus_per_run: int = 1  # of dispatch=local
     kills: int = 3  # of do=prove-resume: how often the run is killed
@@ -330,6 +336,28 @@ def score(options: Options) -> int:
     return OK
 
 
+def sample(options: Options) -> int:
+    """Draws images from the generator that a run kept."""
+    from bench.draw import draw
+
+    if options.run is None:
+        raise UserError("run=ID is missing: a run's id (grid=NAME do=plan), folder or .safetensors")
+    if options.metrics and len(options.metrics) > 1:
+        raise UserError("metrics=: do=sample takes one, whose best snapshot is drawn")
+    draw(
+        options.run,
+        options.runs_dir,
+        options.out or options.results_dir / "samples" / Path(options.run).stem,
+        n=options.n,
+        seed=options.seeds[0] if options.seeds else 0,
+        truncation=options.truncation,
+        steps=options.interpolate,
+        metric=options.metrics[0] if options.metrics else None,
+        echo=_echo,
+    )
+    return OK
+
+
 def prove_resume(options: Options) -> int:
     """Kills a short run again and again, and compares it with one that was never touched."""
     from bench.preflight import check_folder
@@ -351,6 +379,7 @@ VERBS: dict[str, Callable[[Options], int]] = {
     "claims": claims,
     "list": list_grids,
     "score": score,
+    "sample": sample,
     "prove-resume": prove_resume,
 }
 
@@ -450,6 +479,13 @@ def _number(key: str, value: str) -> int:
     return parsed
 
 
+def _real(key: str, value: str) -> float:
+    parsed = grids.parse_value(_text(key, value), key)
+    if type(parsed) not in (int, float) or not 0 <= parsed <= 2:
+        raise UserError(f"{key}={value}: give a number from 0 to 2")
+    return float(parsed)
+
+
 def _force(key: str, value: str) -> str:
     known = {"true": "all", "all": "all", "failed": "failed", "false": "none"}
     if value.lower() not in known:
@@ -474,6 +510,10 @@ CONVERT: dict[str, Callable[[str, str], Any]] = {
     "metrics": _labels,
     "out": _path,
     "target": _text,
+    "run": _text,
+    "n": _number,
+    "truncation": _real,
+    "interpolate": _number,
     "gpus_per_run": _number,
     "kills": _number,
     "steps": _number,

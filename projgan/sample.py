@@ -29,11 +29,16 @@ def to_uint8(images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def generate(
-    generator: nn.Module, seed: int, indices: Sequence[int], batch: int = 64
+    generator: nn.Module,
+    seed: int,
+    indices: Sequence[int],
+    batch: int = 64,
+    truncation: float = 1.0,
 ) -> Iterator[Tensor]:
     """Samples of an EMA generator in eval mode.
 
-    Image i depends on (seed, i) alone, whatever the batch, up to rounding.
+    Image i depends on (seed, i) alone, whatever the batch, up to rounding. `truncation` other than
+    1 is for generators with styles.
 
     Yields:
         [B, 3, R, R] uint8 on the generator's device.
@@ -43,7 +48,42 @@ def generate(
     for start in range(0, len(indices), batch):
         index = torch.tensor(indices[start : start + batch], dtype=torch.int64, device=device)
         where = Coordinates(seed, Stream.LATENT_EVAL, index)
-        yield to_uint8(generator(where.normal(z_dim), where))
+        how = {} if truncation == 1.0 else {"truncation": truncation}
+        yield to_uint8(generator(where.normal(z_dim), where, **how))
+
+
+@torch.no_grad()
+def interpolate(
+    generator: nn.Module,
+    seed: int,
+    indices: Sequence[int],
+    steps: int,
+    truncation: float = 1.0,
+) -> Iterator[Tensor]:
+    """From each sample to the next one, and from the last to the first.
+
+    Latents are turned into each other on the sphere; styles, where a generator has them, are
+    blended. The noise stays that of the first sample.
+
+    Yields:
+        [steps + 1, 3, R, R] uint8 for each of `indices`, the sample itself first.
+    """
+    device = next(generator.parameters()).device
+    index = torch.tensor(indices, dtype=torch.int64, device=device)
+    where = Coordinates(seed, Stream.LATENT_EVAL, index)
+    z = where.normal(int(generator.z_dim))  # type: ignore[arg-type]
+    at = torch.linspace(0, 1, steps + 2, device=device)[:-1, None]
+    noise = Coordinates(seed, Stream.LATENT_EVAL, index[:1].expand(steps + 1))
+    for a, b in zip(z, z.roll(-1, dims=0), strict=True):
+        if hasattr(generator, "synthesis"):
+            ends = generator.mapping(torch.stack([a, b]))  # type: ignore[operator]
+            w = ends[:1].lerp(ends[1:], at)
+            mean: Tensor = generator.mapping.mean  # type: ignore[assignment]
+            yield to_uint8(generator.synthesis(mean.lerp(w, truncation), noise))  # type: ignore[operator]
+        else:
+            angle = torch.acos(torch.cosine_similarity(a, b, dim=0).clamp(-0.999, 0.999))
+            mixed = (torch.sin((1 - at) * angle) * a + torch.sin(at * angle) * b) / angle.sin()
+            yield to_uint8(generator(mixed, noise))
 
 
 def image_grid(images: np.ndarray, columns: int) -> Image.Image:

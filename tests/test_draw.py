@@ -1,0 +1,114 @@
+"""do=sample: from a kept generator to pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from made_records import make_grid, make_record, write_record
+from PIL import Image
+
+from bench import cli
+from bench.paths import RunPaths
+from bench.spec import ReportSpec
+from projgan.config import Config, Data, Generator
+from projgan.generators import build_generator
+from projgan.sample import generate, interpolate, save_generator
+
+FASTGAN = Config(data=Data(resolution=32), generator=Generator(width=4, z_dim=16))
+STYLEGAN2 = Config(
+    data=Data(resolution=32), generator=Generator(name="stylegan2", width=4, z_dim=16, w_dim=16)
+)
+
+
+def kept(folder: Path, cfg: Config, nimg: int, seed: int = 0) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    generator = build_generator(cfg).eval()
+    (folder / "snapshots").mkdir(parents=True, exist_ok=True)
+    (folder / "spec.json").write_text("{}")
+    save_generator(RunPaths(folder).snapshot(nimg), generator, cfg, nimg)
+    return generator
+
+
+def sample(tmp_path: Path, *arguments: str) -> int:
+    return cli.main(["do=sample", f"runs_dir={tmp_path}", f"out={tmp_path / 'out'}", *arguments])
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path)).transpose(2, 0, 1)
+
+
+def test_pictures_are_the_generators_samples(tmp_path: Path) -> None:
+    generator = kept(tmp_path / "abc", FASTGAN, 1000)
+    assert sample(tmp_path, "run=abc", "n=5", "interpolate=2") == 0
+    expected = torch.cat(list(generate(generator, 0, range(5)))).numpy()
+    found = np.stack([pixels(tmp_path / "out" / f"{i:05d}.png") for i in range(5)])
+    assert np.abs(found.astype(int) - expected.astype(int)).max() <= 1
+    assert pixels(tmp_path / "out" / "grid.png").shape == (3, 64, 96)
+    between = pixels(tmp_path / "out" / "interpolation.png")
+    assert between.shape == (3, 5 * 32, 3 * 32)
+    # A row begins with its sample, in the noise of the first one.
+    assert np.abs(between[:, :32, :32].astype(int) - expected[0].astype(int)).max() <= 1
+
+
+def test_an_interpolation_goes_in_even_steps_from_one_sample_to_the_next() -> None:
+    torch.manual_seed(0)
+    for cfg in (FASTGAN, STYLEGAN2):
+        generator = build_generator(cfg).eval()
+        first, _ = interpolate(generator, 0, range(2), steps=7)
+        jumps = (first[1:].float() - first[:-1].float()).abs().mean(dim=(1, 2, 3))
+        whole = (first[-1].float() - first[0].float()).abs().mean()
+        assert jumps.max() < whole  # no jump as large as the way
+
+
+def test_the_best_snapshot_can_be_asked_for(tmp_path: Path) -> None:
+    spec = make_grid({"A": {}}, ReportSpec()).runs[0]
+    folder = tmp_path / spec.run_id
+    for nimg in (1000, 2000):
+        kept(folder, FASTGAN, nimg, seed=nimg)
+    curve = {1000: {"fd_lab": 3.0}, 2000: {"fd_lab": 5.0}}
+    write_record(tmp_path, spec, make_record(spec, curve))
+    run = f"run={spec.run_id}"
+    out = tmp_path / "out"
+    assert sample(tmp_path, run, "n=1", "metrics=fd_lab") == 0
+    best = pixels(out / "00000.png")
+    assert sample(tmp_path, f"run={RunPaths(folder).snapshot(1000)}", "n=1") == 0
+    assert (pixels(out / "00000.png") == best).all()
+    assert sample(tmp_path, run, "n=1") == 0  # the last one
+    assert (pixels(out / "00000.png") != best).any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "run=ID is missing"),
+        (["run=xyz"], "neither a folder nor a run"),
+        (["run=none.safetensors"], "no such file"),
+        (["run=empty"], "keeps no generator yet"),
+        (["run=abc", "truncation=0.5"], "has no styles"),
+        (["run=abc", "metrics=fd_lab"], "metrics=fd_lab: not measured"),
+        (["run=abc", "n=0"], "give a whole number from 1"),
+        (["run=abc", "truncation=x"], "give a number from 0 to 2"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(
+    arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept(tmp_path / "abc", FASTGAN, 1000)
+    (tmp_path / "empty").mkdir()
+    assert sample(tmp_path, *arguments) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_truncated_styles_are_nearer_to_each_other(tmp_path: Path) -> None:
+    kept(tmp_path / "abc", STYLEGAN2, 1000)
+    spread = []
+    for truncation in (1.0, 0.2):
+        assert sample(tmp_path, "run=abc", "n=4", f"truncation={truncation}") == 0
+        images = np.stack([pixels(tmp_path / "out" / f"{i:05d}.png") for i in range(4)])
+        spread.append(images.astype(float).std(axis=0).mean())
+    assert spread[1] < spread[0]
