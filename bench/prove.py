@@ -85,8 +85,15 @@ def plan(spec: RunSpec, kills: int, seed: int) -> list[Kill]:
     batch, total = spec.config.train.batch, spec.total_images
     places = [*draw.sample(PLACES, k=min(kills, len(PLACES)))]
     places += [draw.choice(PLACES) for _ in range(kills - len(places))]
-    at = sorted(draw.randrange(0, total, batch) for _ in range(kills))
-    return [Kill(nimg, place, draw.random()) for nimg, place in zip(at, places, strict=True)]
+    drawn = [Kill(draw.randrange(0, total, batch), place, draw.random()) for place in places]
+
+    def comes(kill: Kill) -> int:
+        """After how many images: measuring waits for the next snapshot."""
+        if kill.place != "measuring":
+            return kill.nimg
+        return next(nimg for nimg in spec.snapshot_at if nimg > kill.nimg)
+
+    return sorted(drawn, key=comes)
 
 
 def prove(

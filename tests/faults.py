@@ -1,7 +1,8 @@
 """`python tests/faults.py` tries every fault and writes what happened into docs/reliability.md.
 
 A fault is tried by the tests named with it. `python tests/faults.py quick` leaves out those that
-take minutes; their rows then say so.
+take minutes; their rows then say so. Further words choose faults by the names of their tests; the
+other rows stay as they are.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -166,9 +168,9 @@ FAULTS = (
 )
 
 
-def try_all(slow: bool) -> dict[str, Counter[str]]:
-    """Outcomes by test: `tests/` file or file::name -> counts of passed, failed, skipped."""
-    wanted = [f"tests/{test}" for fault in FAULTS for test in fault.tests]
+def try_all(faults: Sequence[Fault], slow: bool) -> dict[str, Counter[str]]:
+    """Outcomes by test: file or file::name -> counts of passed, failed, skipped."""
+    wanted = [f"tests/{test}" for fault in faults for test in fault.tests]
     with tempfile.TemporaryDirectory() as folder:
         told = Path(folder) / "told.xml"
         marks = ["-m", "slow or not slow"] if slow else []
@@ -187,27 +189,30 @@ def try_all(slow: bool) -> dict[str, Counter[str]]:
     return found
 
 
-def table(found: dict[str, Counter[str]]) -> str:
-    """The faults and what happened, as Markdown."""
-    lines = ["| what goes wrong | what happens | tried |", "|---|---|---|"]
-    for fault in FAULTS:
-        count = sum((found.get(test, Counter()) for test in fault.tests), Counter())
-        said = f"{count['passed']} checks, all held" if count["passed"] else "not tried here"
-        if count["failed"]:
-            said = f"{count['failed']} of {count.total()} checks failed"
-        if count["skipped"]:
-            said += f", {count['skipped']} skipped"
-        lines.append(f"| {fault.fault} | {fault.happens} | {said} |")
-    return "\n".join(lines)
+def row(fault: Fault, found: dict[str, Counter[str]]) -> str:
+    """What happened, as a line of the table."""
+    count = sum((found.get(test, Counter()) for test in fault.tests), Counter())
+    said = f"{count['passed']} checks, all held" if count["passed"] else "not tried here"
+    if count["failed"]:
+        said = f"{count['failed']} of {count.total()} checks failed"
+    if count["skipped"]:
+        said += f", {count['skipped']} skipped"
+    return f"| {fault.fault} | {fault.happens} | {said} |"
 
 
 def main(*words: str) -> int:
     """Writes the table between its marks; the exit status tells whether all held."""
-    found = try_all(slow="quick" not in words)
-    text = PAGE.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    after = rest.partition(END)[2]
-    PAGE.write_text(f"{before}{BEGIN}\n{table(found)}\n{END}{after}", encoding="utf-8")
+    chosen = [word for word in words if word != "quick"]
+    faults = [f for f in FAULTS if not chosen or any(w in t for w in chosen for t in f.tests)]
+    found = try_all(faults, slow="quick" not in words)
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    old, _, after = rest.partition(END)
+    rows = {line.split(" | ")[0].removeprefix("| "): line for line in old.splitlines()}
+    rows |= {fault.fault: row(fault, found) for fault in faults}
+    lines = ["| what goes wrong | what happens | tried |", "|---|---|---|"]
+    lines += [rows.get(fault.fault, row(fault, {})) for fault in FAULTS]
+    page = "\n".join([f"{before}{BEGIN}", *lines, f"{END}{after}"])
+    PAGE.write_text(page, encoding="utf-8")
     return int(any(counts["failed"] for counts in found.values()))
 
 

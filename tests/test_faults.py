@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from faults import BEGIN, END, FAULTS, PAGE, table
+from faults import BEGIN, END, FAULTS, PAGE, row
 
 TESTS = Path(__file__).parent
 
@@ -23,11 +23,11 @@ def test_every_named_test_exists(test: str) -> None:
 def test_the_page_has_a_row_for_every_fault_and_none_failed() -> None:
     written = PAGE.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
     rows = [line for line in written.splitlines() if line.startswith("| ")][1:]
-    assert [row.split(" | ")[0].removeprefix("| ") for row in rows] == [f.fault for f in FAULTS]
-    assert not [row for row in rows if "checks failed" in row]
+    assert [line.split(" | ")[0].removeprefix("| ") for line in rows] == [f.fault for f in FAULTS]
+    assert not [line for line in rows if "checks failed" in line]
 
 
 def test_a_fault_that_did_not_hold_is_shown() -> None:
     test = FAULTS[0].tests[0]
-    assert "1 of 3 checks failed" in table({test: Counter(passed=2, failed=1)})
-    assert "not tried here" in table({})
+    assert "1 of 3 checks failed" in row(FAULTS[0], {test: Counter(passed=2, failed=1)})
+    assert "not tried here" in row(FAULTS[0], {})
