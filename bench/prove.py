@@ -261,10 +261,10 @@ def _watch(run: RunPaths, kill: Kill | None) -> None:
     measuring: Any = bench.execute
     measure = measuring.evaluate
 
-    def evaluate(*arguments: Any) -> Any:
+    def evaluate(*arguments: Any, **named: Any) -> Any:
         if reached("measuring", seen):
             _die()
-        return measure(*arguments)
+        return measure(*arguments, **named)
 
     training.Trainer, writing.write_bytes_atomic = Watched, write
     measuring.evaluate = evaluate
