@@ -205,10 +205,6 @@ def test_warned_and_cancelled(user: User) -> None:
     until(trains(user, "One"), "training")
     assert user.states("long.yaml")["One"].startswith("running")
 
-    # A second copy, as of a job requeued while the first lives: it leaves.
-    said = user.types("grid=long.yaml only=One dispatch=inprocess", status=1)
-    assert "is at work on this run" in said
-
     job = user.job("One")
     interrupted(user, "One", lambda: slurm.tell("scancel", "--signal=USR2", job))
 
@@ -219,15 +215,6 @@ def test_warned_and_cancelled(user: User) -> None:
     assert at.startswith("stopped") and "cancelled" in at and holder(run.claim) is None
     assert f"{other} RUNNING" in slurm.queue()  # nobody asked for that one
     slurm.tell("scancel", other)
-
-    # The same command goes on with it, in another job. That one is ended behind our back.
-    times = len(gone_on(run))
-    user.types("grid=long.yaml only=One dispatch=mine.yaml")
-    until(lambda: len(gone_on(run)) > times, "going on after being cancelled")
-    slurm.tell("scancel", user.job("One"))
-    until(lambda: not slurm.queue(), "the job to leave")
-    at = user.states("long.yaml")["One"]  # without accounting: it is not there any more
-    assert at.startswith("stopped") and "has left the queue" in at
 
 
 def test_several_runs_in_a_job(user: User) -> None:
@@ -266,12 +253,28 @@ def test_an_array_is_as_long_as_the_cluster_allows(
 
 
 @pytest.mark.slow
-def test_requeued_and_preempted(user: User) -> None:
+def test_requeued_preempted_and_ended_behind_our_back(user: User) -> None:
     slurm = user.cluster
     user.types("grid=long.yaml only=One dispatch=mine.yaml")
+    run = user.run("One")
+    until(trains(user, "One"), "training")
+    # A second copy, as of a job requeued while the first lives: it leaves.
+    said = user.types("grid=long.yaml only=One dispatch=inprocess", status=1)
+    assert "is at work on this run" in said
+
     interrupted(user, "One", lambda: slurm.tell("scontrol", "requeue", user.job("One")))
     urgent = ["--partition=urgent", "--nodes=4", "--gpus-per-node=2", "--wrap=sleep 1"]
     interrupted(user, "One", lambda: slurm.tell("sbatch", *urgent))
+
+    # Ended behind our back, without accounting; the same command goes on with it, in another job.
+    slurm.tell("scancel", user.job("One"))
+    until(lambda: not slurm.queue(), "the job to leave")
+    at = user.states("long.yaml")["One"]
+    assert at.startswith("stopped") and "has left the queue" in at
+    times, job = len(gone_on(run)), user.job("One")
+    user.types("grid=long.yaml only=One dispatch=mine.yaml")
+    until(lambda: len(gone_on(run)) > times, "going on")
+    assert user.job("One") != job
 
 
 @pytest.mark.slow
