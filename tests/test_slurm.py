@@ -218,7 +218,11 @@ def test_warned_and_cancelled(user: User) -> None:
 
 
 def test_several_runs_in_a_job(user: User) -> None:
-    said = user.types("grid=tiny.yaml only=[One,Three] dispatch=mine.yaml dispatch.runs_per_job=2")
+    """Without a GPU they run side by side, on the job's cores."""
+    said = user.types(
+        "grid=tiny.yaml only=[One,Three] dispatch=mine.yaml "
+        "dispatch.runs_per_job=2 dispatch.gpus=0 dispatch.cpus=2"
+    )
     assert "array" not in said and user.job("One") == user.job("Three")
     # The job also does Three: cancelling One alone would end what nobody named.
     said = user.types("grid=tiny.yaml only=One do=cancel")
