@@ -204,6 +204,8 @@ def main(*words: str) -> int:
     """Writes the table between its marks; the exit status tells whether all held."""
     chosen = [word for word in words if word != "quick"]
     faults = [f for f in FAULTS if not chosen or any(w in t for w in chosen for t in f.tests)]
+    if not faults:
+        raise SystemExit(f"no fault is tried by a test named {' or '.join(chosen)}")
     found = try_all(faults, slow="quick" not in words)
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     old, _, after = rest.partition(END)
