@@ -283,11 +283,11 @@ def test_requeued_preempted_and_ended_behind_our_back(user: User) -> None:
 
 @pytest.mark.slow
 def test_a_real_time_limit(user: User) -> None:
-    """Far too short for the run, which is warned, requeued, and gets on; twice."""
+    """Far too short for the run, which is warned, requeued, and gets on."""
     user.types("grid=long.yaml only=One dispatch=mine.yaml dispatch.time=3 dispatch.warning=20")
     run = user.run("One")
-    until(lambda: len(gone_on(run)) >= 2, "two requeues", 900)
-    assert gone_on(run) == sorted(gone_on(run)) and gone_on(run)[0] > 0
+    until(lambda: gone_on(run), "going on", 1800)
+    assert gone_on(run)[0] > 0
     record = records.load(run.record)
     assert record is not None and (record["status"], record["error"]) == ("running", None)
     assert "this job is timed-out" in user.log("One")

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
 
 MAX_ARRAY = 1001  # of SLURM as it comes
-IDLE_SESSIONS = 2  # a job that used up its time so often without any progress is given up
+IDLE_SESSIONS = 3  # a job that used up its time so often without any progress is given up
 EARLY_SECONDS = 120.0  # a warning that comes so early may be that of the time limit
 KILL_SECONDS = 3600.0  # SLURM, having asked a job to end, has so long to end it
 REQUEUE_SECONDS = 10.0  # between attempts to reach the controller
