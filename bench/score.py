@@ -118,6 +118,9 @@ def measure(
         show: told how far it is.
     """
     keys = metric_keys(metrics)
+    for side in (real, fake):
+        if len(side) < 2:
+            raise UserError(f"{side.name} holds one image: nothing can be measured, give more")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     reference = Reference(
         real,

@@ -155,7 +155,8 @@ def test_the_extractors_batch_moves_nothing_past_a_millionth(
         for module in ("evaluate", "reference"):
             monkeypatch.setattr(f"bench.metrics.{module}.BATCH", size)
         batches = rebatch(in_batches(fake, 50), size)
-        values.append(evaluate(batches, make(tmp_path / str(size)), ["fd_lab", "kid_lab"]))
+        names = ["fd_lab", "kid_lab", "prdc_lab", "swd"]
+        values.append(evaluate(batches, make(tmp_path / str(size)), names))
     for key, value in values[0].items():
         assert values[1][key] == pytest.approx(value, rel=1e-6, abs=1e-6)
 

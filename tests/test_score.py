@@ -135,6 +135,7 @@ def test_the_real_side_is_computed_once_and_a_replaced_file_is_noticed(
         (["real=real.npy", "fake=fake.npy", "metrics=own_csm"], "own_csm_l1 looks through a run's"),
         (["real=real.npy", "fake=fake.npy", "out=x.txt"], "ending in .json or .csv"),
         (["real=real.npy", "fake=cut.png"], "neither a folder"),
+        (["real=one.npy", "fake=fake.npy"], "one.npy holds one image"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -142,6 +143,7 @@ def test_what_cannot_be_scored_is_one_line(
     place: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (place / "cut.png").write_bytes(b"cut")
+    np.save("one.npy", images(1, 0))
     assert cli.main(["do=score", *arguments]) == 2
     shown = capsys.readouterr().err
     assert message in shown
