@@ -1,0 +1,43 @@
+"""do=score and torch-fidelity on the same files, and the table of docs/metrics.md that says so."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import oracles
+import pytest
+
+from bench.metrics.table import METRICS
+
+DOCS = Path(__file__).resolve().parents[1] / "docs" / "metrics.md"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_do_score_agrees_with_torch_fidelity(tmp_path: Path) -> None:
+    lines = list(oracles.through_the_lab_extractor(tmp_path, 64))
+    assert [line.metric for line in lines] == ["fd_lab", "kid_lab", "precision_lab", "recall_lab"]
+    for line in lines:
+        assert line.difference <= line.tolerance, line
+        assert line.ours > 0
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_inceptions_numbers_agree(tmp_path: Path) -> None:
+    for line in oracles.through_inception(tmp_path, 16):
+        assert line.difference <= line.tolerance, line
+
+
+def test_the_documented_differences_are_within_their_tolerances() -> None:
+    found = re.findall(r"^\| .* \| .* \| .* \| .* \| ([\d.e+-]+) \| ([\d.e+-]+) \|$",
+                       DOCS.read_text(encoding="utf-8"), re.MULTILINE)  # fmt: skip
+    assert len(found) >= 7
+    for difference, tolerance in found:
+        assert float(difference) <= float(tolerance)
+
+
+def test_every_metric_is_documented() -> None:
+    text = DOCS.read_text(encoding="utf-8")
+    for metric in METRICS.values():
+        assert f"`{metric.key}`" in text or f"`{metric.group}`" in text, metric.key
