@@ -192,9 +192,9 @@ def try_all(faults: Sequence[Fault], slow: bool) -> dict[str, Counter[str]]:
 def row(fault: Fault, found: dict[str, Counter[str]]) -> str:
     """What happened, as a line of the table."""
     count = sum((found.get(test, Counter()) for test in fault.tests), Counter())
-    said = f"{count['passed']} checks, all held" if count["passed"] else "not tried here"
+    said = f"{count['passed']} of {count['passed']} held" if count["passed"] else "not tried here"
     if count["failed"]:
-        said = f"{count['failed']} of {count.total()} checks failed"
+        said = f"{count['failed']} of {count['passed'] + count['failed']} failed"
     if count["skipped"]:
         said += f", {count['skipped']} skipped"
     return f"| {fault.fault} | {fault.happens} | {said} |"
