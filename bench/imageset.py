@@ -155,7 +155,10 @@ def _open_zip(path: Path, key: str) -> ImageSet:
 
 def _open_array(path: Path, key: str) -> ImageSet:
     try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        loaded: Any = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(loaded, np.ndarray):
+            raise ValueError("an archive of several")
+        array: NDArray[Any] = loaded
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{key}={path}: not a whole .npy array ({error}); write it again") from None
     if array.dtype != np.uint8:
