@@ -165,8 +165,8 @@ def test_intervals_and_networks_are_recorded_with_the_values(
 ) -> None:
     measured = engine.evaluate
 
-    def with_interval(*arguments: Any) -> Scores:
-        scores = measured(*arguments)
+    def with_interval(*arguments: Any, **options: Any) -> Scores:
+        scores = measured(*arguments, **options)
         for key in scores:
             scores.intervals[key] = (0.5, 1.5)
             scores.extractors[key] = "a hash"

@@ -55,7 +55,7 @@ def test_a_difference_is_shown(tmp_path: Path) -> None:
         "sys.exit(bench.cli.main(sys.argv[1:]))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, "do=prove-resume", *TOY, "kills=2", "steps=4"],
+        [sys.executable, "-c", code, "do=prove-resume", *TOY, "kills=5", "steps=4"],
         cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 1, done.stdout + done.stderr

@@ -237,7 +237,7 @@ def test_what_sbatch_refuses_is_one_line_and_leaves_no_job(user: User) -> None:
     assert "sbatch refuses: " in said and "invalid partition" in said.lower()
     assert not user.run("One").job.exists()
     assert user.states("tiny.yaml")["One"].startswith("missing")
-    limit = user.types("grid=tiny.yaml only=One dispatch=mine.yaml dispatch.gpus=9", 1)
+    limit = user.types("grid=tiny.yaml only=One dispatch=mine.yaml dispatch.gpus=8", 1)
     assert "sbatch refuses: " in limit
 
 
