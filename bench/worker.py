@@ -6,6 +6,7 @@ that started the worker shows it. The run itself is `bench.execute.execute`, as 
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -40,8 +41,10 @@ class Reporter(Progress):
         try:
             self.out.write(json.dumps([event, *arguments]) + "\n")
             self.out.flush()
-        except BrokenPipeError:  # nobody listens any more: not a fault of the run
-            raise KeyboardInterrupt from None
+        except BrokenPipeError:
+            # Nobody listens any more. That asks the run to end, by `obey`; not here, in the middle
+            # of a step that the checkpoint should hold.
+            self.out = io.StringIO()
 
     def data(self, done: int, total: int) -> None:
         self.tell("data", done, total)

@@ -251,8 +251,8 @@ def test_a_worker_stops_when_its_parent_dies(tmp_path: Path, how: signal.Signals
         assert parent.stdout is not None and parent.stdout.readline() == "training\n"
         assert paths.claim.exists()
         parent.send_signal(how)
-        parent.wait(timeout=30)
-    deadline = time.monotonic() + 30
+        parent.wait(timeout=90)  # it gives its worker half a minute
+    deadline = time.monotonic() + 60
     while paths.claim.exists():
         assert time.monotonic() < deadline, "the worker goes on alone"
         time.sleep(0.05)
