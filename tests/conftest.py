@@ -1,11 +1,15 @@
-"""One thread for every process of the tests.
-
-Their networks are tiny, and threads that wait for each other on a busy machine take many times as
-long as one alone.
-"""
+"""What every test and the processes that it starts find around them."""
 
 from __future__ import annotations
 
 import os
+import signal
 
+# Their networks are tiny, and threads that wait for each other on a busy machine take many times
+# as long as one alone.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell starts what runs in the background deaf to Ctrl-C, and a process that it starts inherits
+# that; the tests that send the signal want it heard.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
