@@ -14,7 +14,6 @@ import shutil
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +27,7 @@ from bench import failures
 from bench import record as records
 from bench.claim import Claim, RunIsTaken
 from bench.environment import environment
+from bench.log import logging_to
 from bench.metrics.evaluate import evaluate
 from bench.metrics.reference import Reference
 from bench.paths import RunPaths
@@ -89,7 +89,7 @@ def execute(
     with (
         Claim(run.claim) as claim,
         fenced(run.dir, claim.fence),
-        _logging_to(run.log, progress),
+        logging_to(run.log, progress),
     ):
         if left := remove_leftovers(run.dir):
             log.info("Removed what a killed writer left half-written: %s", ", ".join(left))
@@ -517,45 +517,6 @@ def forget(run: RunPaths, claim: Claim) -> None:
         path.unlink(missing_ok=True)
     for folder in (run.samples_dir, run.snapshots_dir, run.diverged_dir):
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _logging_to(path: Path, progress: Progress) -> Iterator[None]:
-    """Everything goes to the run's log; warnings of this project to the terminal too."""
-    file = logging.FileHandler(path, encoding="utf-8")
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    screen = _Lines(progress)
-    screen.setLevel(logging.WARNING)
-    screen.addFilter(lambda line: line.exc_info is None and line.levelno < logging.ERROR)
-    ours = [logging.getLogger(name) for name in ("projgan", "bench")]
-    logging.captureWarnings(True)
-    python = logging.getLogger("py.warnings")
-    for logger in [*ours, python]:
-        logger.addHandler(file)
-        logger.propagate = False
-    for logger in ours:
-        logger.setLevel(logging.INFO)
-        logger.addHandler(screen)
-    try:
-        yield
-    finally:
-        logging.captureWarnings(False)
-        for logger in [*ours, python]:
-            logger.removeHandler(file)
-            logger.removeHandler(screen)
-            logger.propagate = True
-        file.close()
-
-
-class _Lines(logging.Handler):
-    """Log lines as lines of the progress display."""
-
-    def __init__(self, progress: Progress):
-        super().__init__()
-        self.progress = progress
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.progress.line(f"note: {record.getMessage()}")
 
 
 def _draw(path: Path, tiles: np.ndarray) -> None:

@@ -144,10 +144,8 @@ def _open_zip(path: Path, key: str) -> ImageSet:
         try:
             with one_at_a_time, archive.open(member) as file:
                 content = file.read(LARGEST_MEMBER + 1)  # the size in the header may lie
-        except (OSError, RuntimeError, NotImplementedError, EOFError, zipfile.BadZipFile) as error:
+        except Exception as error:  # zlib, lzma and bz2 have their own, encryption a RuntimeError
             raise DataError(f"{path}: {names[i]} cannot be read ({error}); replace it") from None
-        except Exception as error:  # zlib's, lzma's and bz2's own
-            raise DataError(f"{path}: {names[i]} is damaged ({error}); replace it") from None
         return _pixels(BytesIO(content), f"{names[i]} in {path}")
 
     return ImageSet(path, read, len(names), names)

@@ -65,6 +65,14 @@ def stop_at(nimg: int, error: BaseException) -> Callable[[Config, int], None]:
     return fail
 
 
+def interrupt(engine: Engine, run: Callable[..., Record], nimg: int) -> None:
+    """Starts the run and interrupts it there; the next attempt is left alone."""
+    engine.fail = stop_at(nimg, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    engine.fail = stop_at(-1, KeyboardInterrupt())
+
+
 def test_a_run_from_start_to_end(
     engine: Engine, run: Callable[..., Record], tmp_path: Path
 ) -> None:
@@ -102,10 +110,7 @@ def test_a_finished_run_is_left_alone(engine: Engine, run: Callable[..., Record]
 
 
 def test_an_interrupted_run_goes_on(engine: Engine, run: Callable[..., Record]) -> None:
-    engine.fail = stop_at(300, KeyboardInterrupt())
-    with pytest.raises(KeyboardInterrupt):
-        run()
-    engine.fail = stop_at(-1, KeyboardInterrupt())
+    interrupt(engine, run, 300)
     engine.trained.clear()
     record = run()
     assert [nimg for _, nimg in engine.trained] == [250, 300, 350, 400]
@@ -207,10 +212,7 @@ def test_snapshots_that_were_not_kept_are_not_trained_again(
 def test_points_that_an_unfinished_run_has_passed_do_not_keep_it_from_its_end(
     engine: Engine, run: Callable[..., Record], tmp_path: Path
 ) -> None:
-    engine.fail = stop_at(300, KeyboardInterrupt())
-    with pytest.raises(KeyboardInterrupt):
-        run()
-    engine.fail = stop_at(-1, KeyboardInterrupt())
+    interrupt(engine, run, 300)
     finer = replace(SPEC, eval=replace(SPEC.eval, every_kimg=0.1))
     record = run(finer)
     assert set(metrics(record)) == {200, 300, 400} and record["status"] == "finished"
@@ -255,10 +257,7 @@ def test_a_damaged_record_is_kept_aside_and_costs_no_training(
 def test_a_damaged_record_of_an_interrupted_run_goes_on_from_the_checkpoint(
     engine: Engine, run: Callable[..., Record], tmp_path: Path
 ) -> None:
-    engine.fail = stop_at(300, KeyboardInterrupt())
-    with pytest.raises(KeyboardInterrupt):
-        run()
-    engine.fail = stop_at(-1, KeyboardInterrupt())
+    interrupt(engine, run, 300)
     paths(tmp_path).record.write_text("")
     engine.trained.clear()
     assert set(metrics(run())) == {200, 400}
@@ -297,10 +296,7 @@ def test_a_record_that_is_not_ours_to_judge_is_not_touched(
 def test_images_that_changed_are_not_mixed_into_a_run(
     engine: Engine, run: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine.fail = stop_at(300, KeyboardInterrupt())
-    with pytest.raises(KeyboardInterrupt):
-        run()
-    engine.fail = stop_at(-1, KeyboardInterrupt())
+    interrupt(engine, run, 300)
     other = replace(fake_training.DATASET, fingerprint="beef")
     monkeypatch.setattr("bench.execute.open_dataset", lambda *args: other)
     record = run()
@@ -332,10 +328,7 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_there(
 
 
 def test_time_adds_up_over_sessions(engine: Engine, run: Callable[..., Record]) -> None:
-    engine.fail = stop_at(300, KeyboardInterrupt())
-    with pytest.raises(KeyboardInterrupt):
-        run()
-    engine.fail = stop_at(-1, KeyboardInterrupt())
+    interrupt(engine, run, 300)
     record = run()
     measured = sum(s["eval"]["seconds"] for s in record["snapshots"])
     assert record["time"]["train_s"] == 4.0  # from the checkpoints: nothing counted twice

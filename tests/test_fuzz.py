@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from made_records import make_grid, make_record
 from PIL import Image
 
-from bench import cli
+from bench import cli, options, typed
 from bench import grid as grids
 from bench import record as records
 from bench.aggregate import cells, read_runs
@@ -137,7 +137,7 @@ def test_a_grid_file_with_damaged_text(data: st.DataObject) -> None:
 
 
 # Command lines.
-WORDS = st.sampled_from([*cli.CONVERT, *grids.fields()])
+WORDS = st.sampled_from([*options.CONVERT, *typed.fields()])
 VALUES = st.sampled_from(
     [
         "smoke",

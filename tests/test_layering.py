@@ -15,17 +15,17 @@ ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted([*ROOT.glob("projgan/**/*.py"), *ROOT.glob("bench/**/*.py")])
 
 # What `do=plan`, `do=status` and `do=list` load; none of it may need torch to be imported.
-TORCH_FREE = ["bench.cli", "bench.grid", "bench.spec", "bench.record", "bench.claim",
-              "bench.progress", "bench.paths", "bench.stop", "bench.dispatch",
+TORCH_FREE = ["bench.cli", "bench.options", "bench.grid", "bench.spec", "bench.record",
+              "bench.claim", "bench.progress", "bench.paths", "bench.stop", "bench.dispatch",
               "bench.jobs", "bench.estimate", "bench.source", "bench.dispatch.slurm",
               "bench.metrics.table", "projgan.config", "projgan.errors", "projgan.files",
               "projgan.backbones.registry"]  # fmt: skip
 # What only reads files: no module of the training or measuring side.
 REPORT_SIDE = ["aggregate", "agreement", "inference", "compare", "targets", "survival", "speedup",
                "leakage", "verdicts", "claims", "tables", "columns", "curves", "sheets",
-               "report"]  # fmt: skip
+               "remarks", "manifest", "report"]  # fmt: skip
 ONLY_IN = {
-    "omegaconf": {"bench/grid.py"},
+    "omegaconf": {"bench/typed.py"},
     "matplotlib": {"bench/curves.py"},
     "submitit": {"bench/dispatch/slurm.py"},
 }

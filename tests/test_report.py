@@ -14,9 +14,10 @@ import pytest
 from made_records import make_grid, make_record, write_record
 from PIL import Image
 
-from bench import aggregate
+from bench import aggregate, manifest
 from bench.columns import check
-from bench.report import make_table, manifest, rank_line, write_report
+from bench.remarks import rank_line
+from bench.report import make_table, write_report
 from bench.sheets import slug, tiles
 from bench.spec import Grid, ReportSpec
 from bench.tables import to_text
@@ -287,7 +288,9 @@ def test_certificates_are_told_and_lie_in_the_manifest(made: tuple[Grid, Path]) 
     count = min(len(done), 3)
     said = f"{count} distances were computed by two independent routes, which differ by 3e-12"
     assert any(note.startswith(said) for note in make_table(grid, cells).notes)
-    first = next(r for c in manifest(grid, cells, {})["cells"] for r in c["runs"] if r["metrics"])
+    first = next(
+        r for c in manifest.make(grid, cells, {})["cells"] for r in c["runs"] if r["metrics"]
+    )
     assert first["certificates"] == {"fd_lab": 2e-13, "fid": 0.5}
     assert first["intervals"] == {"fd_lab": (1.0, 2.0)}
 

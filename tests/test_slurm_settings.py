@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from test_cli import GRID
 
-from bench import cli, jobs
+from bench import cli, cluster, jobs
 from bench import grid as grids
 from bench import record as records
 from bench.claim import Claim
@@ -64,13 +64,13 @@ def test_the_command_line_wins_over_the_grid_and_the_grid_over_the_file(made: Pa
     assert rows["One"] == {"gpus": 2, "mem_gb": 20.0}
 
     def asked(row: str, *texts: str) -> SlurmFile:
-        return grids.slurm_settings(Path("mine.yaml"), texts, rows[row])
+        return cluster.settings(Path("mine.yaml"), texts, rows[row])
 
     assert (asked("One").gpus, asked("One").time, asked("One").mem_gb) == (2, 60, 20)
     assert (asked("Two").gpus, asked("Two").time, asked("Two").cpus) == (4, 600, 8)
     assert asked("Two", "gpus=1", "constraint=a100|h100").gpus == 1
     assert asked("Two", "constraint=a100|h100").constraint == "a100|h100"
-    assert grids.slurm_settings(None) == SlurmFile()  # the file that ships says the same
+    assert cluster.settings(None) == SlurmFile()  # the file that ships says the same
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_alike_runs_share_an_array_and_small_ones_a_job(made: Path) -> None:
     rows = {row.label: row.resources for row in grids.load("made.yaml").rows}
 
     def split(*texts: str) -> list[tuple[int, list[list[str]]]]:
-        found = slurm.arrays(runs(), lambda run: grids.slurm_settings(None, texts, rows[run.row]))
+        found = slurm.arrays(runs(), lambda run: cluster.settings(None, texts, rows[run.row]))
         return [(asked.gpus, [[r.row for r in pack] for pack in part]) for part, asked in found]
 
     assert split("max_array=9") == [(2, [["One"], ["Three"]]), (4, [["Two"]])]

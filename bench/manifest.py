@@ -1,0 +1,88 @@
+"""manifest.json: what leads from every cell of a report back to the runs behind it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.aggregate import Cell, Run
+from bench.spec import Grid
+from projgan.files import sha256_of
+
+_PATHS = ("data.path", "backbone.weights")  # fields that may hold a path
+
+
+def make(grid: Grid, cells: Sequence[Cell], hashes: Mapping[str, str]) -> dict[str, Any]:
+    """What leads from every cell back to its runs; the same records give the same manifest."""
+    return {
+        "schema": 1,
+        "grid": grid.name,
+        "about": grid.about,
+        "scale": grid.scale,
+        "rank_by": grid.report.rank_by,
+        "paper": grid.report.paper,
+        "overrides": public(grid.overrides),
+        "cells": [
+            {"cell": cell.name, "axes": dict(cell.axes), "runs": [_evidence(r) for r in cell.runs]}
+            for cell in cells
+        ],
+        "files": dict(hashes),
+    }
+
+
+def public(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Overrides as a report shows them: of a path its last part, as the rest is the machine's."""
+
+    def shown(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [shown(part) for part in value]
+        return Path(value).name if isinstance(value, str) else value
+
+    return {k: shown(value) if k in _PATHS else value for k, value in overrides.items()}
+
+
+def previous(folder: Path) -> dict[str, str]:
+    """Name -> hash of what an earlier report wrote here."""
+    try:
+        files = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"]
+        return {str(name): str(digest) for name, digest in files.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def remove_stale(folder: Path, before: Mapping[str, str], now: Mapping[str, bytes]) -> None:
+    """Removes what an earlier report wrote and this one did not, if nobody changed it since."""
+    for name in before.keys() - now.keys():
+        path = folder / name
+        inside = path.resolve().is_relative_to(folder.resolve())
+        if inside and path.is_file() and sha256_of(path) == before[name]:
+            path.unlink()
+
+
+def _evidence(run: Run) -> dict[str, Any]:
+    record = run.record or {}
+    config = record.get("config")
+    found: dict[str, Any] = {
+        "run_id": run.spec.run_id,
+        "status": run.status,
+        "reason": run.reason or None,
+        "seed": run.spec.config.train.seed,
+        "recipe_version": record.get("recipe_version"),
+        "config_sha256": _digest(config) if config is not None else None,
+        "data": record.get("data"),
+        "backbone": record.get("backbone"),
+        "environment": record.get("environment"),
+        "eval": run.final.eval if run.final else None,
+        "metrics": run.final.metrics if run.final else None,
+        "apart": run.apart or None,
+        "intervals": run.final.intervals if run.final else None,
+        "certificates": run.final.certificates if run.final else None,
+    }
+    return found
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,199 @@
+"""What the command line asks for: `key=value` texts -> checked `Options`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench import cluster, typed
+from bench.dispatch import BACKENDS
+from bench.schema import SlurmFile
+from bench.spec import Grid
+from projgan.errors import UserError, unknown
+
+USAGE = """\
+python run_bench.py grid=NAME [key=value …]      train, measure and report a grid
+python run_bench.py grid=NAME do=plan            what would run, and where it stands
+python run_bench.py grid=NAME do=status          how far it is
+python run_bench.py grid=NAME do=cancel          ends the grid's jobs on a cluster
+python run_bench.py grid=NAME do=report          tables and curves again, from the records
+python run_bench.py do=claims                    the paper's findings against the records
+python run_bench.py do=list                      the grids
+python run_bench.py do=score real=PATH fake=PATH two folders, zips or .npy arrays, measured
+python run_bench.py do=sample run=ID n=64         images of the generator that a run kept
+python run_bench.py do=prove-resume              that a killed run goes on to the bit; kills=3
+
+  scale=lab|paper     small and here, or the paper's setting (default lab)
+  only=LABEL          one row; only=[A,B] several
+  seeds=[0,1,2]       instead of the grid's own
+  force=true          do the runs again from nothing; force=failed: the failed ones go on
+  runs_dir=, results_dir=, data_dir=   folders (runs, results, data)
+  metrics=[fid,kid]   what do=score measures (default: all that needs no download)
+  out=FILE            where do=score writes its table too, .json or .csv; the folder of do=sample
+  truncation=0.7 interpolate=6     do=sample: styles nearer to their mean; images in between
+  target=20           report: images to a value of the ranking metric, to a row's best
+                      (row:LABEL), or to 5% above each run's own best (5%)
+  dispatch=local      a process per GPU or CPU core; inprocess: one run after the other, here;
+                      slurm: jobs on a cluster, with dispatch.partition=… and the like
+  gpus_per_run=2      with dispatch=local: GPUs that train each run together
+  train.batch=64 …    any field of the configuration, for every run of the grid"""
+
+
+@dataclass
+class Options:
+    """What the command line asks for, apart from the configuration."""
+
+    grid: str | None = None
+    do: str = "run"
+    scale: str = "lab"
+    only: list[str] | None = None
+    seeds: list[int] | None = None
+    force: str = "none"  # none | failed | all
+    dispatch: str = "local"
+    runs_dir: Path = Path("runs")
+    results_dir: Path = Path("results")
+    data_dir: Path = Path("data")
+    real: Path | None = None
+    fake: Path | None = None
+    metrics: list[str] | None = None
+    out: Path | None = None
+    run: str | None = None  # of do=sample: an id, a folder or a .safetensors file
+    n: int = 64
+    truncation: float = 1.0
+    interpolate: int = 0
+    target: str | None = None  # of the report: 20, row:LABEL, 5%
+    gpus_per_run: int = 1  # of dispatch=local
+    kills: int = 3  # of do=prove-resume: how often the run is killed
+    steps: int = 8  # of do=prove-resume: it trains twice as many
+    overrides: list[str] = field(default_factory=list)  # key=value, of the configuration
+    cluster: list[str] = field(default_factory=list)  # key=value, of dispatch.key=value
+    dry_run: bool = False  # shows what would be submitted
+
+    @property
+    def on_cluster(self) -> bool:
+        """Whether runs become jobs: dispatch=slurm, or a file of settings."""
+        return self.dispatch == "slurm" or self.dispatch.endswith((".yaml", ".yml"))
+
+    def settings(self, row: str, grid: Grid) -> SlurmFile:
+        """What the job of a row's run asks of the cluster."""
+        path = None if self.dispatch == "slurm" else Path(self.dispatch)
+        asked = next(entry.resources for entry in grid.rows if entry.label == row)
+        return cluster.settings(path, self.cluster, asked)
+
+
+def parse(argv: Sequence[str], verbs: Collection[str]) -> Options:
+    """Splits `key=value` texts into options and overrides; every mistake is a UserError."""
+    options, given = Options(), set()
+    for text in argv:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise UserError(f"{text!r} is not key=value; python run_bench.py --help shows how")
+        if key in given:
+            raise UserError(f"{key} is given twice")
+        given.add(key)
+        if key in CONVERT:
+            setattr(options, key.removeprefix("dispatch."), CONVERT[key](key, value))
+        elif key.startswith("dispatch."):
+            options.cluster.append(text.removeprefix("dispatch."))
+        elif key in typed.fields():
+            options.overrides.append(text)
+        else:
+            raise UserError(typed.unknown_key(key, CONVERT))
+    if options.do not in verbs:
+        raise UserError(unknown("verb", options.do, verbs))
+    if options.on_cluster:
+        if "gpus_per_run" in given:
+            raise UserError("gpus_per_run is for dispatch=local; a job has dispatch.gpus=")
+        cluster.settings(
+            None if options.dispatch == "slurm" else Path(options.dispatch), options.cluster
+        )
+    elif options.dispatch not in BACKENDS:
+        raise UserError(unknown("dispatch", options.dispatch, [*BACKENDS, "slurm"]))
+    elif options.cluster or options.dry_run:
+        raise UserError("dispatch.…= settings are those of jobs: give dispatch=slurm with them")
+    if options.target is not None and options.do != "report":
+        raise UserError(f"target={options.target} is for do=report; a grid file has report.target")
+    if "do" not in given and options.grid is None and given:
+        raise UserError("grid=NAME is missing; python run_bench.py do=list shows the grids")
+    if not given:
+        options.do = "list"
+    return options
+
+
+def _text(key: str, value: str) -> str:
+    if not value:
+        raise UserError(f"{key}= needs a value")
+    return value
+
+
+def _path(key: str, value: str) -> Path:
+    return Path(_text(key, value)).expanduser()
+
+
+def _labels(key: str, value: str) -> list[str]:
+    parsed = typed.parse_value(_text(key, value), key) if value.startswith("[") else value
+    return [str(label) for label in parsed] if isinstance(parsed, list) else [value]
+
+
+def _seeds(key: str, value: str) -> list[int]:
+    parsed = typed.parse_value(value, key)
+    parsed = parsed if isinstance(parsed, list) else [parsed]
+    if not parsed or not all(type(seed) is int and seed >= 0 for seed in parsed):
+        raise UserError(f"{key}={value}: give whole numbers from 0, such as seeds=[0,1,2]")
+    return parsed
+
+
+def _flag(key: str, value: str) -> bool:
+    if value.lower() not in ("true", "false"):
+        raise UserError(f"{key}={value}: give true or false")
+    return value.lower() == "true"
+
+
+def _number(key: str, value: str) -> int:
+    parsed = typed.parse_value(_text(key, value), key)
+    if type(parsed) is not int or parsed < 1:
+        raise UserError(f"{key}={value}: give a whole number from 1")
+    return parsed
+
+
+def _real(key: str, value: str) -> float:
+    parsed = typed.parse_value(_text(key, value), key)
+    if type(parsed) not in (int, float) or not 0 <= parsed <= 2:
+        raise UserError(f"{key}={value}: give a number from 0 to 2")
+    return float(parsed)
+
+
+def _force(key: str, value: str) -> str:
+    known = {"true": "all", "all": "all", "failed": "failed", "false": "none"}
+    if value.lower() not in known:
+        raise UserError(unknown("value of force", value, ["true", "false", "failed"]))
+    return known[value.lower()]
+
+
+CONVERT: dict[str, Callable[[str, str], Any]] = {
+    "grid": _text,
+    "do": _text,
+    "scale": _text,
+    "only": _labels,
+    "seeds": _seeds,
+    "force": _force,
+    "dispatch": _text,
+    "dispatch.dry_run": _flag,
+    "runs_dir": _path,
+    "results_dir": _path,
+    "data_dir": _path,
+    "real": _path,
+    "fake": _path,
+    "metrics": _labels,
+    "out": _path,
+    "target": _text,
+    "run": _text,
+    "n": _number,
+    "truncation": _real,
+    "interpolate": _number,
+    "gpus_per_run": _number,
+    "kills": _number,
+    "steps": _number,
+}
