@@ -77,7 +77,8 @@ def load(
     given = typed.parse_overrides(overrides)
     changes = dict(given)
     chosen = _seeds(seeds, changes, section.seeds or file.seeds or [0])
-    axes = {key: _axis(path, key, values) for key, values in file.axes.items()}
+    crossed = file.axes | section.axes
+    axes = {key: _axis(path, key, values) for key, values in crossed.items()}
     for key in axes.keys() & changes.keys():
         axes[key] = (typed.convert(key, changes.pop(key), "command line"),)
     rows = _rows(path, file, scale, axes, only)
@@ -93,7 +94,7 @@ def load(
     evaluation = _evaluation(path, parts, mapping, report.columns)
     if report.compare_to is not None and only is None:
         with typed.at(f"{path.name}: report"):
-            compare.check(report.compare_to, [row.label for row in rows], file.axes)
+            compare.check(report.compare_to, [row.label for row in rows], crossed)
     if report.target is not None:
         with typed.at(f"{path.name}: report"):
             labels = [row.label for row in rows]
@@ -233,6 +234,8 @@ def _rows(
         where = f"{path.name}: row {row.label!r}"
         if not row.label.strip():
             raise UserError(f"{where}: a label is what names the line of a table; give it one")
+        if row.scales is not None and scale not in row.scales:
+            continue  # of one label there may be a row for each scale
         if row.label.lower() in found:
             raise UserError(f"{where} is there twice; labels name the lines of a table")
         for key in row.set.keys() & axes.keys():
@@ -240,7 +243,7 @@ def _rows(
         _no_seed(where, row.set)
         asked = _given([file.resources, file.scales.get(scale, Section()).resources, row.resources])
         found[row.label.lower()] = Row(row.label, row.set, row.paper, asked)
-    here = [found[r.label.lower()] for r in file.rows if r.scales is None or scale in r.scales]
+    here = list(found.values())
     if not here:
         raise UserError(f"{path.name}: has no row at scale {scale}")
     if only is None:

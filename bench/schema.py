@@ -79,6 +79,7 @@ class RowEntry:
 class Section:
     base: dict[str, Any] = field(default_factory=dict)
     seeds: list[int] | None = None
+    axes: dict[str, list[Any]] = field(default_factory=dict)  # crossed with every row
     eval: EvalSection = field(default_factory=EvalSection)
     report: ReportSection = field(default_factory=ReportSection)
     resources: Resources = field(default_factory=Resources)
@@ -89,7 +90,6 @@ class GridFile(Section):
     name: str = MISSING
     about: str = MISSING
     rows: list[RowEntry] = MISSING
-    axes: dict[str, list[Any]] = field(default_factory=dict)
     scales: dict[str, Section] = field(default_factory=dict)
 
 

@@ -123,11 +123,29 @@ def _table2_values(line: dict[str, str]) -> PaperRow:
     )
 
 
+# Generator and discriminator -> the method's name in Figure 4. The RGB baseline is nobody's own.
+_METHODS = {
+    ("fastgan", "projected"): "Projected FastGAN",
+    ("stylegan2", "projected"): "Projected StyleGAN2-ADA",
+    ("fastgan", "fastgan"): "FastGAN",
+    ("stylegan2", "stylegan2"): "StyleGAN2-ADA",
+}
+
+
+def _method(spec: RunSpec) -> str | None:
+    """Which of the paper's methods a run is; None = none of them."""
+    config = spec.config
+    on_features = not config.discriminator.on_images
+    if on_features and config.backbone.weights != "pretrained":
+        return None
+    generator = config.generator.name.removesuffix("_lite")
+    return _METHODS.get((generator, config.discriminator.kind))
+
+
 def _figure4(spec: RunSpec) -> PaperRow:
     """Figure 4: right panel for a grid over subsets (CLEVR), left panel's dashed levels else."""
-    kinds = {"projected": "Projected FastGAN"}  # the RGB baseline is not FastGAN's own
-    method = kinds.get(spec.config.discriminator.kind)
-    if not spec.config.generator.name.startswith("fastgan") or method is None:
+    method = _method(spec)
+    if method is None:
         return {}
     right = "data.subset" in spec.axes
     subset = spec.config.data.subset
@@ -155,19 +173,16 @@ _BY_DATA = {"fid": "paper_fid", "imgs_millions": "paper_imgs_m", "precision": "p
 
 
 def _data_line(paper: str, spec: RunSpec) -> dict[str, str] | None:
-    """The line of a table by data set and resolution: the projected FastGAN on all images."""
+    """The line of a table by method, data set and resolution, where all images are trained on."""
     config = spec.config
-    if (
-        config.discriminator.kind != "projected"
-        or not config.generator.name.startswith("fastgan")
-        or config.backbone.weights != "pretrained"
-        or config.data.subset is not None
-    ):
+    method = _method(spec)
+    if method is None or config.data.subset is not None:
         return None
+    method = {"Projected FastGAN": "Projected GAN"}.get(method, method)
     for line in _read(paper):
         here = (_plain(line["dataset"]), line["resolution"] or str(config.data.resolution))
         if (
-            line["method"] == "Projected GAN"
+            line["method"] == method
             and here == (_plain(config.data.name), str(config.data.resolution))
             and line["confidence"] != "excluded"
         ):
@@ -226,6 +241,11 @@ class Source:
     values: Callable[[dict[str, str]], PaperRow]  # the numbers of a line
 
 
+def _chosen_by_the_row(spec: RunSpec) -> PaperRow:
+    """The supplement's ablations: a row of a grid names its line by `paper:`."""
+    return {}
+
+
 _SORTED_BY_DATA = ("table3", "table4", "supplement_precision_recall", "supplement_extra_metrics",
                    "supplement_extra_datasets")  # fmt: skip
 
@@ -233,6 +253,7 @@ PAPERS = {
     "table1": Source(_table1, _table1_values),
     "table2": Source(_table2, _table2_values),
     "figure4": Source(_figure4, _figure4_values),
+    "supplement_ablations": Source(_chosen_by_the_row, _figure4_values),
     **{name: _by_data(name) for name in _SORTED_BY_DATA},
 }
 

@@ -98,6 +98,7 @@ class Discriminator:
     reduce: Literal["sum", "mean"] = "sum"  # over the levels: paper, released code
     width: int = 512  # channels of the last block; halves with each block before it, 64 at least
     separable: bool = False  # depthwise separable blocks (released code, StyleGAN2 only)
+    extra_rgb: bool = False  # one more discriminator, on the image, beside the projected ones
     r1: float = 0.0  # weight of the R1 gradient penalty (Mescheder et al., 2018); 0 = none
     r1_every: int = 16  # steps between two penalties, each as heavy as all of them
 
@@ -114,6 +115,11 @@ class Discriminator:
         _require(w >= 16 and w % 16 == 0, f"discriminator.width={w}: give a multiple of 16")
         _require(self.r1 >= 0, f"discriminator.r1={self.r1}: give 0 or more")
         _require(self.r1_every >= 1, f"discriminator.r1_every={self.r1_every}: give 1 or more")
+        _require(
+            not self.extra_rgb or self.kind == "projected",
+            "discriminator.extra_rgb=true is beside discriminators on projected features: "
+            f"leave it out with discriminator.kind={self.kind}",
+        )
         _require(
             self.r1 == 0 or self.on_images,
             f"discriminator.r1={self.r1}: the penalty is for discriminators on images, "

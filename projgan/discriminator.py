@@ -175,11 +175,15 @@ class ProjectedDiscriminator(nn.Module):
         with seeded(cfg.train.seed, "discriminator"):
             heads = PerceptualHeads if d.kind == "perceptual" else IndependentHeads
             self.heads: nn.Module = heads(d, channels, chosen)
+            if isinstance(self.heads, IndependentHeads) and d.extra_rgb:
+                self.heads.levels.append(on_rgb(cfg))
+        self.extra_rgb = d.extra_rgb
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Images [N, 3, R, R] in [-1, 1] -> projected maps of the chosen levels."""
         maps = self.projection(self.backbone(images))
-        return [maps[level - 1] for level in self.layers]
+        chosen = [maps[level - 1] for level in self.layers]
+        return [*chosen, images] if self.extra_rgb else chosen
 
     def judge(self, maps: list[Tensor]) -> list[Tensor]:
         """Projected maps -> logits, one [N, 1, h, w] for each discriminator."""
@@ -190,16 +194,19 @@ class ProjectedDiscriminator(nn.Module):
         return self.judge(self.features(images))
 
 
+def on_rgb(cfg: Config) -> LevelDiscriminator:
+    """The blocks of a level's discriminator, as many as the image has halvings and one more."""
+    d, size = cfg.discriminator, cfg.data.resolution
+    return LevelDiscriminator(d, 3, size, math.ceil(math.log2(size / d.base)) + 1)
+
+
 class RGBDiscriminator(OnImages):
     """An ordinary discriminator on images, of the same blocks (the baseline of Table 1)."""
 
     def __init__(self, cfg: Config):
         super().__init__()
-        d = cfg.discriminator
-        size = cfg.data.resolution
-        count = math.ceil(math.log2(size / d.base)) + 1
         with seeded(cfg.train.seed, "discriminator"):
-            self.heads = LevelDiscriminator(d, 3, size, count)
+            self.heads = on_rgb(cfg)
 
     def judge(self, maps: list[Tensor]) -> list[Tensor]:
         return [self.heads(maps[0])]

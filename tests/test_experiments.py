@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 
 from bench import grid as grids
-from bench import paths
+from bench import paths, targets
 from bench.metrics.table import METRICS
 from bench.spec import Grid
 from projgan.config import Config, Discriminator
 
 NAMES = sorted(file.stem for file in paths.GRIDS.glob("*.yaml"))
 SHIPPED = {"smoke", "backbones", "pretraining", "projections", "layers", "subsets",
-           "convergence", "csm", "init"}  # fmt: skip
+           "convergence", "csm", "init", "sota", "sota-high", "generators", "logits", "losses",
+           "diffaug", "batch", "discriminators", "separable", "extra-rgb", "metrics"}  # fmt: skip
 
 
 def lines(table: str) -> list[dict[str, str]]:
@@ -108,11 +109,51 @@ def test_subsets_are_1k_10k_and_all(scale: str) -> None:
 
 
 def test_convergence_is_measured_more_finely_than_the_rest() -> None:
-    projected, rgb = grids.load("convergence").runs
-    assert (projected.config.discriminator.kind, rgb.config.discriminator.kind) == (
-        "projected", "rgb",
-    )  # fmt: skip
-    assert len(projected.snapshot_at) > 2 * len(grids.load("backbones").runs[0].snapshot_at)
+    runs = grids.load("convergence").runs
+    assert len(runs[0].snapshot_at) > 2 * len(grids.load("backbones").runs[0].snapshot_at)
+
+
+@pytest.mark.parametrize("scale", ["lab", "paper"])
+def test_convergence_compares_real_alternatives(scale: str) -> None:
+    """Figure 4: the two generators, each with its own discriminator and with the projected one."""
+    grid = grids.load("convergence", scale)
+    pairs = {(r.config.generator.name, r.config.discriminator.kind) for r in grid.runs}
+    figure = {(g, d) for g in ("fastgan", "stylegan2") for d in (g, "projected")}
+    assert pairs == figure | {("fastgan", "rgb")}
+    known = [
+        targets.paper_row("figure4", run) for run in grid.runs if run.row != "RGB discriminator"
+    ]
+    assert [row["paper_fid"].value for row in known] == [1.58, 8.41, 3.59, 2.64]
+
+
+def test_a_method_has_the_same_settings_wherever_it_is_compared() -> None:
+    def settings(grid: Grid, start: str) -> set[str]:
+        apart = ("data.", "discriminator.r1")  # R1's weight follows the resolution
+        return {
+            repr(sorted((k, v) for k, v in row.set.items() if not k.startswith(apart)))
+            for row in grid.rows
+            if row.label.startswith(start)
+        }
+
+    for method in ("FastGAN", "StyleGAN2-ADA"):
+        found = [
+            settings(grids.load(name, "paper"), method)
+            for name in ("convergence", "subsets", "sota", "sota-high")
+        ]
+        assert len(set.union(*found)) == 1, method
+
+
+def test_table_3_is_there_with_every_number() -> None:
+    at_256, high = grids.load("sota", "paper"), grids.load("sota-high", "paper")
+    for table, grid in (("table3", at_256), ("table4", high)):
+        wanted = {
+            float(line["fid"])
+            for line in lines(table)
+            if line["method"] in ("StyleGAN2-ADA", "FastGAN", "Projected GAN")
+            and (table == "table4" or line["section"] != "high-res")
+        }
+        shown = [targets.paper_row(table, run)["paper_fid"].value for run in grid.runs]
+        assert set(shown) == wanted and len(shown) == len(wanted)
 
 
 def test_csm_and_init_show_every_choice() -> None:
