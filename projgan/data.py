@@ -85,8 +85,11 @@ def open_dataset(cfg: Data, data_dir: Path, progress: Progress | None = None) ->
     files = list_images(Path(cfg.path))
     key = hashlib.sha256()
     for file in files:
+        # The time of the last change of status too: a tool that replaces a file may give it the
+        # date of the old one, and cannot give it that.
         stat = file.stat()
-        key.update(f"{file.relative_to(cfg.path)} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+        facts = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
+        key.update(f"{file.relative_to(cfg.path)} {facts}\n".encode())
     # A scale's own data.name may be left as it is beside data.path: photographs are not "clevr".
     place = Path(cfg.path).resolve().name
     name = place if cfg.name in RENDERED else cfg.name
@@ -206,11 +209,11 @@ def _is_whole(pixels: Path, meta: Path) -> bool:
 def _fingerprint(pixels: Path) -> str:
     """SHA-256 of a file, read once per process as long as the file stays as it is."""
     stat = pixels.stat()
-    return _hash(pixels.resolve(), stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    return _hash(pixels.resolve(), stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
 
 @lru_cache(maxsize=64)
-def _hash(pixels: Path, inode: int, size: int, changed: int) -> str:
+def _hash(pixels: Path, *state: int) -> str:
     return sha256_of(pixels)
 
 

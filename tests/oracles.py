@@ -130,11 +130,12 @@ def through_inception(place: Path, count: int) -> Iterator[Line]:
     weights.mkdir()
     theirs_file = write_random_inception(weights)
     real, fake = write_folders(place, count, 299)  # which no resize changes
-    ours = measure(open_images(real), open_images(fake), ("kid", "is"), place, _silent)
+    ours = measure(open_images(real), open_images(fake), ("fid", "kid", "is"), place, _silent)
     theirs = torch_fidelity.calculate_metrics(
         input1=str(fake),
         input2=str(real),
         feature_extractor_weights_path=str(theirs_file),
+        fid=True,
         kid=True,
         isc=True,
         samples_shuffle=False,
@@ -145,6 +146,7 @@ def through_inception(place: Path, count: int) -> Iterator[Line]:
     yield Line(
         "kid", _FIDELITY, ours.scores["kid"], 1000 * theirs["kernel_inception_distance_mean"]
     )
+    yield Line("fid", _FIDELITY, ours.scores["fid"], theirs["frechet_inception_distance"])
     yield Line("is", _FIDELITY, ours.scores["is"], theirs["inception_score_mean"])
 
     network = InceptionV3W(str(weights), download=False)

@@ -112,10 +112,17 @@ def test_a_folder_is_packed_and_a_changed_folder_is_noticed(tmp_path: Path) -> N
     first = open_dataset(cfg, tmp_path / "data")
     assert first.images.shape == (3, 3, 32, 32)
     assert first.images[2, :, 16, 16].tolist() == [20, 100, 200]
-    Image.new("RGB", (40, 50), (255, 0, 0)).save(folder / "0.png")
+    Image.new("RGB", (40, 50), (255, 0, 0)).save(folder / "0.png", compress_level=0)
     second = open_dataset(cfg, tmp_path / "data")
     assert second.fingerprint != first.fingerprint
     assert second.images[0, :, 16, 16].tolist() == [255, 0, 0]
+    # Another image of the same size in bytes, with the date of the one that it replaces.
+    before = (folder / "0.png").stat()
+    Image.new("RGB", (40, 50), (0, 255, 0)).save(folder / "0.png", compress_level=0)
+    os.utime(folder / "0.png", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (folder / "0.png").stat().st_size == before.st_size
+    third = open_dataset(cfg, tmp_path / "data")
+    assert third.images[0, :, 16, 16].tolist() == [0, 255, 0]
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,11 @@ def test_the_bounds_are_one_and_the_number_of_classes() -> None:
     assert logits_to_score(np.repeat(sure[:1], 100, axis=0)) == pytest.approx(1.0)  # one class
 
 
-def test_agrees_with_torch_fidelity() -> None:
+@pytest.mark.parametrize("images", [500, 507])  # in ten parts alike, and in parts that differ
+def test_agrees_with_torch_fidelity(images: int) -> None:
     from torch_fidelity.metric_isc import isc_features_to_metric
 
-    logits = 3 * np.random.default_rng(0).normal(size=(500, 40))
+    logits = 3 * np.random.default_rng(0).normal(size=(images, 40))
     theirs = isc_features_to_metric(torch.from_numpy(logits), splits=10, shuffle=False)
     wanted = theirs["inception_score_mean"]
     assert logits_to_score(logits) == pytest.approx(wanted, rel=1e-12)

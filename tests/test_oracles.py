@@ -32,7 +32,7 @@ def test_inceptions_numbers_agree(tmp_path: Path) -> None:
 def test_the_documented_differences_are_within_their_tolerances() -> None:
     found = re.findall(r"^\| .* \| .* \| .* \| .* \| ([\d.e+-]+) \| ([\d.e+-]+) \|$",
                        DOCS.read_text(encoding="utf-8"), re.MULTILINE)  # fmt: skip
-    assert len(found) >= 7
+    assert len(found) >= 8
     for difference, tolerance in found:
         assert float(difference) <= float(tolerance)
 
@@ -41,3 +41,11 @@ def test_every_metric_is_documented() -> None:
     text = DOCS.read_text(encoding="utf-8")
     for metric in METRICS.values():
         assert f"`{metric.key}`" in text or f"`{metric.group}`" in text, metric.key
+
+
+def test_the_tests_that_the_pitfalls_name_are_there() -> None:
+    text = DOCS.read_text(encoding="utf-8").partition("## Pitfalls")[2]
+    named = set(re.findall(r"`(test_\w+)`", text))
+    files = [path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py")]
+    there = set(re.findall(r"^def (test_\w+)", "\n".join(files), re.MULTILINE))
+    assert len(named) > 20 and named <= there
