@@ -223,6 +223,8 @@ class Train:
     # Images whose gradients are computed at once; the rest of the batch follows and the optimisers
     # step after it. Batch norm sees so few, so this is another protocol. None = the whole batch.
     micro_batch: int | None = None
+    # The faster forms of projgan/fast.py, equal up to rounding; false = the plain eager path.
+    fast: bool = True
 
     def __post_init__(self) -> None:
         _require(

@@ -17,10 +17,18 @@ def ema_beta(nimg: int, batch: int, half_life_kimg: float, rampup: float) -> flo
 
 
 @torch.no_grad()
-def ema_update(average: nn.Module, model: nn.Module, beta: float) -> None:
-    """Moves `average` towards `model`: parameters are blended, buffers are copied."""
+def ema_update(average: nn.Module, model: nn.Module, beta: float, together: bool = True) -> None:
+    """Moves `average` towards `model`: parameters are blended, buffers are copied.
+
+    Args:
+        together: one operator over all weights instead of one for each.
+    """
     targets: list[torch.Tensor] = list(average.parameters())
     sources: list[torch.Tensor] = list(model.parameters())
-    torch._foreach_lerp_(targets, sources, 1 - beta)
+    if together:
+        torch._foreach_lerp_(targets, sources, 1 - beta)
+    else:
+        for target, source in zip(targets, sources, strict=True):
+            target.lerp_(source, 1 - beta)
     for target, source in zip(average.buffers(), model.buffers(), strict=True):
         target.copy_(source)

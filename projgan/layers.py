@@ -5,19 +5,80 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
+from projgan import fast
+
 
 def sn_conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1, padding: int = 0,
             groups: int = 1) -> nn.Module:  # fmt: skip
     """Convolution without bias under spectral normalisation (Miyato et al., 2018)."""
     return spectral_norm(
-        nn.Conv2d(in_channels, out_channels, kernel, stride, padding, groups=groups, bias=False)
+        NormalisedConv2d(
+            in_channels, out_channels, kernel, stride, padding, groups=groups, bias=False
+        )
     )
+
+
+class Normalised(nn.Module):
+    """A layer whose `weight` torch's spectral norm parametrizes."""
+
+    fast: frozenset[str] = fast.NONE
+
+    def normalised(self) -> Tensor:
+        """The kernel divided by its spectral norm; in training one power iteration passes."""
+        plain: Any = self.parametrizations["weight"]  # type: ignore[index]
+        original, norm = plain.original, plain[0]
+        with torch.autocast(original.device.type, enabled=False):  # float32 always
+            if "spectral" in self.fast and self.training:
+                return fast.spectral_weight(original, norm._u, norm._v, norm.dim, norm.eps)
+            weight: Tensor = self.weight  # type: ignore[assignment]
+            return weight
+
+
+class NormalisedConv2d(nn.Conv2d, Normalised):
+    """What `sn_conv` makes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(x, self.normalised(), self.bias)
+
+    def doubled(self, x: Tensor) -> Tensor:
+        """Nearest upsampling by two, then the convolution, which is 3x3 and keeps the size."""
+        if "upsampling" in self.fast and fast.pays_to_merge(x):
+            return fast.doubled_conv(x, self.normalised())
+        result: Tensor = self(F.interpolate(x, scale_factor=2, mode="nearest"))
+        return result
+
+
+class NormalisedStart(nn.ConvTranspose2d, Normalised):
+    """Latents [N, C, 1, 1] to the first map [N, O, k, k], without bias."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int):
+        super().__init__(in_channels, out_channels, kernel, bias=False)
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        weight = self.normalised()
+        if "latent" not in self.fast:
+            return F.conv_transpose2d(x, weight)
+        c, o, k, _ = weight.shape
+        flat = x.flatten(1) @ weight.permute(0, 2, 3, 1).reshape(c, -1)
+        return flat.view(-1, k, k, o).permute(0, 3, 1, 2)
+
+
+def doubled(x: Tensor, conv: nn.Module) -> Tensor:
+    """Nearest upsampling by two, then a layer of `sn_conv`."""
+    assert isinstance(conv, NormalisedConv2d)
+    return conv.doubled(x)
+
+
+def gate(x: Tensor, switches: frozenset[str]) -> Tensor:
+    """Gated linear unit over the channels."""
+    return fast.gate(x) if "gate" in switches else F.glu(x, dim=1)
 
 
 class EqualLinear(nn.Module):

@@ -16,10 +16,14 @@ The accounts of CSM differ, and each is offered by name:
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from projgan import config
+from projgan import config, fast
+from projgan.merged import Linear2d, MergedLevel
 
 
 def initialise(conv: nn.Conv2d, how: str) -> nn.Conv2d:
@@ -74,6 +78,15 @@ class CrossScaleBlock(nn.Module):
         result: Tensor = self.out(_double(x))
         return result
 
+    def merged(self, ccm: nn.Conv2d, deepest: bool) -> MergedLevel:
+        """This level and its cross-channel mixing with consecutive linear maps merged."""
+        own, common = [Linear2d.of(ccm)], [Linear2d.of(self.out)]
+        if isinstance(self.skip, ResidualConv):
+            own.append(Linear2d.of(self.skip.conv, residual=True))
+        if isinstance(self.sum, ResidualConv):
+            common.insert(0, Linear2d.of(self.sum.conv, residual=True))
+        return MergedLevel(own, common, deepest, self.out.weight)
+
 
 def _double(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
@@ -86,6 +99,8 @@ class Projection(nn.Module):
         channels: channels of the projected maps, shallow to deep.
         scale: factor between the sizes of the projected maps and of the feature maps (1 or 2).
     """
+
+    fast: frozenset[str] = fast.NONE
 
     def __init__(self, cfg: config.Projection, channels: tuple[int, ...]):
         super().__init__()
@@ -109,6 +124,15 @@ class Projection(nn.Module):
             self.channels = tuple(narrowed)
             self.scale = 2
         self.requires_grad_(False)
+        self._merged: list[MergedLevel] | None = None  # made from the weights when first needed
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Projection:
+        self._merged = None
+        return super()._apply(*args, **kwargs)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        self._merged = None
+        return super().load_state_dict(*args, **kwargs)
 
     def mix_channels(self, maps: list[Tensor]) -> list[Tensor]:
         """CCM alone: each level's channels mixed; the maps themselves where there is no CCM."""
@@ -118,12 +142,24 @@ class Projection(nn.Module):
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """maps: four [N, C_l, H_l, W_l], shallow to deep -> four projected maps, likewise."""
+        if self.kind == "ccm_csm" and "linear" in self.fast:
+            if self._merged is None:
+                pairs = list(zip(self.ccm, self.csm, strict=True))
+                last = len(pairs) - 1
+                self._merged = [
+                    block.merged(ccm, level == last)  # type: ignore[operator]
+                    for level, (ccm, block) in enumerate(pairs)
+                ]
+            return _descend(self._merged, maps)
         mixed = self.mix_channels(maps)
-        if self.kind != "ccm_csm":
-            return mixed
-        outputs: list[Tensor] = []
-        deeper: Tensor | None = None
-        for block, x in zip(reversed(list(self.csm)), reversed(mixed), strict=True):
-            deeper = block(x, deeper)
-            outputs.insert(0, deeper)
-        return outputs
+        return mixed if self.kind != "ccm_csm" else _descend(list(self.csm), mixed)
+
+
+def _descend(blocks: Sequence[Callable[..., Tensor]], maps: list[Tensor]) -> list[Tensor]:
+    """From the deepest level to the shallowest, each with the deeper one's result."""
+    outputs: list[Tensor] = []
+    deeper: Tensor | None = None
+    for block, x in zip(reversed(blocks), reversed(maps), strict=True):
+        deeper = block(x, deeper)
+        outputs.insert(0, deeper)
+    return outputs

@@ -43,6 +43,17 @@ _C1 = _signed(0xBF58476D1CE4E5B9)
 _C2 = _signed(0x94D049BB133111EB)
 
 
+def _key(seed: int, stream: int, part: int) -> int:
+    """The same mixing as `_mix`, of numbers that the host knows: no operator on the device."""
+    mask, key = (1 << 64) - 1, 0
+    for value in (seed, stream, part):
+        key = (key + _GOLDEN + value) & mask
+        key = ((key ^ (key >> 30)) * _C1) & mask
+        key = ((key ^ (key >> 27)) * _C2) & mask
+        key ^= key >> 31
+    return _signed(key)
+
+
 def _shift(x: Tensor, bits: int) -> Tensor:
     """Logical right shift; torch's >> on int64 copies the sign."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
@@ -73,10 +84,8 @@ class Coordinates:
 
     def bits(self, n: int, part: int = 0) -> Tensor:
         """[N, n] int64, uniform over all 64 bits. `part` separates draws of one stream."""
-        key = torch.zeros((), dtype=torch.int64, device=self.index.device)
-        for value in (self.seed, int(self.stream), part):
-            key = _mix(key + _GOLDEN + value)
-        sample = _mix(key + self.index * _GOLDEN)
+        key = _key(self.seed, int(self.stream), part)
+        sample = _mix(self.index * _GOLDEN + key)
         position = torch.arange(1, n + 1, device=self.index.device) * _GOLDEN
         return _mix(sample[:, None] + position[None, :])
 

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from projgan import fast
 from projgan.config import Config, from_dict
 from projgan.errors import DataError
 from projgan.files import write_bytes_atomic
@@ -118,7 +119,9 @@ def load_generator(path: Path) -> tuple[nn.Module, Config, int]:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"Cannot load a generator from {path}: {reason}") from None
     # As in training, so that its images are those of then to the bit.
-    generator.to(memory_format=torch.channels_last)
+    fast.enable(generator, fast.chosen(cfg.train.fast))
+    if cfg.train.fast:
+        generator.to(memory_format=torch.channels_last)
     return generator.eval().requires_grad_(False), cfg, nimg
 
 

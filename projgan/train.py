@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from projgan import config
+from projgan import config, fast
 from projgan.ada import Adaptive
 from projgan.baselines import FastGANHeads, OnImages
 from projgan.checkpoint import load_checkpoint, save_checkpoint
@@ -69,28 +69,49 @@ class Snapshot:
 class Trainer:
     """Networks, optimisers and one training step (Algorithm: one D step, one G step, EMA)."""
 
-    def __init__(self, cfg: Config, device: torch.device, world: World | None = None):
+    def __init__(
+        self,
+        cfg: Config,
+        device: torch.device,
+        world: World | None = None,
+        switches: frozenset[str] | None = None,
+    ):
+        """
+        Args:
+            switches: of `projgan.fast`. None = as `cfg.train.fast` says.
+        """
         self.cfg = cfg
         self.device = device
         self.world = world or World()
+        self.fast = switches if switches is not None else fast.chosen(cfg.train.fast)
+        channels_last = "layout" in self.fast
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
         with seeded(cfg.train.seed, "generator"):
-            generator = build_generator(cfg)
-        self.generator = generator.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.discriminator = build_discriminator(cfg).to(
-            device,
-            memory_format=torch.channels_last,  # type: ignore[call-overload]
-        )
+            self.generator: Any = build_generator(cfg)
+        self.discriminator = build_discriminator(cfg)
+        self._place(self.generator)
+        self._place(self.discriminator)
+        if (backbone := self.discriminator.backbone) is not None:
+            backbone.layout = self.layout
+            if "norms" in self.fast:
+                size = backbone.input_size
+                fast.fold_norms(backbone.trunk, torch.zeros(1, 3, size, size, device=device))
         if self.world.size > 1:
             synchronise_batch_norm(self.generator)
             synchronise_batch_norm(self.discriminator.heads)
         self.average = deepcopy(self.generator).eval().requires_grad_(False)
         every_d, every_g = cfg.discriminator.r1_every, cfg.generator.path_length_every
-        self.optim_g = adam(self.generator, cfg.optim, cfg.optim.lr_g, cfg.optim.rescale_g, every_g)
-        heads = self.discriminator.heads
-        self.optim_d = adam(heads, cfg.optim, cfg.optim.lr_d, cfg.optim.rescale_d, every_d)
+        heads, o, fused = self.discriminator.heads, cfg.optim, "optimiser" in self.fast
+        self.optim_g = adam(self.generator, o, o.lr_g, o.rescale_g, every_g, fused)
+        self.optim_d = adam(heads, o, o.lr_d, o.rescale_d, every_d, fused)
         self.adaptive = Adaptive(cfg.augment.ada_target)
         self.path_length = PathLength(cfg.generator, device)
         self.number = 0  # of the step; some regularisers have their turn now and then
+
+    def _place(self, module: nn.Module) -> None:
+        """On the device, in the layout, with the faster forms that were chosen."""
+        fast.enable(module, self.fast)
+        module.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
 
     def state(self) -> dict[str, Any]:
         """All that changes during training, and the frozen projection as a witness."""
@@ -110,8 +131,11 @@ class Trainer:
         self.generator.load_state_dict(state["generator"])
         self.discriminator.heads.load_state_dict(state["heads"])
         self.average.load_state_dict(state["average"])
-        self.optim_g.load_state_dict(state["optim_g"])
-        self.optim_d.load_state_dict(state["optim_d"])
+        for name in ("optim_g", "optim_d"):
+            optimiser: torch.optim.Optimizer = getattr(self, name)
+            fused = optimiser.defaults["fused"]  # as this run has it, not as the state's had
+            optimiser.load_state_dict(state[name])
+            optimiser.param_groups[0]["fused"] = fused
         if self.discriminator.projection is not None:
             self.discriminator.projection.load_state_dict(state["projection"])
         if "adaptive" in state:  # not in the oldest checkpoints, which have no use for it
@@ -142,16 +166,28 @@ class Trainer:
         with torch.no_grad():
             shown = self._augment(real, Stream.AUGMENT_REAL, index)
             fake = self._fake(Stream.LATENT_D, Stream.AUGMENT_FAKE_D, index)
-            both = torch.cat([shown, fake])
-            maps = discriminator.features(both.contiguous(memory_format=torch.channels_last))
-        n = real.shape[0]
-        logits_real = discriminator.judge([m[:n] for m in maps])
-        logits_fake = discriminator.judge([m[n:] for m in maps])
+            maps_real, maps_fake = self._features(shown, fake)
+        logits_real = discriminator.judge(maps_real)
+        logits_fake = discriminator.judge(maps_fake)
         self.adaptive.see(logits_real)
         loss = discriminator_loss(
             logits_real, logits_fake, cfg.discriminator.reduce, cfg.train.loss
         )
         return loss + self.discriminator_extras(shown, index)
+
+    def _features(self, real: Tensor, fake: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """The frozen maps of both."""
+        features, n = self.discriminator.features, len(real)
+        if "together" not in self.fast:
+            return features(real), features(fake)
+        maps = features(torch.cat([real, fake]).contiguous(memory_format=self.layout))
+        return [m[:n] for m in maps], [m[n:] for m in maps]
+
+    def update_average(self, nimg: int) -> None:
+        """Moves the averaged generator after a step that ended at `nimg` images."""
+        cfg = self.cfg.train
+        beta = ema_beta(nimg, cfg.batch, cfg.ema_kimg, cfg.ema_rampup)
+        ema_update(self.average, self.generator, beta, "average" in self.fast)
 
     def generator_loss(self, real: Tensor, index: Tensor) -> Tensor:
         """The gradient passes through heads, projection and backbone into the images."""
@@ -211,12 +247,14 @@ class Trainer:
 
 
 def adam(
-    module: nn.Module, cfg: config.Optim, rate: float, rescale: bool, every: int
+    module: nn.Module, cfg: config.Optim, rate: float, rescale: bool, every: int, fused: bool
 ) -> torch.optim.Adam:
     """Adam, shrunk where asked for as lazy regularisation every so many steps wants it."""
     shrink = every / (every + 1) if rescale else 1.0
     betas = (cfg.beta1**shrink, cfg.beta2**shrink)
-    return torch.optim.Adam(module.parameters(), rate * shrink, betas)
+    one_by_one = {"fused": False, "foreach": False}
+    how = {"fused": True} if fused else one_by_one
+    return torch.optim.Adam(module.parameters(), rate * shrink, betas, **how)
 
 
 def train(
@@ -321,8 +359,7 @@ def train(
         losses = trainer.step(real, index)
         nimg += batch
         watch.add(nimg, losses)
-        beta = ema_beta(nimg, batch, cfg.train.ema_kimg, cfg.train.ema_rampup)
-        ema_update(trainer.average, trainer.generator, beta)
+        trainer.update_average(nimg)
 
         # The clock of training; the first steps of a session warm up.
         steps += 1

@@ -40,6 +40,7 @@ class FeatureNetwork(nn.Module):
         params_m: millions of parameters in the trunk, counted as in Table 2.
         accuracy, accuracy_kind: on the pretraining task, as far as known.
         weights_sha256: of the weights' file; "" for random weights.
+        layout: memory format that the trunk gets its images in.
     """
 
     _scale: Tensor
@@ -71,7 +72,8 @@ class FeatureNetwork(nn.Module):
         self.requires_grad_(False)
         self.eval()
         # Small convolutions are two to three times faster on a CPU in this layout.
-        self.to(memory_format=torch.channels_last)
+        self.layout = torch.channels_last
+        self.to(memory_format=self.layout)
 
     def train(self, mode: bool = True) -> FeatureNetwork:
         """Stays in eval mode whatever is asked: the statistics of its norms are frozen too."""
@@ -90,7 +92,7 @@ class FeatureNetwork(nn.Module):
         if images.shape[-2:] != size:
             images = F.interpolate(images, size, mode="bilinear", align_corners=False)
         images = images * self._scale + self._shift
-        maps: list[Tensor] = self.trunk(images.contiguous(memory_format=torch.channels_last))
+        maps: list[Tensor] = self.trunk(images.contiguous(memory_format=self.layout))
         return maps
 
 

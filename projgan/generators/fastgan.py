@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
+from projgan import fast
 from projgan.config import Config
-from projgan.layers import sn_conv
+from projgan.layers import NormalisedStart, doubled, gate, sn_conv
 from projgan.rng import Coordinates, Stream
 
 # Channels at each resolution, as multiples of `generator.width`.
@@ -38,18 +38,21 @@ class Noise(nn.Module):
 class SmallBlock(nn.Module):
     """Nearest upsampling, one convolution, batch norm, gated linear unit."""
 
+    fast: frozenset[str] = fast.NONE
+
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
         self.conv = sn_conv(in_channels, out_channels * 2, 3, padding=1)
         self.norm = nn.BatchNorm2d(out_channels * 2)
 
     def forward(self, x: Tensor, noise: Coordinates) -> Tensor:
-        x = F.interpolate(x, scale_factor=2, mode="nearest")
-        return F.glu(self.norm(self.conv(x)), dim=1)
+        return gate(self.norm(doubled(x, self.conv)), self.fast)
 
 
 class LargeBlock(nn.Module):
     """Nearest upsampling, then twice: convolution, noise, batch norm, gated linear unit."""
+
+    fast: frozenset[str] = fast.NONE
 
     def __init__(self, in_channels: int, out_channels: int, resolution: int):
         super().__init__()
@@ -61,9 +64,8 @@ class LargeBlock(nn.Module):
         self.norm2 = nn.BatchNorm2d(out_channels * 2)
 
     def forward(self, x: Tensor, noise: Coordinates) -> Tensor:
-        x = F.interpolate(x, scale_factor=2, mode="nearest")
-        x = F.glu(self.norm1(self.noise1(self.conv1(x), noise)), dim=1)
-        return F.glu(self.norm2(self.noise2(self.conv2(x), noise)), dim=1)
+        x = gate(self.norm1(self.noise1(doubled(x, self.conv1), noise)), self.fast)
+        return gate(self.norm2(self.noise2(self.conv2(x), noise)), self.fast)
 
 
 class SkipExcitation(nn.Module):
@@ -100,6 +102,8 @@ class FastGAN(nn.Module):
             Projected GANs does not.
     """
 
+    fast: frozenset[str] = fast.NONE
+
     def __init__(self, z_dim: int, resolution: int, width: int, blocks: str, normalize_z: bool,
                  bounded: bool):  # fmt: skip
         super().__init__()
@@ -108,7 +112,7 @@ class FastGAN(nn.Module):
         self.normalize_z = normalize_z
         self.bounded = bounded
         channels = {r: max(1, int(m * width)) for r, m in MULTIPLIERS.items() if r <= resolution}
-        self.start = spectral_norm(nn.ConvTranspose2d(z_dim, channels[4] * 2, 4, bias=False))
+        self.start = spectral_norm(NormalisedStart(z_dim, channels[4] * 2, 4))
         self.start_norm = nn.BatchNorm2d(channels[4] * 2)
         self.blocks = nn.ModuleDict()
         self.excitations = nn.ModuleDict()
@@ -129,7 +133,7 @@ class FastGAN(nn.Module):
         if self.normalize_z:
             z = z * torch.rsqrt(z.square().mean(dim=1, keepdim=True) + 1e-8)
         noise = noise.with_stream(Stream.NOISE + 256 * int(noise.stream))
-        x = F.glu(self.start_norm(self.start(z[:, :, None, None])), dim=1)
+        x = gate(self.start_norm(self.start(z[:, :, None, None])), self.fast)
         maps = {4: x}
         for name, block in self.blocks.items():
             x = block(x, noise)

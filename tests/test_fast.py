@@ -1,0 +1,285 @@
+"""The faster forms of a training step: each equals the plain one up to rounding."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from projgan import fast
+from projgan.backbones import build_backbone
+from projgan.backbones.lab import LAB_NETWORKS
+from projgan.config import (
+    Backbone,
+    Config,
+    Data,
+    Discriminator,
+    Generator,
+    Projection,
+    Train,
+)
+from projgan.projection import Projection as Mixing
+from projgan.train import Trainer
+
+CFG = Config(
+    data=Data(name="clevr", resolution=32, images=64),
+    backbone=Backbone(zoo="lab", name="efficientnet_lite0", weights="random"),
+    projection=Projection(channels=16),
+    discriminator=Discriminator(base=4, width=32),
+    generator=Generator(width=4, z_dim=16, preset="released"),
+    train=Train(batch=8),
+)
+OTHERS = {
+    "alternating blocks": replace(CFG, generator=Generator(width=4, z_dim=16)),
+    "csm of the author": replace(CFG, projection=Projection(channels=16, csm="author")),
+    "released csm": replace(CFG, projection=Projection(channels=16, csm="released", init="torch")),
+    "ccm": replace(CFG, projection=Projection(channels=16, kind="ccm")),
+    "perceptual": replace(CFG, discriminator=Discriminator(kind="perceptual", base=4, width=32)),
+    "separable": replace(CFG, discriminator=Discriminator(separable=True, base=4, width=32)),
+    "rgb": replace(CFG, discriminator=Discriminator(kind="rgb", base=4, width=32, r1=1)),
+    "fastgan": replace(CFG, discriminator=Discriminator(kind="fastgan", width=32, r1=1)),
+    "stylegan2": replace(
+        CFG,
+        discriminator=Discriminator(kind="stylegan2", width=64, r1=1),
+        generator=Generator(name="stylegan2", width=4, z_dim=16, w_dim=16, path_length=1.0),
+    ),
+}
+
+
+def one_step(cfg: Config, switches: frozenset[str]) -> dict[str, Tensor]:
+    """Losses, gradients and buffers of a step that moves no weight."""
+    trainer = Trainer(cfg, torch.device("cpu"), switches=switches)
+    for optimiser in (trainer.optim_g, trainer.optim_d):
+        optimiser.param_groups[0]["lr"] = 0.0
+    real = torch.linspace(-1, 1, 8 * 3 * 32 * 32).view(8, 3, 32, 32)
+    losses = trainer.step(real, torch.arange(8))
+    out = {"losses": torch.stack(losses)}
+    for name, network in (("G", trainer.generator), ("D", trainer.discriminator.heads)):
+        gradients = [p.grad.flatten() for p in network.parameters() if p.grad is not None]
+        out[f"gradients of {name}"] = torch.cat(gradients)
+        buffers = {k: b for k, b in network.named_buffers() if b.is_floating_point()}
+        out |= {f"{name} {key}": buffer.clone() for key, buffer in buffers.items()}
+    return out
+
+
+def assert_equal_up_to_rounding(one: dict[str, Tensor], two: dict[str, Tensor]) -> None:
+    assert one.keys() == two.keys()
+    for name in one:
+        difference = (one[name] - two[name]).norm()
+        assert difference <= 2e-4 * one[name].norm() + 1e-6, name
+
+
+@pytest.fixture(scope="module")
+def plain() -> dict[str, Tensor]:
+    return one_step(CFG, fast.NONE)
+
+
+@pytest.mark.parametrize("name", [*fast.SWITCHES, "all"])
+def test_a_step_is_the_plain_one(name: str, plain: dict[str, Tensor]) -> None:
+    switches = fast.ALL if name == "all" else frozenset([name])
+    assert_equal_up_to_rounding(plain, one_step(CFG, switches))
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_networks_too(name: str) -> None:
+    cfg = OTHERS[name]
+    assert_equal_up_to_rounding(one_step(cfg, fast.NONE), one_step(cfg, fast.ALL))
+
+
+def test_several_steps_stay_together() -> None:
+    """Adam turns the rounding of a tiny gradient into a step of full length: a few weights part."""
+    ends = []
+    for switches in (fast.NONE, fast.ALL):
+        trainer = Trainer(CFG, torch.device("cpu"), switches=switches)
+        start = torch.cat([p.detach().flatten().clone() for p in trainer.average.parameters()])
+        for number in range(4):
+            index = torch.arange(8 * number, 8 * number + 8)
+            real = torch.linspace(-1, 1, 8 * 3 * 32 * 32).view(8, 3, 32, 32)
+            trainer.step(real, index)
+            trainer.update_average(8 * number + 8)
+        ends.append(torch.cat([p.detach().flatten() for p in trainer.average.parameters()]))
+    assert (ends[0] - ends[1]).norm() < 0.05 * (ends[0] - start).norm()
+
+
+def test_a_state_goes_from_one_to_the_other() -> None:
+    slow, quick = (Trainer(CFG, torch.device("cpu"), None, s) for s in (fast.NONE, fast.ALL))
+    quick.step(torch.zeros(8, 3, 32, 32), torch.arange(8))
+    slow.load_state(quick.state())
+    one, two = slow.state(), quick.state()
+    for part in ("generator", "heads", "average", "projection"):
+        assert list(one[part]) == list(two[part])
+        assert all(torch.equal(one[part][key], two[part][key]) for key in one[part])
+    quick.load_state(one)
+    assert quick.optim_g.param_groups[0]["fused"] and not slow.optim_g.param_groups[0]["fused"]
+    for trainer in (slow, quick):
+        trainer.step(torch.zeros(8, 3, 32, 32), torch.arange(8))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_doubling_and_convolving_at_once(layout: torch.memory_format) -> None:
+    x = torch.randn(2, 5, 6, 7).to(memory_format=layout).requires_grad_()
+    weight = torch.randn(3, 5, 3, 3).to(memory_format=layout).requires_grad_()
+    expected = F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), weight, padding=1)
+    got = fast.doubled_conv(x, weight)
+    assert torch.allclose(got, expected, atol=1e-5)
+    ways = torch.randn_like(got)
+    for a, b in zip(
+        torch.autograd.grad(got, (x, weight), ways),
+        torch.autograd.grad(expected, (x, weight), ways),
+        strict=True,
+    ):
+        assert torch.allclose(a, b, atol=1e-4)
+
+
+def test_a_gate_keeps_the_layout_of_its_gradient() -> None:
+    x = torch.randn(2, 6, 4, 4, dtype=torch.float64)
+    x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+    assert torch.autograd.gradcheck(fast.gate, x)
+    assert torch.allclose(fast.gate(x), F.glu(x, 1))
+    (gradient,) = torch.autograd.grad(fast.gate(x).sum(), x)
+    assert gradient.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("layer", [nn.Conv2d(6, 4, 3), nn.Conv2d(6, 4, 1), nn.ConvTranspose2d(6, 4, 4)])  # fmt: skip  # noqa: E501
+def test_spectral_norm_is_torchs(layer: nn.Module, layout: torch.memory_format) -> None:
+    layer = spectral_norm(layer).to(memory_format=layout)  # type: ignore[call-overload]
+    part: Any = layer.parametrizations["weight"]  # type: ignore[index, union-attr]
+    norm, original = part[0], part.original
+    u, v = norm._u.clone(), norm._v.clone()
+    for _ in range(3):
+        got = fast.spectral_weight(original, u, v, norm.dim, norm.eps)
+        expected = layer.weight
+        assert torch.allclose(got, expected, atol=1e-6)
+        assert torch.allclose(u, norm._u, atol=1e-6) and torch.allclose(v, norm._v, atol=1e-6)
+    ways = torch.randn_like(got)
+    one, two = (torch.autograd.grad(w, original, ways)[0] for w in (got, expected))  # type: ignore[arg-type]
+    assert torch.allclose(one, two, atol=1e-5)
+    torch.nn.utils.parametrize.remove_parametrizations(layer, "weight")
+
+
+@pytest.mark.parametrize("name", LAB_NETWORKS)
+def test_folding_norms_changes_no_feature(name: str) -> None:
+    network = build_backbone(Backbone(zoo="lab", name=name), 32)
+    images = torch.linspace(-1, 1, 2 * 3 * 64 * 64).view(2, 3, 64, 64).sin()
+    before = network(images)
+    norms = sum(isinstance(m, nn.BatchNorm2d) for m in network.modules())
+    assert fast.fold_norms(network.trunk, images) == norms
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in network.modules())
+    for a, b in zip(network(images), before, strict=True):
+        assert torch.allclose(a, b, atol=1e-4 * float(b.abs().max()))
+
+
+@pytest.mark.parametrize("init", ["kaiming", "torch"])
+@pytest.mark.parametrize("csm", ["text", "author", "released"])
+@pytest.mark.parametrize("channels", [(24, 40, 112, 320), (256, 512, 1024, 2048)])
+def test_merged_projections(csm: str, init: str, channels: tuple[int, ...]) -> None:
+    projection = Mixing(Projection(csm=csm, init=init, channels=16), channels)  # type: ignore[arg-type]
+    maps = [torch.randn(1, c, 16 >> level, 16 >> level) for level, c in enumerate(channels)]
+    with FlopCounterMode(display=False) as before:
+        expected = projection(maps)
+    fast.enable(projection, fast.ALL)
+    projection(maps)  # makes the kernels
+    with FlopCounterMode(display=False) as after:
+        got = projection(maps)
+    assert after.get_total_flops() <= before.get_total_flops()
+    if csm == "released":  # 1x1 kernels on a quarter of the pixels
+        assert after.get_total_flops() < before.get_total_flops() * 0.6
+    for a, b in zip(got, expected, strict=True):
+        assert torch.allclose(a, b, atol=1e-4 * float(b.abs().max()))
+
+
+def test_a_bias_is_not_carried_over_a_zero_padded_border() -> None:
+    """With torch's initialisation CCM has a bias, and the 3x3 kernel after it pads with zeros."""
+    merged = {}
+    for init in ("kaiming", "torch"):
+        projection = Mixing(Projection(csm="text", init=init), (8, 8, 8, 8))  # type: ignore[arg-type]
+        level = projection.csm[3].merged(projection.ccm[3], True)  # type: ignore[operator]
+        merged[init] = len(level.own) == 1
+    assert merged == {"kaiming": True, "torch": False}
+
+
+class Operators(TorchDispatchMode):
+    """Counts what reaches torch's kernels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls[func.overloadpacket.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def expected_products(cfg: Config) -> int:
+    """Twice the products of a plain step's convolutions, from the configuration alone.
+
+    The networks of CFG with released blocks, `text` mixing and matched depth.
+    """
+    n, w, z = cfg.train.batch, cfg.generator.width, cfg.generator.z_dim
+    c = {4: 16 * w, 8: 8 * w, 16: 4 * w, 32: 2 * w}
+    generator = z * 2 * c[4] * 16
+    for r in (8, 16, 32):
+        generator += r * r * 9 * (c[r // 2] * 2 * c[r] + c[r] * 2 * c[r])
+    generator += 16 * c[4] * c[32] + c[32] * c[32] + 32 * 32 * 9 * c[32] * 3
+
+    network = build_backbone(cfg.backbone, 32)
+    with FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, 3, 32, 32))
+    backbone = counter.get_total_flops() // 2
+    m = [cfg.projection.channels * 2**i for i in range(4)]
+    out = [m[0], *m[:-1]]
+    side = [network.input_size // stride for stride in network.strides]
+    mixing = sum(
+        s * s * (i * o + 9 * o * k)
+        for s, i, o, k in zip(side, network.channels, m, out, strict=True)
+    )
+    heads = first = 0
+    for level in range(4):
+        size, into = 2 * side[level], out[level]
+        count = 4 - level
+        widths = [max(32 >> (count - 1 - i), 4) for i in range(count)]
+        for i, width in enumerate(widths):
+            halve = size > 4
+            size = size // 2 if halve else size
+            work = size * size * into * width * (16 if halve else 9)
+            heads += work
+            first += work if i == 0 else 0
+            into = width
+        heads += 16 * 16 * into
+    # D: fakes, features of both, heads of both, forward and backward; the first layers of the
+    # heads hand no gradient on. G: everything once, and back without gradients of frozen weights.
+    step_d = generator + 2 * (backbone + mixing) + 2 * (3 * heads - first)
+    step_g = 3 * generator - z * 2 * c[4] * 16 + 2 * (backbone + mixing + heads)
+    return 2 * n * (step_d + step_g)
+
+
+def test_the_yardstick_does_the_work_of_its_formula_and_no_more() -> None:
+    trainer = Trainer(CFG, torch.device("cpu"), switches=fast.NONE)
+    real, index = torch.zeros(8, 3, 32, 32), torch.arange(8)
+    trainer.step(real, index)
+    with FlopCounterMode(display=False) as products:
+        trainer.step(real, index)
+    assert products.get_total_flops() == expected_products(CFG)
+    with Operators() as operators:
+        trainer.step(real, index)
+    calls = operators.calls
+    # Convolutions: those of G twice, backbone, mixing and heads three times; all but the fakes of
+    # D's step and the features of its real and fake images go backward.
+    layers = [m for m in trainer.discriminator.modules() if isinstance(m, nn.Conv2d)]
+    heads = [m for m in trainer.discriminator.heads.modules() if isinstance(m, nn.Conv2d)]
+    of_g = [m for m in trainer.generator.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))]  # fmt: skip  # noqa: E501
+    assert calls["convolution"] == 2 * len(of_g) + 3 * len(layers)
+    assert calls["convolution_backward"] == len(of_g) + len(layers) + 2 * len(heads)
+    norms = [m for net in (trainer.generator, trainer.discriminator.heads) for m in net.modules()
+             if isinstance(m, nn.BatchNorm2d)]  # fmt: skip
+    assert norms and all(m.training for m in norms)
+    assert sum(calls.values()) <= 4500
