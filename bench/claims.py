@@ -22,6 +22,7 @@ from bench.aggregate import FIELDS, Cell
 from bench.inference import ALPHA, Interval, mean_interval, pairs_needed, sign_flip_p, smallest_p
 from bench.metrics.table import METRICS
 from bench.spec import Grid
+from bench.tables import Column, Entry, Row, Table
 from projgan.errors import ConfigError, UserError, unknown
 
 Word = Literal["supported", "contradicted", "undecided", "not run"]
@@ -223,7 +224,7 @@ def _correlation(e: Evidence) -> Outcome:
     if n < 4 or rho is None:
         return Outcome("undecided", n, "rows", "", None, test, "fewer than 4 rows that differ")
     low, high = _fisher(rho, n)
-    p = _shuffled(x, y)
+    p = shuffled(x, y)
     way = "worse" if rho > 0 else "better"
     effect = f"rho {rho:+.2f} [{low:+.2f}, {high:+.2f}], more {e.claim.x} goes with {way}"
     if e.claim.expects == "none":
@@ -244,7 +245,7 @@ def _fisher(rho: float, n: int) -> tuple[float, float]:
     return math.tanh(z - half), math.tanh(z + half)
 
 
-def _shuffled(x: Sequence[float], y: Sequence[float]) -> float:
+def shuffled(x: Sequence[float], y: Sequence[float]) -> float:
     """Share of orders of `y` whose rank correlation with `x` is as far from 0: all, or `DEALS`."""
     import numpy as np
 
@@ -437,3 +438,43 @@ def to_text(claim: Claim, finding: Finding) -> str:
     lines += finding.evidence
     lines += [f"flagged: {flag}" for flag in finding.flags]
     return "\n".join([lines[0], *(f"    {line}" for line in lines[1:])])
+
+
+def table(name: str, found: Sequence[tuple[Claim, Finding]]) -> Table:
+    """The claims about a grid with their verdicts, one line each.
+
+    Args:
+        name: of the grid.
+        found: each claim with what the records say of it.
+    """
+    rows = []
+    for claim, finding in found:
+        entries = [
+            Entry(text=claim.says, notes=(f"{claim.id}: {claim.source}",)),
+            Entry(text=finding.verdict, notes=(finding.reason,) if finding.reason else ()),
+            Entry(text=finding.effect),
+            Entry(float(finding.n)) if finding.n else Entry(),
+            Entry(text=finding.unit),
+            Entry(finding.p) if finding.p is not None else Entry(),
+            Entry(text=finding.test),
+        ]
+        rows.append(Row(tuple(entries)))
+    return Table(
+        name=f"{name}-claims",
+        file="claims",
+        caption="What the paper finds, and what the records say of it.",
+        columns=(
+            Column("claim", "claim", text=True),
+            Column("verdict", "verdict", text=True),
+            Column("effect", "effect", text=True),
+            Column("n", "n", decimals=0),
+            Column("unit", "of", text=True),
+            Column("p", "p", decimals=4),
+            Column("test", "test", text=True),
+        ),
+        rows=tuple(rows),
+        extra={
+            "id": tuple(claim.id for claim, _ in found),
+            "reason": tuple(finding.reason for _, finding in found),
+        },
+    )

@@ -213,11 +213,11 @@ def _empty(cell: Cell, width: int) -> Row:
 
 def _paired(cell: Cell, against: Mapping[str, Cell], metric: str) -> list[float]:
     """Differences to the baseline over the common seeds."""
-    ours, theirs = _by_seed(cell, metric), _by_seed(against[cell.name], metric)
+    ours, theirs = by_seed(cell, metric), by_seed(against[cell.name], metric)
     return [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
 
 
-def _by_seed(cell: Cell, metric: str) -> dict[tuple[Any, ...], float]:
+def by_seed(cell: Cell, metric: str) -> dict[tuple[Any, ...], float]:
     values = ((run, run.value(metric)) for run in cell.finished)
     return {
         (run.spec.config.train.seed, *(run.spec.axes.get(axis) for axis in AVERAGED)): value

@@ -5,9 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
@@ -15,14 +13,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from bench.aggregate import Cell, Stat
+from bench.lines import COLOURS, Line, line, wide
 from bench.tables import Column, decimals
 
-# Okabe and Ito's palette for all kinds of colour vision, less its pale yellow. Where there are
-# more lines than colours, the dashes tell them apart; the markers differ from line to line.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (6, 1.5, 1.2, 1.5)))
 MARKERS = "os^Dv<>pPX*h"
-LOG_FROM = 6.0  # an axis whose ends differ by this factor is logarithmic
 
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "projgan",  # ids of clip paths would else be random
@@ -40,42 +35,6 @@ STYLE: dict[Any, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class Line:
-    """A cell's curve over its finished runs, at the numbers of images that all of them have."""
-
-    name: str
-    index: int  # place in the grid: decides colour, dashes and marker
-    n: int
-    images: tuple[float, ...]
-    seconds: tuple[float, ...]  # mean over the runs
-    mean: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-
-
-def line(cell: Cell, metric: str, index: int) -> Line | None:
-    """The curve of a cell; None = nothing to draw."""
-    curves = [{p[0]: p for p in run.curve(metric)} for run in cell.finished]
-    curves = [curve for curve in curves if curve]
-    if not curves:
-        return None
-    at = sorted(set.intersection(*(set(curve) for curve in curves)))
-    if not at:
-        return None
-    values = [[curve[n][2] for curve in curves] for n in at]
-    return Line(
-        name=cell.name,
-        index=index,
-        n=len(curves),
-        images=tuple(map(float, at)),
-        seconds=tuple(statistics.fmean(curve[n][1] for curve in curves) for n in at),
-        mean=tuple(map(statistics.fmean, values)),
-        low=tuple(map(min, values)),
-        high=tuple(map(max, values)),
-    )
-
-
 def draw(
     cells: Sequence[Cell],
     metric: str,
@@ -91,7 +50,7 @@ def draw(
         metric: Key of the metric in the records.
         column: Its header and unit.
         lower_is_better: Which end of the ranking the legend begins with.
-        log_x: Logarithmic axis of images. None = where its ends differ by `LOG_FROM` and more.
+        log_x: Logarithmic axis of images. None = where its ends differ much (`lines.wide`).
         targets: Values to reach, each drawn as a level line.
 
     Returns:
@@ -191,12 +150,12 @@ def _axis_figure(
     axes.set_xlabel("training images" if axis == "data.subset" else axis)
     axes.set_ylabel(_title(column))
     places = sorted({p for points in rows.values() for p, _ in points})
-    if _wide(places):
+    if wide(places):
         _log(axes, "x", places)
     axes.set_xticks(places, [f"{p:g}" for p in places])
     axes.minorticks_off()
     values = [v for points in rows.values() for _, stat in points for v in stat.points]
-    if _wide(values):
+    if wide(values):
         _log(axes, "y", values)
     figure.legend(loc="outside upper center", ncols=min(len(rows), 3), frameon=False)
     return figure
@@ -257,10 +216,10 @@ def _figure(
     by_time.set_xlabel(f"training time ({unit})")
     by_images.set_ylabel(_title(column))
     images = [n for x in lines for n in x.images]
-    if log_x or (log_x is None and _wide(images)):
+    if log_x or (log_x is None and wide(images)):
         _log(by_images, "x", [n / 1000 for n in images])
         _log(by_time, "x", [s / scale for x in lines for s in x.seconds])
-    if _wide([v for x in lines for v in x.low]):
+    if wide([v for x in lines for v in x.low]):
         _log(by_images, "y", [v for x in lines for v in x.mean])
     entries = by_images.get_legend_handles_labels()
     head = "at the end, best first"
@@ -283,7 +242,3 @@ def _log(axes: Any, which: str, values: Sequence[float]) -> None:
     axis.set_major_locator(LogLocator(base=10, subs=subs))
     axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
     axis.set_minor_formatter(NullFormatter())
-
-
-def _wide(values: Sequence[float]) -> bool:
-    return min(values) > 0 and max(values) / min(values) >= LOG_FROM

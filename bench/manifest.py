@@ -26,7 +26,7 @@ def make(grid: Grid, cells: Sequence[Cell], hashes: Mapping[str, str]) -> dict[s
         "paper": grid.report.paper,
         "overrides": public(grid.overrides),
         "cells": [
-            {"cell": cell.name, "axes": dict(cell.axes), "runs": [_evidence(r) for r in cell.runs]}
+            {"cell": cell.name, "axes": dict(cell.axes), "runs": [evidence(r) for r in cell.runs]}
             for cell in cells
         ],
         "files": dict(hashes),
@@ -62,7 +62,7 @@ def remove_stale(folder: Path, before: Mapping[str, str], now: Mapping[str, byte
             path.unlink()
 
 
-def _evidence(run: Run) -> dict[str, Any]:
+def evidence(run: Run) -> dict[str, Any]:
     record = run.record or {}
     config = record.get("config")
     found: dict[str, Any] = {

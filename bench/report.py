@@ -7,20 +7,10 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench import (
-    aggregate,
-    agreement,
-    columns,
-    compare,
-    leakage,
-    manifest,
-    remarks,
-    speedup,
-    tables,
-    targets,
-    verdicts,
-)
+from bench import aggregate, columns, manifest, speedup, tables
 from bench.aggregate import Cell
+from bench.content import Content, gather
+from bench.page.build import page
 from bench.spec import Grid
 from projgan.errors import UserError
 from projgan.files import write_bytes_atomic, write_json_atomic
@@ -52,24 +42,14 @@ def write_report(
         echo(f"{grid.name}: no run has finished yet, nothing to report")
         return []
 
-    cells, report = aggregate.cells(runs), grid.report
-    table = make_table(grid, cells)
-    echo(terminal(table, width))
-
-    files = _written("table", table)
-    if judged := _judged(grid, cells):
-        headers = {key: column.header for key, column in columns.PAPER.items()}
-        files |= _written("verdicts", verdicts.table(grid, judged, headers))
-    if report.rank_by and (seeds := _seeds_table(grid, cells, report.rank_by)):
-        seeds = leakage.mark(seeds, cells, report.rank_by, {report.rank_by})
-        files |= _written("seeds", seeds)
-    if panel := agreement.panel(grid, cells):
-        files |= _written("agreement", agreement.table(grid, cells, panel))
-    if report.rank_by and (reached := speedup.table(grid, cells)):
-        reached = leakage.mark(reached, cells, report.rank_by, {"first_kimg", "kimg"})
-        files |= _written("targets", reached)
-        echo(terminal(reached, width))
+    cells = aggregate.cells(runs)
+    content = gather(grid, cells, runs_dir)
+    for name in ("table", "targets"):
+        if name in content.tables:
+            echo(terminal(content.tables[name], width))
+    files = written(content)
     files |= _pictures(grid, cells, echo)
+    files["index.html"] = page(grid, cells, content, list(files)).encode()
     before = manifest.previous(folder)
     for name, data in files.items():
         write_bytes_atomic(folder / name, data)
@@ -77,41 +57,6 @@ def write_report(
     write_json_atomic(folder / "manifest.json", manifest.make(grid, cells, hashes))
     manifest.remove_stale(folder, before, files)
     return [*(folder / name for name in files), folder / "manifest.json"]
-
-
-def make_table(grid: Grid, cells: Sequence[Cell]) -> tables.Table:
-    """The table of a grid with its caption, the paper's numbers and the remarks under it."""
-    report, paper = grid.report, _paper(grid, cells)
-    on_rows = remarks.on_rows(cells, report.rank_by) if report.rank_by else {}
-    around = remarks.caption(grid, cells), remarks.notes(grid, cells, paper)
-    table = columns.build(grid, cells, paper, *around, on_rows)
-    if report.paper is None:
-        return table
-    judged = _judged(grid, cells)
-    return verdicts.beside(
-        table, [judged.get(c.name, ()) for c in cells], targets.main_column(report.paper)
-    )
-
-
-def _paper(grid: Grid, cells: Sequence[Cell]) -> dict[str, targets.PaperRow]:
-    """The paper's numbers by cell name."""
-    if grid.report.paper is None:
-        return {}
-    chosen = {row.label: row.paper for row in grid.rows}
-    name = grid.report.paper
-    return {c.name: targets.paper_row(name, c.spec, chosen.get(c.row)) for c in cells}
-
-
-def _judged(grid: Grid, cells: Sequence[Cell]) -> dict[str, list[verdicts.Judged]]:
-    """The paper's numbers with their verdicts, by cell name; a row without any is left out."""
-    base = {repr(sorted(c.axes.items())): c for c in cells if c.row == grid.report.baseline}
-    paper = _paper(grid, cells)
-    found = {
-        c.name: verdicts.judge(grid, c, paper[c.name], base.get(repr(sorted(c.axes.items()))))
-        for c in cells
-        if paper.get(c.name)
-    }
-    return {name: judged for name, judged in found.items() if judged}
 
 
 def terminal(table: tables.Table, width: int | None = None) -> str:
@@ -134,18 +79,14 @@ def terminal(table: tables.Table, width: int | None = None) -> str:
     return out.getvalue()
 
 
-def _written(name: str, table: tables.Table) -> dict[str, bytes]:
-    """A table in its three forms."""
-    return {
-        f"{name}.md": tables.to_markdown(table).encode(),
-        f"{name}.csv": tables.to_csv(table).encode(),
-        f"{name}.tex": tables.to_latex(table).encode(),
-    }
-
-
-def _seeds_table(grid: Grid, cells: Sequence[Cell], metric: str) -> tables.Table | None:
-    header, better = columns.column(metric), columns.lower_is_better(metric)
-    return compare.seeds_table(grid, cells, metric, header, better)
+def written(content: Content) -> dict[str, bytes]:
+    """The tables in their three forms."""
+    found = {}
+    for name, table in content.tables.items():
+        found[f"{name}.md"] = tables.to_markdown(table).encode()
+        found[f"{name}.csv"] = tables.to_csv(table).encode()
+        found[f"{name}.tex"] = tables.to_latex(table).encode()
+    return found
 
 
 def _pictures(grid: Grid, cells: Sequence[Cell], echo: Echo) -> dict[str, bytes]:

@@ -82,7 +82,7 @@ def to_markdown(table: Table) -> str:
     heads = [_escape_md(_head(c)) for c in table.columns]
     rules = [":---" if c.text else "---:" for c in table.columns]
     lines = [_escape_md(table.caption), "", _bar(heads), _bar(rules)]
-    for row, texts in _body(table):
+    for row, texts in formatted(table):
         cells = [_escape_md(text) for text, _ in texts]
         both = zip(cells, row.entries, strict=True)
         cells = [f"**{text}**" if entry.bold else text for text, entry in both]
@@ -154,7 +154,7 @@ def to_latex(table: Table) -> str:
     if any(c.unit for c in table.columns):
         lines.append(_tex_line(_escape_tex(c.unit) for c in table.columns))
     lines.append(r"\midrule")
-    for row, texts in _body(table):
+    for row, texts in formatted(table):
         cells = [_escape_tex(text) for text, _ in texts]
         both = zip(cells, row.entries, strict=True)
         cells = [rf"\textbf{{{text}}}" if entry.bold else text for text, entry in both]
@@ -179,7 +179,7 @@ def to_latex(table: Table) -> str:
 
 def to_text(table: Table, width: int = 100) -> str:
     """Plain text for a terminal. Columns that do not fit in `width` are left out by name."""
-    body = _body(table)
+    body = formatted(table)
     heads = [[*c.header.split(" "), c.unit] for c in table.columns]
     heads = [[part for part in head if part] for head in heads]
     tall = max(map(len, heads))
@@ -238,7 +238,7 @@ def decimals(values: Iterable[float], digits: int = 3) -> int:
     return min(max(digits - 1 - math.floor(math.log10(statistics.median(sizes))), 0), 6)
 
 
-def _body(table: Table) -> list[tuple[Row, list[tuple[str, list[str]]]]]:
+def formatted(table: Table) -> list[tuple[Row, list[tuple[str, list[str]]]]]:
     """Each row's texts with their footnote marks, formatted column by column."""
     places = [
         decimals(r.entries[i].value or 0 for r in table.rows if r.entries[i].value is not None)

@@ -12,7 +12,8 @@ from made_records import make_grid, make_record, write_record
 
 from bench import aggregate
 from bench.agreement import Panel, Tau, conclusion, panel, table, taus
-from bench.report import make_table, write_report
+from bench.content import make_table
+from bench.report import write_report
 from bench.spec import Grid, ReportSpec
 from bench.tables import to_csv, to_markdown
 

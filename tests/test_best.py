@@ -16,11 +16,11 @@ from made_records import make_grid, make_record, write_record
 from bench import grid as grids
 from bench import record as records
 from bench.aggregate import cells, read_runs
+from bench.content import make_table
 from bench.execute import execute
 from bench.metrics.evaluate import Scores
 from bench.paths import RunPaths
 from bench.record import Record
-from bench.report import make_table
 from bench.spec import EvalSpec, ReportSpec, RunSpec
 from bench.tables import to_markdown
 from projgan.config import Config, Data, Generator, Train

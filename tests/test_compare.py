@@ -14,7 +14,8 @@ from made_records import make_grid, make_record, write_record
 from bench import compare, tables
 from bench.aggregate import Cell, cells, read_runs
 from bench.columns import column
-from bench.report import make_table, write_report
+from bench.content import make_table
+from bench.report import write_report
 from bench.spec import Grid, ReportSpec
 from projgan.errors import ConfigError
 

@@ -10,7 +10,8 @@ import pytest
 from made_records import make_grid, make_record, write_record
 
 from bench.aggregate import Cell, cells, read_runs
-from bench.curves import COLOURS, DASHES, MARKERS, draw, draw_axis, line
+from bench.curves import DASHES, MARKERS, draw, draw_axis
+from bench.lines import COLOURS, line
 from bench.spec import ReportSpec
 from bench.tables import Column
 

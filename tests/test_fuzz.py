@@ -23,8 +23,9 @@ from bench import cli, options, typed
 from bench import grid as grids
 from bench import record as records
 from bench.aggregate import cells, read_runs
+from bench.content import make_table
 from bench.paths import RunPaths
-from bench.report import make_table, write_report
+from bench.report import write_report
 from bench.spec import Grid, ReportSpec, RunSpec
 from bench.tables import to_csv, to_latex, to_markdown
 from projgan.checkpoint import load_checkpoint, previous, save_checkpoint

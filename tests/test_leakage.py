@@ -14,10 +14,11 @@ from made_records import make_grid, make_record, write_record
 
 from bench import aggregate
 from bench.columns import check
+from bench.content import make_table
 from bench.grid import load
 from bench.leakage import CONTAINS, data_sets, leakage, verdict
 from bench.metrics.table import EXTRACTOR_INFO, METRICS, ExtractorInfo, Metric
-from bench.report import make_table, write_report
+from bench.report import write_report
 from bench.spec import Grid, ReportSpec
 from bench.tables import to_csv, to_latex, to_markdown, to_text
 from projgan.backbones.registry import BACKBONES, describe

@@ -16,8 +16,9 @@ from PIL import Image
 
 from bench import aggregate, manifest
 from bench.columns import check
+from bench.content import make_table
 from bench.remarks import rank_line
-from bench.report import make_table, write_report
+from bench.report import write_report
 from bench.sheets import slug, tiles
 from bench.spec import Grid, ReportSpec
 from bench.tables import to_text
@@ -80,7 +81,7 @@ def test_the_report_of_a_grid(made: tuple[Grid, Path], tmp_path: Path) -> None:
     names = sorted(str(path.relative_to(folder)) for path in files)
     assert names == sorted(
         [f"{name}.{kind}" for name in ("table", "verdicts") for kind in ("md", "csv", "tex")]
-        + ["manifest.json", "samples/all.png"]
+        + ["index.html", "manifest.json", "samples/all.png"]
         + [f"curves/fd_lab.{kind}" for kind in ("png", "svg", "csv")]
         + [f"samples/{row}.png" for row in ("efficientnet-lite1", "efficientnet-lite2", "resnet18")]
     )

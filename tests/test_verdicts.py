@@ -13,7 +13,8 @@ from made_records import make_record, write_record
 
 from bench import aggregate, paths, targets, verdicts
 from bench import grid as grids
-from bench.report import make_table, write_report
+from bench.content import make_table
+from bench.report import write_report
 from bench.spec import Grid
 from bench.tables import to_csv
 from bench.verdicts import differences, verdict

@@ -1,0 +1,112 @@
+"""What a report says, before it is written anywhere: tables, verdicts, findings of one grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench import (
+    agreement,
+    claims,
+    columns,
+    compare,
+    leakage,
+    remarks,
+    speedup,
+    tables,
+    targets,
+    verdicts,
+)
+from bench import grid as grids
+from bench.aggregate import Cell
+from bench.spec import Grid
+from projgan.errors import UserError
+
+
+@dataclass(frozen=True)
+class Content:
+    """All that the files of a report are made of."""
+
+    tables: Mapping[str, tables.Table]  # file name without its ending -> table; `table` first
+    paper: Mapping[str, targets.PaperRow] = field(default_factory=dict)  # by cell name
+    judged: Mapping[str, Sequence[verdicts.Judged]] = field(default_factory=dict)
+    panel: agreement.Panel | None = None
+    findings: Sequence[tuple[claims.Claim, claims.Finding]] = ()
+    findings_fault: str = ""  # why the claims about this grid were not looked at
+
+
+def gather(grid: Grid, cells: Sequence[Cell], runs_dir: Path) -> Content:
+    """Computes everything that a report of these cells holds.
+
+    Args:
+        grid: what was asked for.
+        cells: what was measured.
+        runs_dir: where the claims about the grid find its records.
+    """
+    report, judged = grid.report, _judged(grid, cells)
+    found = {"table": make_table(grid, cells)}
+    if judged:
+        headers = {key: column.header for key, column in columns.PAPER.items()}
+        found["verdicts"] = verdicts.table(grid, judged, headers)
+    if report.rank_by and (seeds := _seeds_table(grid, cells, report.rank_by)):
+        found["seeds"] = leakage.mark(seeds, cells, report.rank_by, {report.rank_by})
+    if panel := agreement.panel(grid, cells):
+        found["agreement"] = agreement.table(grid, cells, panel)
+    if report.rank_by and (reached := speedup.table(grid, cells)):
+        found["targets"] = leakage.mark(reached, cells, report.rank_by, {"first_kimg", "kimg"})
+    findings, fault = _findings(grid, runs_dir)
+    if findings:
+        found["claims"] = claims.table(grid.name, findings)
+    return Content(found, paper_rows(grid, cells), judged, panel, findings, fault)
+
+
+def make_table(grid: Grid, cells: Sequence[Cell]) -> tables.Table:
+    """The table of a grid with its caption, the paper's numbers and the remarks under it."""
+    report, paper = grid.report, paper_rows(grid, cells)
+    on_rows = remarks.on_rows(cells, report.rank_by) if report.rank_by else {}
+    around = remarks.caption(grid, cells), remarks.notes(grid, cells, paper)
+    table = columns.build(grid, cells, paper, *around, on_rows)
+    if report.paper is None:
+        return table
+    judged = _judged(grid, cells)
+    return verdicts.beside(
+        table, [judged.get(c.name, ()) for c in cells], targets.main_column(report.paper)
+    )
+
+
+def paper_rows(grid: Grid, cells: Sequence[Cell]) -> dict[str, targets.PaperRow]:
+    """The paper's numbers by cell name."""
+    if grid.report.paper is None:
+        return {}
+    chosen = {row.label: row.paper for row in grid.rows}
+    name = grid.report.paper
+    return {c.name: targets.paper_row(name, c.spec, chosen.get(c.row)) for c in cells}
+
+
+def _judged(grid: Grid, cells: Sequence[Cell]) -> dict[str, list[verdicts.Judged]]:
+    """The paper's numbers with their verdicts, by cell name; a row without any is left out."""
+    base = {repr(sorted(c.axes.items())): c for c in cells if c.row == grid.report.baseline}
+    paper = paper_rows(grid, cells)
+    found = {
+        c.name: verdicts.judge(grid, c, paper[c.name], base.get(repr(sorted(c.axes.items()))))
+        for c in cells
+        if paper.get(c.name)
+    }
+    return {name: judged for name, judged in found.items() if judged}
+
+
+def _seeds_table(grid: Grid, cells: Sequence[Cell], metric: str) -> tables.Table | None:
+    header, better = columns.column(metric), columns.lower_is_better(metric)
+    return compare.seeds_table(grid, cells, metric, header, better)
+
+
+def _findings(grid: Grid, runs_dir: Path) -> tuple[list[tuple[claims.Claim, claims.Finding]], str]:
+    """The paper's claims about this grid, as its runs decide them; and why they cannot be told."""
+    try:
+        about = [claim for claim in grids.load_claims(grid.scale) if claim.grid == grid.name]
+        for claim in about:
+            claims.check(claim, grid)
+    except UserError as error:  # rows were left out or renamed
+        return [], str(error)
+    return [(claim, claims.examine(claim, grid, runs_dir)) for claim in about], ""

@@ -1,0 +1,55 @@
+"""The curve of a cell before anything draws it, and the looks that tell curves apart."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.aggregate import Cell
+
+# Okabe and Ito's palette for all kinds of colour vision, less its pale yellow. Where there are
+# more lines than colours, the dashes tell them apart; the markers differ from line to line.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+LOG_FROM = 6.0  # an axis whose ends differ by this factor is logarithmic
+
+
+@dataclass(frozen=True)
+class Line:
+    """A cell's curve over its finished runs, at the numbers of images that all of them have."""
+
+    name: str
+    index: int  # place in the grid: decides colour, dashes and marker
+    n: int
+    images: tuple[float, ...]
+    seconds: tuple[float, ...]  # mean over the runs
+    mean: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+def line(cell: Cell, metric: str, index: int) -> Line | None:
+    """The curve of a cell; None = nothing to draw."""
+    curves = [{p[0]: p for p in run.curve(metric)} for run in cell.finished]
+    curves = [curve for curve in curves if curve]
+    if not curves:
+        return None
+    at = sorted(set.intersection(*(set(curve) for curve in curves)))
+    if not at:
+        return None
+    values = [[curve[n][2] for curve in curves] for n in at]
+    return Line(
+        name=cell.name,
+        index=index,
+        n=len(curves),
+        images=tuple(map(float, at)),
+        seconds=tuple(statistics.fmean(curve[n][1] for curve in curves) for n in at),
+        mean=tuple(map(statistics.fmean, values)),
+        low=tuple(map(min, values)),
+        high=tuple(map(max, values)),
+    )
+
+
+def wide(values: Sequence[float]) -> bool:
+    """Whether an axis over these values is logarithmic."""
+    return min(values) > 0 and max(values) / min(values) >= LOG_FROM

@@ -1,0 +1,1 @@
+"""results/<grid>/index.html: one page that needs nothing but itself."""

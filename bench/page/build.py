@@ -1,0 +1,88 @@
+"""Puts the page together: records and tables in, one HTML text out, the same each time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from bench import agreement, columns, speedup
+from bench.aggregate import Cell
+from bench.content import Content
+from bench.page import evidence, parts, pictures
+from bench.page.answer import answer, ranked
+from bench.spec import Grid
+
+HERE = Path(__file__).parent
+
+
+def page(grid: Grid, cells: Sequence[Cell], content: Content, files: Sequence[str] = ()) -> str:
+    """The page of a grid; the same records give the same text.
+
+    Args:
+        grid: what was asked for.
+        cells: what was measured.
+        content: the report.
+        files: written beside the page.
+    """
+    order = ranked(grid, cells)
+    metric = order.metric if order else None
+    main, opens = parts.main_table(grid, cells, content.tables["table"], order, content.paper)
+    marks = speedup.values(grid, cells) if metric else []
+    drawn = parts.curves(grid, cells, metric, marks) if metric else None
+    environment = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("index.html.j2").render(
+        grid=grid,
+        style=_own("page.css"),
+        script=_own("page.js"),
+        answer=answer(grid, cells, content.paper, content.panel, content.findings),
+        main=main,
+        evidence=_json({"cells": opens, "curves": drawn.values if drawn else []}),
+        header=columns.column(metric).header if metric else "",
+        curves=drawn,
+        heats=parts.heats(grid, cells, content.tables["table"], metric),
+        scatters=parts.scatters(grid, cells, order, content.paper),
+        slopes=parts.slopes(grid, cells, order, content.paper),
+        films=pictures.films(cells, metric),
+        real=pictures.real(cells),
+        costs=parts.costs(cells),
+        alike=parts.alike(cells),
+        best=order.first.name if order else "",
+        ledger=parts.ledger(cells),
+        claims=content.findings,
+        claims_fault=content.findings_fault,
+        tau=parts.tau_matrix(content.panel) if content.panel else None,
+        panel=agreement.conclusion(content.panel, metric) if content.panel else "",
+        tables={
+            name: parts.plain(content.tables[name]) if name in content.tables else None
+            for name in ("seeds", "targets", "verdicts")
+        },
+        counts=parts.verdict_counts(content.judged),
+        cards=[(cell.name, [evidence.card(run) for run in cell.runs]) for cell in cells],
+        unfinished=[(cell.name, run) for cell in cells for run in cell.unfinished],
+        total=sum(len(cell.runs) for cell in cells),
+        revisions=evidence.revisions(cells),
+        files=sorted(files),
+    )
+
+
+def _own(name: str) -> Markup:
+    """A file of the page's own, which needs no escaping."""
+    return Markup((HERE / name).read_text(encoding="utf-8"))
+
+
+def _json(value: object) -> Markup:
+    """JSON that cannot end the element that it stands in."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    for sign, escaped in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026")):
+        text = text.replace(sign, escaped)
+    return Markup(text)

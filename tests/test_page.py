@@ -1,0 +1,154 @@
+"""What the report's page says, read from its text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from made_records import make_grid, make_record, write_record
+
+from bench import aggregate
+from bench.aggregate import Cell
+from bench.content import gather
+from bench.page import charts
+from bench.page.answer import Sentence, answer
+from bench.page.build import page
+from bench.page.parts import heats, ledger
+from bench.spec import Grid, ReportSpec
+
+NAMES = {
+    "EfficientNet-lite1": "efficientnet_lite1",
+    "EfficientNet-lite2": "efficientnet_lite2",
+    "ResNet18": "resnet18",
+    "ResNet50": "resnet50",
+    "DeiT": "deit",
+}
+REPORT = ReportSpec(paper="table2", rank_by="fd_lab", columns=("fd_lab", "paper_fid"))
+
+
+def made(
+    folder: Path, values: Mapping[str, Sequence[float]], report: ReportSpec = REPORT
+) -> tuple[Grid, list[Cell]]:
+    """A grid with a value of FD-lab for each row and seed."""
+    seeds = range(max(map(len, values.values())))
+    rows = {label: {"backbone.name": NAMES[label]} for label in values}
+    grid = make_grid(rows, report, seeds=tuple(seeds))
+    for spec in grid.runs:
+        if (seed := spec.config.train.seed) < len(values[spec.row]):
+            value = values[spec.row][seed]
+            curve = {1000: {"fd_lab": 3 * value}, 4000: {"fd_lab": value}}
+            write_record(folder, spec, make_record(spec, curve))
+    return grid, aggregate.cells(aggregate.read_runs(grid.runs, folder))
+
+
+def said(folder: Path, values: Mapping[str, Sequence[float]]) -> dict[str, Sentence]:
+    grid, cells = made(folder, values)
+    content = gather(grid, cells, folder)
+    return {s.asks: s for s in answer(grid, cells, content.paper, content.panel)}
+
+
+def test_one_seed_settles_nothing(tmp_path: Path) -> None:
+    found = said(tmp_path, {"EfficientNet-lite1": [2.0], "ResNet18": [4.0]})
+    assert found["Which wins?"].short == "EfficientNet-lite1 leads, not settled"
+    assert "one run" in found["Which wins?"].says
+    assert "2 (50%) below the next, ResNet18 (4)" in found["By how much?"].says
+    assert found["How sure?"].tone == "open" and "one seed" in found["How sure?"].short
+
+
+def test_three_seeds_cannot_and_six_can(tmp_path: Path) -> None:
+    few = {"EfficientNet-lite1": [1.0, 1.1, 0.9], "ResNet18": [9.0, 9.2, 8.8]}
+    found = said(tmp_path / "few", few)["How sure?"]
+    assert found.tone == "open"
+    assert "3 seeds can never settle it" in found.says and "takes 6 seeds" in found.says
+    assert "overlap" not in found.says
+    many = {"EfficientNet-lite1": [1 + i / 99 for i in range(6)], "ResNet18": [9.0] * 6}
+    found = said(tmp_path / "many", many)["How sure?"]
+    assert found.tone == "yes"
+    assert "beats every other row" in found.says and "first in 6 of 6" in found.says
+
+
+def test_seeds_that_disagree_leave_it_open(tmp_path: Path) -> None:
+    values = {"EfficientNet-lite1": [1.0, 5.0] * 4, "ResNet18": [3.0, 4.0] * 4}
+    found = said(tmp_path, values)["How sure?"]
+    assert found.tone == "open" and "surely beats 0 of 1 other rows" in found.says
+    assert "first in 4 of 8 seeds" in found.says
+
+
+def test_the_papers_order_is_agreed_with_or_not(tmp_path: Path) -> None:
+    # The paper has 1.65, 1.69, 2.46, 4.16 and 4.40.
+    same = {"EfficientNet-lite1": [1.0], "EfficientNet-lite2": [2.0], "DeiT": [3.0],
+            "ResNet18": [4.0], "ResNet50": [5.0]}  # fmt: skip
+    found = said(tmp_path / "same", same)["Does the paper say so?"]
+    assert found.short == "the same first, order agrees" and found.tone == "yes"
+    assert "rho 1.00" in found.says
+    reverse = {name: [6 - value[0]] for name, value in same.items()}
+    found = said(tmp_path / "reverse", reverse)["Does the paper say so?"]
+    assert found.short == "another first, order is the reverse" and found.tone == "no"
+    assert "in place 5 of 5" in found.says
+
+
+def test_no_record_says_no_winner(tmp_path: Path) -> None:
+    grid, cells = made(tmp_path, {"ResNet18": []})
+    assert answer(grid, cells, {}, None) == []
+
+
+def test_the_page_is_the_same_twice_and_needs_nothing_else(tmp_path: Path) -> None:
+    grid, cells = made(tmp_path, {"EfficientNet-lite1": [2.0, 2.5], "ResNet18": [4.0, 3.5]})
+    texts = [page(grid, cells, gather(grid, cells, tmp_path), ["table.md"]) for _ in range(2)]
+    assert texts[0] == texts[1]
+    assert not re.findall(r"(?:src|href)=\"(?!#|data:|table\.md)", texts[0])
+    assert "http:" not in texts[0] and "https" not in texts[0]
+    assert "url(" not in texts[0] and "@import" not in texts[0]
+    assert "Content-Security-Policy" in texts[0]
+
+
+def test_names_cannot_become_markup(tmp_path: Path) -> None:
+    grid, cells = made(tmp_path, {"ResNet18": [4.0], "ResNet50": [5.0]})
+    evil = "</script><img src=x onerror=alert(1)>"
+    cells = [replace(cell, row=evil) if cell.row == "ResNet18" else cell for cell in cells]
+    text = page(replace(grid, about=evil), cells, gather(grid, cells, tmp_path))
+    assert "<img src=x" not in text
+    assert text.count("</script>") == 2  # the evidence and the code
+
+
+def test_each_level_is_coloured_by_its_ratio(tmp_path: Path) -> None:
+    rows = {name: {"backbone.name": key} for name, key in list(NAMES.items())[:3]}
+    grid = make_grid(rows, replace(REPORT, baseline="ResNet18"))
+    for spec, factor in zip(grid.runs, (0.25, 2.0, 1.0), strict=True):
+        metrics = {f"fd_l{i}": i * factor for i in (1, 2, 3, 4)} | {"fd_lab": factor}
+        write_record(tmp_path, spec, make_record(spec, {4000: metrics}))
+    cells = aggregate.cells(aggregate.read_runs(grid.runs, tmp_path))
+    table = gather(grid, cells, tmp_path).tables["table"]
+    (found,) = heats(grid, cells, table, "fd_lab")
+    assert [[f.step for f in fields] for _, fields in found.rows] == [[-4] * 5, [2] * 5, [0] * 5]
+    assert found.rows[0][1][0].text == "×0.25"
+
+
+def test_a_ledger_is_averaged_over_the_runs_that_have_one(tmp_path: Path) -> None:
+    grid, cells = made(tmp_path, {"ResNet18": [4.0, 5.0], "ResNet50": [6.0, 7.0]})
+    assert ledger(cells) is None
+    for spec, seconds in zip(grid.runs, (1.0, 3.0, None, None), strict=True):
+        if seconds:
+            extra = {"ledger": {"train": {"forward_s": seconds}, "note": "text"}}
+            write_record(tmp_path, spec, make_record(spec, {4000: {"fd_lab": 1.0}}, **extra))
+    cells = aggregate.cells(aggregate.read_runs(grid.runs, tmp_path))
+    found = ledger(cells)
+    assert found is not None
+    assert [head.text for head in found.heads] == ["row", "train forward s"]
+    assert [[field.text for field in row] for row in found.rows] == [["ResNet18", "2"]]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "log"), [(0.1, 900.0, True), (1.0, 1.2, False), (0.0, 5.0, False)]
+)
+def test_ticks_are_round_and_inside(low: float, high: float, log: bool) -> None:
+    scale = charts.scale([low, high], 0, 100)
+    assert scale.log == log
+    ticks = scale.ticks()
+    assert 2 <= len(ticks) <= 9
+    assert all(0 <= at <= 100 for at, _ in ticks)
+    assert [at for at, _ in ticks] == sorted(at for at, _ in ticks)
+    assert all(len(text) <= 6 for _, text in ticks)
