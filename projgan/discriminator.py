@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from projgan import fast
 from projgan.backbones import build_backbone
 from projgan.baselines import FastGANDiscriminator, OnImages, StyleGAN2Discriminator
 from projgan.config import Config, Discriminator
 from projgan.errors import ConfigError
-from projgan.layers import seeded, sn_conv
+from projgan.layers import NormalisedConv2d, seeded, sn_conv
 from projgan.projection import Projection
 
 # A 4x4 kernel without padding turns a 7x7 map into 4x4 logits. At 224 px the last maps are 7x7.
@@ -67,6 +68,8 @@ def block_widths(cfg: Discriminator, count: int) -> list[int]:
 class Head(nn.Module):
     """The last map to logits by one 4x4 convolution under spectral norm, without bias."""
 
+    fast: frozenset[str] = fast.NONE
+
     def __init__(self, cfg: Discriminator, in_channels: int):
         super().__init__()
         self.resize = cfg.logits == "4x4"
@@ -74,6 +77,9 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, 1, h, w]: 4x4 logits, or H-3 x W-3 at native size."""
+        if self.resize and "head" in self.fast and fast.pays_to_multiply(x):
+            assert isinstance(self.conv, NormalisedConv2d)
+            return fast.resized_head(x, self.conv.normalised(), _MAP_FOR_4X4)
         if self.resize and x.shape[-1] != _MAP_FOR_4X4:
             x = F.interpolate(x, _MAP_FOR_4X4, mode="bilinear", align_corners=False)
         logits: Tensor = self.conv(x)

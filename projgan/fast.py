@@ -10,6 +10,7 @@ are measured against (docs/performance.md).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ SWITCHES = {
     "gate": "gated linear units whose gradient keeps the layout of the map",
     "latent": "the generator's first layer as a matrix product",
     "spectral": "spectral norm without hooks: one product less, a gradient in closed form",
+    "head": "a head's resizing and its 4x4 kernel as one matrix product",
     "norms": "the frozen backbone's batch norms folded into its convolutions",
     "linear": "fixed linear maps of the projection merged, 1x1 kernels before bilinear upsampling",
     "optimiser": "Adam as one operator over all weights",
@@ -116,7 +118,7 @@ def gate(x: Tensor) -> Tensor:
 class _Spectral(torch.autograd.Function):
     """W / sigma(W) after one power iteration; u and v are moved in place and count as constants.
 
-    With t = W' u the estimate u' W v is t' v, so that one product serves both. The gradient of
+    With t = W' u the estimate u' W v is t' t / |t| = |t|: one product serves both. The gradient of
     W / sigma with sigma = u' W v is (g - <g, W / sigma> u v') / sigma.
     """
 
@@ -127,16 +129,14 @@ class _Spectral(torch.autograd.Function):
         right = v
         if dim == 0 and order != (0, 1, 2, 3):  # v counts channels first, memory last
             right = v.view(weight.shape[1:]).permute(1, 2, 0).reshape(-1)
-        if dim == 0:
-            new_u = F.normalize(matrix @ right, dim=0, eps=eps)
-            image = matrix.T @ new_u
-        else:
-            matrix = matrix.view(-1, weight.shape[1])
-            new_u = F.normalize(matrix.T @ v, dim=0, eps=eps)
-            image = matrix @ new_u
-        right = F.normalize(image, dim=0, eps=eps)
-        sigma = torch.dot(image, right)
-        u.copy_(new_u)
+        if dim == 1:
+            matrix = matrix.view(-1, weight.shape[1]).t()
+        torch.mv(matrix, right, out=u)
+        u.div_(u.norm().clamp_min_(eps))
+        new_u = u.clone()  # u moves on before the gradient is asked for
+        image = torch.mv(matrix.t(), new_u)
+        sigma = image.norm()
+        right = image / sigma.clamp_min(eps)
         if dim == 0 and order != (0, 1, 2, 3):
             k = weight.shape[2:]
             v.copy_(right.view(*k, weight.shape[1]).permute(2, 0, 1).reshape(-1))
@@ -179,6 +179,45 @@ def spectral_weight(weight: Tensor, u: Tensor, v: Tensor, dim: int, eps: float) 
         weight = weight.contiguous(memory_format=torch.channels_last)
     result: Tensor = _Spectral.apply(weight, u, v, dim, eps)
     return result
+
+
+# As many pixels of a map at most are worth a product of all pixels with all logits.
+_FEW_PIXELS = 256
+
+
+def pays_to_multiply(x: Tensor) -> bool:
+    """Whether maps [N, C, H, W] are small enough for `resized_head`."""
+    return x.shape[2] * x.shape[3] <= _FEW_PIXELS
+
+
+def resized_head(x: Tensor, weight: Tensor, size: int) -> Tensor:
+    """Bilinear resizing, then a convolution to one channel without padding, as one product.
+
+    Args:
+        x: [N, C, S, S].
+        weight: [1, C, k, k].
+        size: pixels of the resized map.
+
+    Returns:
+        [N, 1, size - k + 1, size - k + 1].
+    """
+    n, c, s, _ = x.shape
+    k = weight.shape[-1]
+    side = size - k + 1
+    table = _head_table(s, size, k, x.device, weight.dtype)
+    kernel = table @ weight.permute(0, 2, 3, 1).reshape(k * k, c)  # [side^2 s^2, C]
+    flat = x.permute(0, 2, 3, 1).reshape(n, s * s * c)
+    return F.linear(flat, kernel.view(side * side, s * s * c)).view(n, 1, side, side)
+
+
+@lru_cache(maxsize=32)
+def _head_table(s: int, size: int, k: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """[side^2 s^2, k^2]: how much of a pixel each tap of the kernel sees for each logit."""
+    eye = torch.eye(s, dtype=torch.float64)[None]  # [1, s, s]: column p is the map with pixel p
+    line = F.interpolate(eye, size, mode="linear", align_corners=False)[0]  # [p, size]
+    seen = line.unfold(1, k, 1).permute(1, 0, 2)  # [side, p, tap]
+    both = torch.einsum("ipa,jqb->ijpqab", seen, seen)
+    return both.reshape(-1, k * k).to(device, dtype)
 
 
 @torch.no_grad()
