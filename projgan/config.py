@@ -225,6 +225,10 @@ class Train:
     micro_batch: int | None = None
     # The faster forms of projgan/fast.py, equal up to rounding; false = the plain eager path.
     fast: bool = True
+    # bf16: networks under autocast to bfloat16; statistics, spectral norm, losses, weights and
+    # evaluation stay float32.
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False  # torch.compile for generator, frozen network and heads
 
     def __post_init__(self) -> None:
         _require(

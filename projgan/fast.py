@@ -79,7 +79,8 @@ def doubled_conv(x: Tensor, weight: Tensor) -> Tensor:
     """
     o, c = weight.shape[:2]
     both = torch.kron(_TAPS, _TAPS).to(weight)  # [16, 9]
-    kernel = both @ weight.permute(0, 2, 3, 1).reshape(o, 9, c)  # [O, 16, C]
+    with torch.autocast(x.device.type, enabled=False):
+        kernel = both @ weight.permute(0, 2, 3, 1).reshape(o, 9, c)  # [O, 16, C]
     return F.conv_transpose2d(x, kernel.view(o, 4, 4, c).permute(3, 0, 1, 2), stride=2, padding=1)
 
 
@@ -205,7 +206,8 @@ def resized_head(x: Tensor, weight: Tensor, size: int) -> Tensor:
     k = weight.shape[-1]
     side = size - k + 1
     table = _head_table(s, size, k, x.device, weight.dtype)
-    kernel = table @ weight.permute(0, 2, 3, 1).reshape(k * k, c)  # [side^2 s^2, C]
+    with torch.autocast(x.device.type, enabled=False):
+        kernel = table @ weight.permute(0, 2, 3, 1).reshape(k * k, c)  # [side^2 s^2, C]
     flat = x.permute(0, 2, 3, 1).reshape(n, s * s * c)
     return F.linear(flat, kernel.view(side * side, s * s * c)).view(n, 1, side, side)
 

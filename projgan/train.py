@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from projgan import config, fast
 from projgan.ada import Adaptive
 from projgan.baselines import FastGANHeads, OnImages
 from projgan.checkpoint import load_checkpoint, save_checkpoint
+from projgan.compiled import NOT_COMPILED, Compiling
 from projgan.config import Config, from_dict
 from projgan.data import Dataset, open_dataset, sample_order, training_indices
 from projgan.diffaug import augment
@@ -84,6 +86,9 @@ class Trainer:
         self.device = device
         self.world = world or World()
         self.fast = switches if switches is not None else fast.chosen(cfg.train.fast)
+        if cfg.train.compile:
+            self.fast -= NOT_COMPILED
+        self.bf16 = cfg.train.precision == "bf16"
         channels_last = "layout" in self.fast
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         with seeded(cfg.train.seed, "generator"):
@@ -106,6 +111,11 @@ class Trainer:
         self.optim_d = adam(heads, o, o.lr_d, o.rescale_d, every_d, fused)
         self.adaptive = Adaptive(cfg.augment.ada_target)
         self.path_length = PathLength(cfg.generator, device)
+        self.compiling: Compiling | None = None
+        if cfg.train.compile:
+            d = self.discriminator
+            parts = [self.generator, d.backbone, d.projection, d.heads]
+            self.compiling = Compiling([part for part in parts if part is not None], device)
         self.number = 0  # of the step; some regularisers have their turn now and then
 
     def _place(self, module: nn.Module) -> None:
@@ -152,6 +162,13 @@ class Trainer:
         Returns:
             The losses of discriminator and generator, on the device.
         """
+        if self.compiling is not None:
+            once = partial(self._step, real, index)
+            losses: tuple[Tensor, Tensor] = self.compiling.first(once, self.state, self.load_state)
+            return losses
+        return self._step(real, index)
+
+    def _step(self, real: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         heads = self.discriminator.heads
         heads.requires_grad_(True)
         loss_d = self._descend(self.optim_d, heads, self.discriminator_loss, real, index)
@@ -167,8 +184,8 @@ class Trainer:
             shown = self._augment(real, Stream.AUGMENT_REAL, index)
             fake = self._fake(Stream.LATENT_D, Stream.AUGMENT_FAKE_D, index)
             maps_real, maps_fake = self._features(shown, fake)
-        logits_real = discriminator.judge(maps_real)
-        logits_fake = discriminator.judge(maps_fake)
+        logits_real = as_float(discriminator.judge(maps_real))
+        logits_fake = as_float(discriminator.judge(maps_fake))
         self.adaptive.see(logits_real)
         loss = discriminator_loss(
             logits_real, logits_fake, cfg.discriminator.reduce, cfg.train.loss
@@ -191,7 +208,8 @@ class Trainer:
 
     def generator_loss(self, real: Tensor, index: Tensor) -> Tensor:
         """The gradient passes through heads, projection and backbone into the images."""
-        logits = self.discriminator(self._fake(Stream.LATENT_G, Stream.AUGMENT_FAKE_G, index))
+        fake = self._fake(Stream.LATENT_G, Stream.AUGMENT_FAKE_G, index)
+        logits = as_float(self.discriminator(fake))
         loss = generator_loss(logits, self.cfg.discriminator.reduce, self.cfg.train.loss)
         g = self.cfg.generator
         if due(g.path_length, g.path_length_every, self.number):
@@ -223,7 +241,8 @@ class Trainer:
         optimiser.zero_grad(set_to_none=True)
         total: Tensor | None = None
         for part in micro_batches(len(index), self.cfg.train.micro_batch):
-            loss = loss_of(real[part], index[part])
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                loss = loss_of(real[part], index[part])
             if (share := len(index[part]) / len(index)) != 1:
                 loss = loss * share
             loss.backward()
@@ -239,11 +258,16 @@ class Trainer:
     def _fake(self, stream: Stream, augmentation: Stream, index: Tensor) -> Tensor:
         where = self._draw(stream, index)
         images = self.generator(where.normal(self.cfg.generator.z_dim), where)
-        return self._augment(images, augmentation, index)
+        return self._augment(images.float(), augmentation, index)
 
     def _augment(self, images: Tensor, stream: Stream, index: Tensor) -> Tensor:
         where = self._draw(stream, index)
         return self.adaptive(augment(images, self.cfg.augment.policy, where), where)
+
+
+def as_float(logits: list[Tensor]) -> list[Tensor]:
+    """Losses are taken in float32 whatever the networks compute in."""
+    return [x.float() for x in logits]
 
 
 def adam(

@@ -283,3 +283,54 @@ def test_the_yardstick_does_the_work_of_its_formula_and_no_more() -> None:
              if isinstance(m, nn.BatchNorm2d)]  # fmt: skip
     assert norms and all(m.training for m in norms)
     assert sum(calls.values()) <= 4500
+
+
+def test_bfloat16_keeps_statistics_and_weights_in_float32_and_stays_near() -> None:
+    """Eight bits of mantissa: losses are out by hundredths, gradients through all of G by more."""
+    cfg = replace(CFG, train=replace(CFG.train, precision="bf16"))
+    for switches in (fast.NONE, fast.ALL):
+        one, two = one_step(CFG, switches), one_step(cfg, switches)
+        assert all(t.dtype == torch.float32 for t in two.values())
+        assert (one["losses"] - two["losses"]).abs().max() < 0.05 * one["losses"].abs().max()
+        for name, most in (("gradients of D", 0.2), ("gradients of G", 0.5)):
+            assert 1e-4 < (one[name] - two[name]).norm() / one[name].norm() < most, name
+        for name in one:
+            if name.endswith(("_u", "_v")):  # spectral norm is that of float32
+                assert torch.allclose(one[name], two[name], atol=1e-5), name
+
+
+def test_without_a_compiler_a_run_goes_on_and_says_why(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("projgan.compiled.shutil.which", lambda name: None)
+    cfg = replace(CFG, train=replace(CFG.train, compile=True))
+    assert_equal_up_to_rounding(one_step(CFG, fast.ALL), one_step(cfg, fast.ALL))
+    assert "no C++ compiler is on the path; going on without" in caplog.text
+
+
+def test_a_compiler_that_fails_costs_no_state(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from torch._dynamo.exc import BackendCompilerFailed
+
+    cfg = replace(CFG, train=replace(CFG.train, compile=True))
+    whole = nn.Module.compile
+
+    def broken(self: nn.Module) -> None:
+        def fail(*args: Any, **kwargs: Any) -> Any:
+            raise BackendCompilerFailed(fail, RuntimeError("no space"), None)
+
+        self._compiled_call_impl = fail
+
+    # The generator works, the frozen network after it does not: G's step has begun by then.
+    calls = iter([lambda self: None, broken, broken, broken])
+    monkeypatch.setattr(nn.Module, "compile", lambda self: next(calls)(self))
+    assert_equal_up_to_rounding(one_step(CFG, fast.ALL), one_step(cfg, fast.ALL))
+    assert "BackendCompilerFailed" in caplog.text and "going on without" in caplog.text
+    monkeypatch.setattr(nn.Module, "compile", whole)
+
+
+@pytest.mark.slow
+def test_a_compiled_step_is_the_plain_one() -> None:
+    cfg = replace(CFG, train=replace(CFG.train, compile=True))
+    assert_equal_up_to_rounding(one_step(CFG, fast.NONE), one_step(cfg, fast.ALL))
