@@ -174,7 +174,7 @@ class Claim:
             "nimg": self.nimg,
             "number": self.number,
             "moved": self._moved,
-            "job": _job(),
+            "job": job_here(),
             "start": self.start or 0,
         }
 
@@ -255,7 +255,7 @@ def _parse(text: str) -> Holder | None:
         return None
 
 
-def _job() -> str:
+def job_here() -> str:
     """The SLURM job that this process belongs to, as squeue names it; empty = none."""
     array, task = (os.environ.get(f"SLURM_ARRAY_{part}_ID") for part in ("JOB", "TASK"))
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID", "")

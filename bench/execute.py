@@ -7,13 +7,14 @@ done again from the last whole file.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import io
 import logging
 import shutil
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -82,6 +83,8 @@ def execute(
         StorageFull: the disk is full or read-only.
         KeyboardInterrupt: asked to end; the same call goes on where it was.
         NodeFault: the machine failed; the run may go on elsewhere, or here later.
+        TryAgain: processes that train together are to begin anew together.
+        NeighbourLeft: one of them is gone.
     """
     run = RunPaths(run_dir)
     spec = RunSpec.read(run.spec)
@@ -99,26 +102,26 @@ def execute(
                 return session.run(force)
             finally:
                 if not session.together:
-                    world().said(None)
+                    with contextlib.suppress(RuntimeError):  # they may have left already
+                        world().said(None)
         except OSError as error:
             if failures.kind_of(error) == "node":
-                raise UserError(f"{run_dir}: {_one_line(error)}") from error
+                raise UserError(f"{run_dir}: {one_line(error)}") from error
             raise _storage_full(error, run_dir) from error
 
 
-def follow(run_dir: Path, data_dir: Path) -> None:
-    """What every process but the first does in a run of several: trains along, as it is told."""
+def follow(run_dir: Path, data_dir: Path, on_images: Callable[[int], None]) -> None:
+    """What every process but the first does in a run of several: trains along, as it is told.
+
+    Args:
+        on_images: is told the number of images after each step.
+    """
     spec = RunSpec.read(RunPaths(run_dir).spec)
     cfg = spec.config
-    try:
-        while (told := world().said(None)) is not None:
-            cfg = replace(cfg, train=replace(cfg.train, micro_batch=told["micro_batch"]))
-            for _ in train(cfg, run_dir, data_dir, told["due"]):
-                pass
-    except RuntimeError as error:
-        if failures.kind_of(error) != "node":
-            raise
-        log.info("The first process has left: %s", _one_line(error))
+    while (told := world().said(None)) is not None:
+        cfg = replace(cfg, train=replace(cfg.train, micro_batch=told["micro_batch"]))
+        for _ in train(cfg, run_dir, data_dir, told["due"], on_images):
+            pass
 
 
 class _Session:
@@ -177,36 +180,34 @@ class _Session:
         Raises:
             StorageFull: the disk is full or may not be written.
             NodeFault: the run belongs back in the queue; its record says why.
+            TryAgain: processes that train together begin anew together.
+            NeighbourLeft: one of them is gone, and who started them knows why.
         """
-        kind, line = failures.kind_of(error), _one_line(error)
+        kind, line = failures.kind_of(error), one_line(error)
         if kind == "storage":
             raise _storage_full(error, self.paths.dir) from error
         log.error("Failed (%s):\n%s", kind, traceback.format_exc())
+        several = self.training and world().size > 1
+        if several and failures.is_of_a_neighbour(error):
+            raise failures.NeighbourLeft(line, self.claim.start or 0, self.claim.nimg) from error
         at = (self.claim.start or 0) if kind == "node" else self.claim.nimg
-        again = failures.note(self.record, kind, line, at)
-        if kind == "memory" and self.training and (smaller := failures.halved(self.micro_batch)):
-            self.record["micro_batch"] = {"images": smaller, "since": at}
+        before = self.micro_batch
+        again = failures.settle(self.record, kind, line, at, before if self.training else None)
+        if kind == "memory" and again:
             log.warning(
                 "Out of memory with %d images at a time: going on with %d, gradients accumulated",
+                before,
                 self.micro_batch,
-                smaller,
             )
-            again = True
-        elif not again:
-            self.record |= {"status": "failed", "error": line, "failure": kind}
-        # Processes that train together begin anew together.
-        if again and (kind == "node" or (self.training and world().size > 1)):
+        if again and (kind == "node" or several):
             self.record["error"] = line
             records.save(self.paths.record, self.record)
-            raise failures.NodeFault(line) from error
+            raise (failures.NodeFault if kind == "node" else failures.TryAgain)(line) from error
 
     @property
     def micro_batch(self) -> int:
         """How many images a process trains on at once."""
-        smaller = self.record.get("micro_batch")
-        train = self.spec.config.train
-        share = train.batch // world().size
-        return smaller["images"] if smaller else train.micro_batch or share
+        return failures.micro_batch(self.record, self.spec.config.train, world().size)
 
     @property
     def config(self) -> Config:
@@ -538,7 +539,8 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """What a record says of an error."""
     lines = str(error).strip().splitlines()
     first = lines[0] if lines else ""
     return first if isinstance(error, UserError) and first else f"{type(error).__name__}: {first}"
@@ -551,7 +553,7 @@ def _free_memory() -> None:
 
 
 def _storage_full(error: BaseException, folder: Path) -> UserError:
-    reason = getattr(error, "strerror", None) or _one_line(error)
+    reason = getattr(error, "strerror", None) or one_line(error)
     return StorageFull(
         f"{folder}: cannot be written ({reason}); make room and run the same command again"
     )

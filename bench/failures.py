@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from projgan.config import Train
 from projgan.errors import UserError
 
 
@@ -37,7 +38,11 @@ POLICIES = {
     "diverged": Policy(
         1, "the run fails; losses, images of the batch and the state are kept in diverged/"
     ),
-    "node": Policy(3, "the run goes back to the queue and on from its checkpoint"),
+    "node": Policy(
+        3,
+        "the run goes back to the queue and on from its checkpoint; as a job of SLURM, on another "
+        "node",
+    ),
     "storage": Policy(1, "everything stops: no run could keep what it does"),
     "mistake": Policy(1, "the run fails with one line that names the remedy"),
     "code": Policy(2, "the run is tried once more from its checkpoint, then it fails"),
@@ -60,8 +65,31 @@ _NODE_WORDS = re.compile(
 )
 
 
-class NodeFault(UserError):
+# What one of several processes says when another has left.
+_NEIGHBOUR_WORDS = re.compile(
+    r"NCCL|Connection (closed|reset|refused)|Broken pipe|Socket Timeout", re.IGNORECASE
+)
+
+
+class TryAgain(UserError):
+    """The run is to begin anew from its checkpoint, in new processes; its record says why."""
+
+
+class NodeFault(TryAgain):
     """The machine failed the run, not the run itself: it belongs back in the queue."""
+
+
+class NeighbourLeft(UserError):
+    """A process that trains along is gone; who started both hears why.
+
+    Attributes:
+        start: images with which this session of training began.
+        nimg: images after which it ended.
+    """
+
+    def __init__(self, message: str, start: int, nimg: int):
+        super().__init__(message)
+        self.start, self.nimg = start, nimg
 
 
 def kind_of(error: BaseException) -> str:
@@ -81,6 +109,40 @@ def kind_of(error: BaseException) -> str:
     if any(isinstance(e, RuntimeError) and _NODE_WORDS.search(str(e)) for e in causes):
         return "node"
     return "mistake" if isinstance(error, UserError) else "code"
+
+
+def is_of_a_neighbour(error: BaseException) -> bool:
+    """Whether an error of one of several processes says that another has left."""
+    return any(isinstance(e, RuntimeError) and _NEIGHBOUR_WORDS.search(str(e)) for e in
+               _causes(error))  # fmt: skip
+
+
+def settle(
+    record: dict[str, Any], kind: str, error: str, at: int, micro_batch: int | None = None
+) -> bool:
+    """Notes a failure in a record and does what the policy says.
+
+    Args:
+        at: as for `note`.
+        micro_batch: images that a process trained on at once, when it failed in a training step.
+            None = it failed elsewhere.
+
+    Returns:
+        Whether the run is to be tried again; else the record says that it has failed.
+    """
+    again = note(record, kind, error, at)
+    if kind == "memory" and micro_batch and (smaller := halved(micro_batch)):
+        record["micro_batch"] = {"images": smaller, "since": at}
+        return True
+    if not again:
+        record |= {"status": "failed", "error": error, "failure": kind}
+    return again
+
+
+def micro_batch(record: dict[str, Any], train: Train, processes: int) -> int:
+    """How many images each of the processes of a run trains on at once."""
+    smaller = record.get("micro_batch")
+    return smaller["images"] if smaller else train.micro_batch or train.batch // processes
 
 
 def note(record: dict[str, Any], kind: str, error: str, at: int) -> bool:

@@ -91,7 +91,7 @@ def ask_queue(jobs: Iterable[Job]) -> Queue:
         return Queue({})
     wanted = _SEPARATOR.join(["%j", "%K", "%i", "%T", "%N", "%r"])
     try:
-        lines = _ask("squeue", "--noheader", "--all", "--array", f"--name={','.join(names)}",
+        lines = ask("squeue", "--noheader", "--all", "--array", f"--name={','.join(names)}",
                      f"--format={wanted}")  # fmt: skip
     except UserError as error:
         return Queue({}, str(error))
@@ -111,7 +111,7 @@ def ask_accounting(ids: Iterable[str]) -> dict[str, str]:
     if not arrays or shutil.which("sacct") is None:
         return {}
     try:
-        lines = _ask("sacct", "--noheader", "--parsable2", "--allocations",
+        lines = ask("sacct", "--noheader", "--parsable2", "--allocations",
                      "--format=JobID,State", f"--jobs={','.join(arrays)}")  # fmt: skip
     except UserError:
         return {}
@@ -211,7 +211,7 @@ def cancel(runs: Sequence[RunSpec], runs_dir: Path, now: str) -> tuple[list[str]
             continue
         ended.append(dataclasses.replace(job, id=entry.id, cancelled=now))
     if ended:
-        _ask("scancel", *(str(job.id) for job in ended))
+        ask("scancel", *(str(job.id) for job in ended))
     for job in ended:
         for id in job.runs:
             save(RunPaths(runs_dir / id), job)
@@ -228,7 +228,7 @@ def _is_done(run: RunPaths) -> bool:
     return record is not None and record["status"] in ("finished", "failed")
 
 
-def _ask(*command: str) -> list[str]:
+def ask(*command: str) -> list[str]:
     """Lines that a command of SLURM prints; UserError where it is not here or does not answer."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=ASK_SECONDS)

@@ -17,6 +17,7 @@ import signal
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -87,11 +88,13 @@ def plan(spec: RunSpec, kills: int, seed: int) -> list[Kill]:
     places += [draw.choice(PLACES) for _ in range(kills - len(places))]
     drawn = [Kill(draw.randrange(0, total, batch), place, draw.random()) for place in places]
 
-    def comes(kill: Kill) -> int:
-        """After how many images: measuring waits for the next snapshot."""
+    def comes(kill: Kill) -> tuple[int, bool]:
+        """After how many images; measuring waits for the next snapshot, and goes before what
+        lies behind it: a kill that let the run pass a snapshot would leave none for the others.
+        """
         if kill.place != "measuring":
-            return kill.nimg
-        return next(nimg for nimg in spec.snapshot_at if nimg > kill.nimg)
+            return kill.nimg, True
+        return next(nimg for nimg in spec.snapshot_at if nimg > kill.nimg), False
 
     return sorted(drawn, key=comes)
 
@@ -271,11 +274,12 @@ def _watch(run: RunPaths, kill: Kill | None) -> None:
 
 
 def _die_between_renames() -> None:
-    """From now on the process dies when a file has been moved and the new one not yet."""
+    """From now on the process dies when the old state has been moved and the new one not yet."""
     rename = os.replace
 
     def replace_and_die(source: Any, target: Any) -> None:
-        rename(source, target)
+        with suppress(FileNotFoundError):  # the first checkpoint has none before it
+            rename(source, target)
         _die()
 
     os.replace = replace_and_die  # type: ignore[assignment]

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
+from bench import failures
 from bench.dispatch.inprocess import outcome
-from bench.failures import NodeFault
 from bench.paths import RunPaths
 from bench.progress import Progress
 from bench.spec import RunSpec
@@ -95,15 +95,12 @@ def _when_the_parent_is_gone(act: Callable[[], None]) -> None:
 
 def main(run_dir: str, data_dir: str, force: str = "") -> int:
     """Does one run; the exit status is 0 wherever the record tells how it ended."""
-    from bench.execute import StorageFull, execute, follow
+    from bench.execute import StorageFull, execute
     from projgan.parallel import join
 
     paths = RunPaths(Path(run_dir))
     if int(os.environ.get("RANK", "0")) > 0:
-        obey_the_first()
-        join()
-        follow(paths.dir, Path(data_dir))
-        return 0
+        return along(paths, Path(data_dir))
     reporter = Reporter(RunSpec.read(paths.spec), channel())
     try:
         stop = obey()
@@ -111,8 +108,11 @@ def main(run_dir: str, data_dir: str, force: str = "") -> int:
         record = execute(paths.dir, Path(data_dir), reporter, force == "force", stop)
     except StorageFull as error:
         reporter.tell("full", str(error))
-    except NodeFault as error:
-        reporter.tell("again", str(error))
+    except failures.NeighbourLeft as error:
+        reporter.tell("left", error.start, error.nimg)
+        return AGAIN
+    except failures.TryAgain as error:
+        reporter.tell("again", str(error), isinstance(error, failures.NodeFault))
         return AGAIN  # which ends the processes beside this one too
     except UserError as error:
         reporter.tell("end", f"left alone: {error}")
@@ -120,6 +120,33 @@ def main(run_dir: str, data_dir: str, force: str = "") -> int:
         return 130
     else:
         reporter.tell("end", outcome(record))
+    return 0
+
+
+def along(paths: RunPaths, data_dir: Path) -> int:
+    """Trains along with the first process; says why, should this one fail."""
+    from bench.execute import follow, one_line
+    from projgan.parallel import join
+
+    reporter = Reporter(RunSpec.read(paths.spec), channel())
+    shown = 0
+
+    def on_images(nimg: int) -> None:
+        nonlocal shown
+        shown = nimg
+
+    obey_the_first()
+    try:
+        join()
+        follow(paths.dir, data_dir, on_images)
+    except Exception as error:
+        if failures.is_of_a_neighbour(error):
+            sys.stderr.write(f"Process {os.environ['RANK']}: another one has left\n")
+            return AGAIN
+        kind = failures.kind_of(error)
+        if kind != "diverged":  # which all of them see in the same step; the first one tells it
+            reporter.tell("fault", kind, one_line(error), shown)
+        raise
     return 0
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_claim import forge as forge_claim
@@ -194,27 +195,151 @@ def test_more_slots_than_there_are_or_than_share_the_batch_are_refused(
         local.dispatch([spec(0)], tmp_path, tmp_path, Seen([spec(0)]), False, 3)
 
 
+def dead(run: RunSpec, processes: int = 1, **told: Any) -> local.Worker:
+    """A worker whose process has ended."""
+    slots: list[local.Slot] = [None] * processes
+    return local.Worker(run, slots, None, **told)  # type: ignore[arg-type]
+
+
 def test_a_death_is_noted_and_goes_back_to_the_queue(tmp_path: Path) -> None:
     run = spec(0)
     paths = RunPaths(tmp_path / run.run_id)
-    reason, again = local._died(run, tmp_path, -signal.SIGKILL)  # before there was a record
-    assert "killed by signal 9" in reason and again
+    # Before there was a record.
+    reason, again = local._died(dead(run), tmp_path, -signal.SIGKILL)
+    assert "killed by signal 9" in reason and again == "node"
     at = records.standing(run, tmp_path)
     assert at.state == "stopped" and "killed by signal 9" in at.note
     for start in (0, 512, 512):  # it got on in between: as often again
         forge_claim(paths.claim, start=start)
-        assert local._died(run, tmp_path, -signal.SIGSEGV)[1]
-    assert not local._died(run, tmp_path, -signal.SIGSEGV)[1]
+        assert local._died(dead(run), tmp_path, -signal.SIGSEGV)[1] == "node"
+    assert local._died(dead(run), tmp_path, -signal.SIGSEGV)[1] is None
     assert records.standing(run, tmp_path).state == "failed"
 
 
 def test_a_worker_that_was_asked_to_end_is_not_started_again(tmp_path: Path) -> None:
     run = spec(0)
-    assert local._died(run, tmp_path, 130) == (
+    assert local._died(dead(run), tmp_path, 130) == (
         f"the worker died (status 130); see {RunPaths(tmp_path / run.run_id).log}",
-        False,
+        None,
     )
     assert records.standing(run, tmp_path).state == "stopped"
+
+
+def test_of_several_processes_the_one_that_failed_says_why(tmp_path: Path) -> None:
+    run = spec(0)
+
+    def died(**told: Any) -> tuple[str | None, Any]:
+        """Whether again, and the record; torchrun ends with 1 whatever happened."""
+        again = local._died(dead(run, 2, **told), tmp_path, 1)[1]
+        return again, records.load(RunPaths(tmp_path / run.run_id).record)
+
+    # Want of memory: 4 of 8 images were its share, and 2 are batch norm's least.
+    short = local.Fault("memory", "out of memory", 16)
+    again, record = died(fault=short, left=(8, 16))
+    assert again == "memory" and record["micro_batch"] == {"images": 2, "since": 16}
+    assert "out of memory" in record["error"]
+    assert died(fault=short)[0] is None
+    assert records.standing(run, tmp_path).state == "failed"
+
+    RunPaths(tmp_path / run.run_id).record.unlink()
+    bug = local.Fault("code", "ValueError: a bug", 16)
+    assert [died(fault=bug)[0] for _ in range(2)] == ["code", None]
+    assert "a bug" in records.standing(run, tmp_path).note
+
+    # Nobody says why, as where one was killed: the machine's, counted by what the run began with.
+    RunPaths(tmp_path / run.run_id).record.unlink()
+    starts = (0, 8, 8, 8)
+    assert [died(left=(n, n + 8))[0] for n in starts] == ["node", "node", "node", None]
+
+
+def test_what_the_machine_failed_is_handed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To whoever takes it, such as a job that asks for another node; the other run goes on."""
+    monkeypatch.setattr(local, "slots", lambda: [None])
+    runs = [spec(0), spec(1)]
+    prepare(runs, tmp_path / "runs")
+    started, times = local._start, []
+
+    def start(run: RunSpec, *rest: object) -> local.Worker:
+        worker = started(run, *rest)  # type: ignore[arg-type]
+        times.append(run)
+        if run == runs[0]:
+            os.kill(worker.process.pid, signal.SIGSEGV)
+        return worker
+
+    monkeypatch.setattr(local, "_start", start)
+    progress, given = Seen(runs), []
+    local.dispatch(
+        runs, tmp_path / "runs", tmp_path / "data", progress, False, hand_over=given.append
+    )
+    assert given == [runs[0]] and times == runs
+    assert "left to another machine" in progress.lines[0] and "finished" in progress.lines[1]
+    assert records.standing(runs[0], tmp_path / "runs").state == "stopped"
+
+
+# Loaded by every Python process: what the second of several does instead of a training step.
+SECOND = """
+import importlib.abc, importlib.util, os, signal, sys
+
+class Hook(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name != "projgan.train":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        load = spec.loader.exec_module
+
+        def exec_module(module):
+            load(module)
+            step = module.Trainer.step
+
+            def other(self, real, index):
+                import torch
+                FAULT
+                return step(self, real, index)
+
+            module.Trainer.step = other
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+if os.environ.get("RANK") == "1":
+    sys.meta_path.insert(0, Hook())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "status", "kinds", "said"),
+    [
+        ("if (self.cfg.train.micro_batch or len(real)) > 2: raise torch.OutOfMemoryError('full')",
+         "finished", ["memory"], ""),
+        ("raise ValueError('a bug of the second')", "failed", ["code"] * 2, "a bug of the second"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "failed", ["node"] * 3, "the worker died"),
+    ],
+    ids=["memory", "code", "killed"],
+)  # fmt: skip
+def test_a_process_beside_the_first_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, status: str, kinds: list[str],
+    said: str,
+) -> None:  # fmt: skip
+    (tmp_path / "sitecustomize.py").write_text(SECOND.replace("FAULT", fault))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(local, "slots", lambda: [None, None])
+    run = spec(0)
+    prepare([run], tmp_path / "runs")
+    progress = Seen([run])
+    local.dispatch([run], tmp_path / "runs", tmp_path / "data", progress, False, 2)
+    paths = RunPaths(tmp_path / "runs" / run.run_id)
+    record = records.load(paths.record)
+    assert record is not None
+    assert record["status"] == status, paths.log.read_text()
+    assert [f["kind"] for f in record["failures"]] == kinds
+    assert said in (record["error"] or "") and not paths.claim.exists()
+    if status == "finished":
+        assert record["micro_batch"] == {"images": 2, "since": 0}
+        assert record["snapshots"][-1]["nimg"] == 32
 
 
 # A parent that starts one worker and says when it trains; then it is killed.

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from bench import grid as grids
+from bench.prove import PLACES, plan, shortened
+
 ROOT = Path(__file__).resolve().parents[1]
 TOY = ["data.images=32", "generator.width=4", "train.batch=4", "projection.channels=8",
        "discriminator.width=16", "only=ResNet18"]  # fmt: skip
@@ -63,3 +66,16 @@ def test_a_difference_is_shown(tmp_path: Path) -> None:
     assert "DIFFERENT" in lines["generator"] and "DIFFERENT" in lines["optim_g"]
     assert "equal" in lines["projection"]
     assert list((tmp_path / "runs").glob("prove-resume-*"))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_kill_lets_the_run_pass_where_another_waits(seed: int) -> None:
+    """Else the run would end early, and what was planned behind would kill nothing."""
+    spec = shortened(grids.load("smoke", overrides=TOY[:3], only="ResNet18").runs[0], 40)
+    kills, measured = plan(spec, 200, seed), 0
+    assert len(kills) == 200 and {kill.place for kill in kills} == {*PLACES}
+    for kill in kills:
+        following = next(n for n in spec.snapshot_at if n > kill.nimg)
+        assert following > measured
+        if kill.place != "measuring":
+            measured = max((n for n in spec.snapshot_at if n <= kill.nimg), default=0)

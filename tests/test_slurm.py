@@ -51,6 +51,8 @@ eval: {{metrics: [fd], every_kimg: {every}, also_at_kimg: [], fake: 16}}
 report: {{rank_by: fd, columns: [fd]}}
 """
 MINE = "{gpus: 1, cpus: 1, time: 30, warning: 60, options: {begin: now+4}}"
+HELD = "{gpus: 1, cpus: 1, options: {hold: true}}"
+MOST = 3  # jobs of an array that the cluster allows
 
 
 @dataclass
@@ -95,7 +97,7 @@ class User:
 
 @pytest.fixture(scope="module")
 def slurm() -> Iterator[Cluster]:
-    with cluster() as made:
+    with cluster(EXTRA=f"MaxArraySize={MOST}") as made:
         yield made
 
 
@@ -122,6 +124,14 @@ def trains(user: User, row: str) -> Callable[[], bool]:
     def check() -> bool:
         owner = holder(user.run(row).claim)
         return owner is not None and owner.nimg > 0
+
+    return check
+
+
+def has_another_owner(run: RunPaths, token: str) -> Callable[[], bool]:
+    def check() -> bool:
+        owner = holder(run.claim)
+        return owner is not None and owner.token != token
 
     return check
 
@@ -178,6 +188,8 @@ def test_a_grid(slurm: Cluster, tmp_path: Path) -> None:
             record = records.load(user.run(row).record)
             assert record is not None and record["snapshots"][-1]["nimg"] == 32
             assert record["environment"]["threads"] == 1
+            # Two has two GPUs: torchrun's processes, one for each.
+            assert record["environment"].get("processes", 1) == (2 if row == "Two" else 1)
         assert at["Bad"].startswith("failed") and "FileExistsError" in at["Bad"]
         assert "edited" not in "".join(map(user.log, at))
         (root / "bench" / "execute.py").write_text(kept)
@@ -242,15 +254,24 @@ def test_what_sbatch_refuses_is_one_line_and_leaves_no_job(user: User) -> None:
 
 
 def test_an_array_is_as_long_as_the_cluster_allows(
-    slurm: Cluster, monkeypatch: pytest.MonkeyPatch
+    user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for key, value in slurm.environment.items():
+    """Six runs that ask for the same, where an array may hold three; and what a grid cancels."""
+    for key, value in user.cluster.environment.items():
         monkeypatch.setenv(key, value)
-    assert _max_array() == 1001
-    refused = ["sbatch", "--test-only", "--wrap=true"]
-    slurm.tell(*refused, "--array=0-1000")
+    assert _max_array() == MOST
     with pytest.raises(AssertionError, match="Invalid job array"):
-        slurm.tell(*refused, "--array=0-1001")
+        user.cluster.tell("sbatch", "--test-only", "--wrap=true", f"--array=0-{MOST}")
+    (user.home / "held.yaml").write_text(HELD)
+    other = user.cluster.tell("sbatch", "--parsable", "--hold", "--wrap=true")
+    said = user.types("grid=tiny.yaml only=[One,Three,Bad] seeds=[0,1] dispatch=held.yaml")
+    assert said.count(f"as an array of {MOST}") == 2
+    queued = [line for line in user.cluster.queue("%F %r") if not line.startswith(other)]
+    assert len(queued) == 6 and len({*queued}) == 2 and all("Held" in line for line in queued)
+    said = user.types("grid=tiny.yaml only=[One,Three,Bad] seeds=[0,1] do=cancel")
+    assert said.count("_") == 6
+    until(lambda: user.cluster.queue("%F") == [other], "the jobs to leave")
+    user.cluster.tell("scancel", other)
 
 
 # Minutes each
@@ -318,11 +339,66 @@ def test_a_node_is_lost(user: User, how: str) -> None:
             until(lambda: user.states("long.yaml")["One"].startswith("stopped"), "status")
             user.types("grid=long.yaml only=One dispatch=mine.yaml")
         before = steps(run)
-        until(lambda: (now := holder(run.claim)) and now.token != owner.token, "another owner")
+        until(has_another_owner(run, owner.token), "another owner")
         until(trains(user, "One"), "training elsewhere")
         assert not gone_on(run) or gone_on(run)[-1] >= before
     finally:
         slurm.node("start", node)
+
+
+@pytest.mark.slow
+def test_a_node_that_fails_a_run_is_left_for_another(user: User) -> None:
+    """The worker crashes, as where a card or the memory is broken; the job goes elsewhere."""
+    slurm = user.cluster
+    user.types("grid=long.yaml only=One dispatch=mine.yaml")
+    run = user.run("One")
+    job, nodes = user.job("One"), []
+    for _ in range(2):
+        until(trains(user, "One"), "training")
+        nodes.append(slurm.tell("squeue", "--noheader", f"--jobs={job}", "--format=%N"))
+        owner = holder(run.claim)
+        assert owner is not None
+        os.kill(owner.pid, signal.SIGSEGV)
+        until(has_another_owner(run, owner.token), "another owner")
+    until(trains(user, "One"), "training elsewhere")
+    nodes.append(slurm.tell("squeue", "--noheader", f"--jobs={job}", "--format=%N"))
+    assert len({*nodes}) == 3 and user.job("One") == job
+    record = records.load(run.record)
+    assert record is not None and [f["kind"] for f in record["failures"]] == ["node"] * 2
+    assert f"the job avoids {nodes[0]},{nodes[1]}" in user.log("One")
+
+
+@pytest.mark.slow
+def test_several_processes_are_warned_and_requeued(user: User) -> None:
+    """torchrun in a job: its processes stop after the same step, and go on from there."""
+    user.types("grid=long.yaml only=Two dispatch=mine.yaml")
+    run = user.run("Two")
+    until(trains(user, "Two"), "training")
+    owner = holder(run.claim)
+    assert owner is not None
+    slurm, job = user.cluster, user.job("Two")
+    interrupted(user, "Two", lambda: slurm.tell("scancel", "--signal=USR2", job))
+    interrupted(user, "Two", lambda: slurm.tell("scontrol", "requeue", job))
+    record = records.load(run.record)
+    assert record is not None and record["environment"]["processes"] == 2
+    assert not record.get("failures") and record["error"] is None
+
+
+@pytest.mark.slow
+def test_a_run_that_hangs_is_shown(user: User) -> None:
+    user.types("grid=long.yaml only=One dispatch=mine.yaml")
+    run = user.run("One")
+    until(trains(user, "One"), "training")
+    owner = holder(run.claim)
+    assert owner is not None
+    os.kill(owner.pid, signal.SIGSTOP)
+    try:
+        until(lambda: user.states("long.yaml")["One"].startswith("hung"), "status to tell")
+        assert f"job {user.job('One')} on node" in user.states("long.yaml")["One"]
+        assert "1 run left alone" in user.types("grid=long.yaml only=One dispatch=mine.yaml")
+    finally:
+        os.kill(owner.pid, signal.SIGCONT)
+    until(lambda: user.states("long.yaml")["One"].startswith("running"), "status to tell")
 
 
 @pytest.mark.slow

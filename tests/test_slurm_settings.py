@@ -148,13 +148,14 @@ def test_the_runs_of_a_job_share_its_gpus(made: Path, monkeypatch: pytest.Monkey
 
 def test_a_dry_run_prints_the_scripts_and_leaves_nothing(typed: Typed, made: Path) -> None:
     (made / "mine.yaml").write_text(
-        "{setup: ['module load cuda'], warning: 90, parallel: 1, options: {exclude: 'node[3,4]'}}"
+        "{setup: ['module load cuda'], warning: 90, parallel: 1, "
+        "options: {exclude: 'node[3,4]', hold: true}}"
     )
     status, out, err = typed("grid=made.yaml dispatch=mine.yaml dispatch.dry_run=true")
     assert status == 0 and not err and out.count("#!/bin/bash") == 2
     for line in ("--array=0-1%1", "--gpus-per-node=2", "--gpus-per-node=4", "--time=600",
                  "--mem=20480M", "--signal=USR2@90", "--requeue",
-                 "--exclude='node[3,4]'"):  # fmt: skip
+                 "--exclude='node[3,4]'", "--hold"):  # fmt: skip
         assert f"#SBATCH {line}\n" in out, line
     assert out.index("module load cuda") < out.index("export PYTHONPATH=") < out.index("srun ")
     assert sorted(path.name for path in made.iterdir()) == ["made.yaml", "mine.yaml"]

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +34,15 @@ STOP_SECONDS = 30.0  # a worker that is asked to stop has so long for its step a
 Slot = str | None  # the GPU of a worker, as CUDA_VISIBLE_DEVICES names it. None = a CPU core
 
 
+@dataclass(frozen=True)
+class Fault:
+    """Why a process failed: a kind of `bench.failures`, in words, and after how many images."""
+
+    kind: str
+    line: str
+    nimg: int
+
+
 @dataclass
 class Worker:
     """A process at work on a run, or torchrun with several."""
@@ -42,6 +51,8 @@ class Worker:
     slots: list[Slot]
     process: subprocess.Popen[str]
     told_end: bool = False
+    fault: Fault | None = None  # of a process beside the first, and what the first did not tell
+    left: tuple[int, int] | None = None  # images when it began and when it ended, without a reason
 
 
 def dispatch(
@@ -51,6 +62,7 @@ def dispatch(
     progress: Progress,
     force: bool,
     gpus_per_run: int = 1,
+    hand_over: Callable[[RunSpec], None] | None = None,
 ) -> None:
     """Does the runs, as many at a time as there are slots.
 
@@ -61,6 +73,8 @@ def dispatch(
         runs: each with its spec.json already in `runs_dir`/<run id>.
         force: forget what was done of them before.
         gpus_per_run: slots that each run takes.
+        hand_over: is given a run that this machine failed, for another one. None = it is tried
+            again here, after the others.
 
     Raises:
         StorageFull: nothing can be written any more.
@@ -81,6 +95,15 @@ def dispatch(
     workers: list[Worker] = []
     begun: set[str] = set()
     shared = False
+
+    def again(run: RunSpec, reason: str, machine: bool) -> None:
+        if machine and hand_over is not None:
+            hand_over(run)
+            progress.end(f"left to another machine: {reason}")
+        else:
+            waiting.append(run)
+            progress.line(f"{run.name}: {reason}; tried again later")
+
     try:
         while waiting or workers:
             while waiting and len(free) >= gpus_per_run and (shared or not workers):
@@ -98,10 +121,9 @@ def dispatch(
                 progress.select(worker.run)
             if event == "exit":
                 if not worker.told_end:
-                    reason, again = _died(worker.run, runs_dir, arguments[0])
-                    if again:
-                        waiting.append(worker.run)
-                        progress.line(f"{worker.run.name}: {reason}; tried again later")
+                    reason, cause = _died(worker, runs_dir, arguments[0])
+                    if cause is not None:
+                        again(worker.run, reason, cause == "node")
                     else:
                         progress.end(reason)
                 workers.remove(worker)
@@ -109,8 +131,12 @@ def dispatch(
                 shared = True
             elif event == "again":
                 worker.told_end = True
-                waiting.append(worker.run)
-                progress.line(f"{worker.run.name}: {arguments[0]}; tried again later")
+                again(worker.run, str(arguments[0]), bool(arguments[1]))
+            elif event == "fault":
+                if worker.fault is None or worker.fault.kind == "node":
+                    worker.fault = Fault(*arguments)  # type: ignore[arg-type]
+            elif event == "left":
+                worker.left = arguments[0], arguments[1]  # type: ignore[assignment]
             elif event == "end":
                 worker.told_end = True
                 progress.end(str(arguments[0]))
@@ -213,7 +239,7 @@ def _start(
     return worker
 
 
-EVENTS = ("data", "train", "evaluate", "line", "end", "again", "full")
+EVENTS = ("data", "train", "evaluate", "line", "end", "again", "full", "fault", "left")
 
 
 def _event(line: str) -> list[object] | None:
@@ -225,30 +251,40 @@ def _event(line: str) -> list[object] | None:
     return event if isinstance(event, list) and event and event[0] in EVENTS else None
 
 
-def _died(run: RunSpec, runs_dir: Path, status: object) -> tuple[str, bool]:
+def _died(worker: Worker, runs_dir: Path, status: object) -> tuple[str, str | None]:
     """Notes in a run's record why it stands still.
 
-    A worker that a signal killed is a fault of the machine: the run goes back to the queue, unless
-    that has happened again and again without its getting on.
+    A worker that a signal killed is a fault of the machine, and so is the end of several that
+    train together where none of them says why. Such a run goes back to the queue, unless that has
+    happened again and again without its getting on.
 
     Returns:
-        One line, and whether to try again now.
+        One line, and the kind of the failure where the run is to be tried again.
     """
+    run = worker.run
     paths = RunPaths(runs_dir / run.run_id)
-    code = status if isinstance(status, int) else 1
+    code, processes = status if isinstance(status, int) else 1, len(worker.slots)
     how = f"killed by signal {-code}" if code < 0 else f"status {code}"
     if code == -signal.SIGKILL:
         how += ", perhaps for want of memory"
-    reason, again = f"the worker died ({how})", False
+    reason, again = f"the worker died ({how})", None
+    if (fault := worker.fault) is not None:
+        reason = f"process beside the first: {fault.line}"
     with contextlib.suppress(DataError, OSError):
         record = records.load(paths.record) or records.new(run, _now())
         if record["status"] == "running" and holder(paths.claim) is None:
             record["error"] = reason
-            if code < 0:
-                last = last_holder(paths.claim)
-                again = failures.note(record, "node", reason, last.start if last else 0)
-                if not again:
-                    record |= {"status": "failed", "failure": "node", "ended": _now()}
+            last = last_holder(paths.claim)
+            start, nimg = worker.left or ((last.start, last.nimg) if last else (0, 0))
+            kind, at, size = "node", start, None
+            if fault is not None and fault.kind != "node":
+                kind, at = fault.kind, max(fault.nimg, nimg)
+                size = failures.micro_batch(record, run.config.train, processes)
+            if fault is not None or code < 0 or processes > 1:
+                if failures.settle(record, kind, reason, at, size):
+                    again = kind
+                else:
+                    record["ended"] = _now()
             records.save(paths.record, record)
     return f"{reason}; see {paths.log}", again
 

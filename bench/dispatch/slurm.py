@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any
 
 from bench import jobs
 from bench import record as records
-from bench.claim import Claim
-from bench.dispatch import local
+from bench.claim import Claim, job_here
+from bench.dispatch import elsewhere, local
 from bench.paths import RunPaths
 from bench.progress import PlainProgress
 from bench.schema import SlurmFile
@@ -188,6 +188,7 @@ class Job:
 
         Raises:
             RuntimeError: a run failed, so that SLURM shows the job as failed too.
+            SystemExit: the job is requeued.
         """
         runs_dir = Path(self.runs_dir)
         self.before, self.began = self.done(), time.monotonic()
@@ -196,14 +197,19 @@ class Job:
         if not self.gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # a node may have some that are not ours
         progress = PlainProgress(left, lambda text: print(text, flush=True))
+        lost: list[RunSpec] = []
         with _Signals() as signals:
             try:
-                local.dispatch(left, runs_dir, Path(self.data_dir), progress, False, self.share)
+                local.dispatch(
+                    left, runs_dir, Path(self.data_dir), progress, False, self.share, lost.append
+                )
+                if lost:
+                    signals.move()
             except _Asked:
                 signals.follow()
         failed = [
             at.note
-            for spec in left
+            for spec in self.specs()
             if (at := records.standing(spec, runs_dir)).state in ("failed", "stopped")
         ]
         if failed:
@@ -285,7 +291,7 @@ class _Signals:
         self.asked = self.warned = False
 
     def __enter__(self) -> _Signals:
-        self.requeue: Any = signal.getsignal(self.WARNING)
+        self.answer: Any = signal.getsignal(self.WARNING)
         for number in (self.WARNING, signal.SIGTERM):
             signal.signal(number, self.on_signal)
         return self
@@ -311,9 +317,31 @@ class _Signals:
             if time.monotonic() > deadline:
                 raise RuntimeError("asked to end by a signal that SLURM did not follow up")
             time.sleep(0.2)
+        self.requeue()
+
+    def move(self) -> None:
+        """The node failed runs of this job: requeue for another one, as at a warning."""
+        self.asked = True  # by ourselves
+        job, node = job_here(), os.environ.get("SLURMD_NODENAME", "")
+        nodes = elsewhere.to_avoid(job, node)
+        try:
+            self.requeue()
+        except SystemExit:  # requeued; SLURM ends this process in a moment
+            agreed = nodes is not None and elsewhere.avoid(job, nodes)
+            then = f"the job avoids {nodes}" if agreed else "there is no other for the job"
+            print(f"{node} failed; {then}", flush=True)
+            raise
+
+    def requeue(self) -> None:
+        """Has submitit requeue the job.
+
+        Raises:
+            SystemExit: it is requeued.
+        """
+        deadline = time.monotonic() + KILL_SECONDS
         while True:
             try:
-                self.requeue(self.WARNING, None)
+                self.answer(self.WARNING, None)
                 return
             except subprocess.SubprocessError as error:  # the controller is away
                 if time.monotonic() > deadline:
@@ -340,6 +368,7 @@ def _executor(
         for key in ("partition", "account", "qos", "constraint")
         if (value := getattr(wanted, key)) is not None
     }
+    options = {name: text.lower() in ("true", "") or text for name, text in wanted.options.items()}
     memory = {} if wanted.mem_gb is None else {"mem": f"{round(wanted.mem_gb * 1024)}M"}
     executor.update_parameters(
         job_name=name,
@@ -353,7 +382,7 @@ def _executor(
         # Since SLURM 22.05 srun no longer takes the job's own number of cores.
         srun_args=[f"--cpus-per-task={wanted.cpus}"],
         setup=[*wanted.setup, *_environment(source)],
-        additional_parameters={"requeue": True, **memory, **wanted.options},
+        additional_parameters={"requeue": True, **memory, **options},
     )
     return executor
 
