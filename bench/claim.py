@@ -20,12 +20,13 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
 
 from projgan.errors import UserError
-from projgan.files import write_text_atomic
+from projgan.files import fenced, write_text_atomic
 
 HEARTBEAT_SECONDS = 15.0
 STALE_SECONDS = 600.0  # of an owner who cannot be asked, such as one on another host
@@ -234,6 +235,17 @@ class Claim:
                 return
             os.pwrite(file.fileno(), self._text().encode(), 0)
             os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def owning(path: Path) -> Iterator[Claim]:
+    """Within, this process owns the run of a claim, and writes to its folder only while it does.
+
+    Raises:
+        RunIsTaken: another process has it.
+    """
+    with Claim(path) as claim, fenced(path.parent, claim.fence):
+        yield claim
 
 
 def _read(path: Path) -> Holder | None:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from bench import failures
 from bench import record as records
-from bench.claim import Claim, RunIsTaken
+from bench.claim import Claim, RunIsTaken, owning
 from bench.environment import environment
 from bench.log import logging_to
 from bench.metrics.evaluate import evaluate
@@ -43,7 +43,7 @@ from projgan.config import Config
 from projgan.data import Dataset, open_dataset
 from projgan.discriminator import build_projection
 from projgan.errors import DataError, UserError
-from projgan.files import fenced, remove_leftovers, write_bytes_atomic
+from projgan.files import remove_leftovers, write_bytes_atomic
 from projgan.parallel import world
 from projgan.sample import generate, image_grid, load_generator, save_generator
 from projgan.train import Snapshot, train
@@ -89,11 +89,7 @@ def execute(
     run = RunPaths(run_dir)
     spec = RunSpec.read(run.spec)
     progress = progress or Progress([spec])
-    with (
-        Claim(run.claim) as claim,
-        fenced(run.dir, claim.fence),
-        logging_to(run.log, progress),
-    ):
+    with owning(run.claim) as claim, logging_to(run.log, progress):
         if left := remove_leftovers(run.dir):
             log.info("Removed what a killed writer left half-written: %s", ", ".join(left))
         try:
@@ -164,6 +160,7 @@ class _Session:
                 self.fail(error)
             else:
                 self.record["status"] = "finished"
+                self.claim.fence()
                 previous(self.paths.checkpoint).unlink(missing_ok=True)
             _free_memory()  # what a failed try held, before the next
         self.record["ended"] = _now()
@@ -363,6 +360,7 @@ class _Session:
         try:
             generator, _, _ = load_generator(self.paths.snapshot(nimg))
         except DataError as error:
+            self.claim.fence()
             aside = records.set_aside(self.paths.snapshot(nimg))
             log.warning("%s (kept as %s)", error, aside.name)
             return None
@@ -461,6 +459,7 @@ class _Session:
         try:
             found = records.load(self.paths.record)
         except records.DamagedRecord as error:
+            self.claim.fence()
             aside = records.set_aside(self.paths.record)
             log.warning("%s (kept as %s)", error, aside.name)
             found = None

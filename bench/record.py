@@ -248,6 +248,9 @@ def _fault(record: Record) -> str:
     for name, kind in _KINDS.items():
         if not isinstance(record.get(name), kind):
             return f"{name} is missing or of the wrong kind"
+    network = record.get("backbone") or {}
+    if not (isinstance(network, dict) and isinstance(network.get("accuracy_kind") or "", str)):
+        return "the backbone is of the wrong kind"
     if not all(_is_number(record["time"].get(name)) for name in ("train_s", "eval_s", "total_s")):
         return "time is no time"
     for snapshot in record["snapshots"]:

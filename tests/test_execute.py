@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -334,3 +335,39 @@ def test_time_adds_up_over_sessions(engine: Engine, run: Callable[..., Record]) 
     assert record["time"]["train_s"] == 4.0  # from the checkpoints: nothing counted twice
     assert record["time"]["eval_s"] >= measured > 0
     assert record["time"]["total_s"] == 4.0 + record["time"]["eval_s"]
+
+
+def test_whoever_loses_the_run_at_any_write_changes_nothing(
+    engine: Engine, run: Callable[..., Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another takes the run over just before the n-th write, for every n; the late one leaves."""
+    whole, asked, lose_at = Claim.fence, 0, 0
+    found: dict[Path, bytes] = {}
+
+    def files() -> dict[Path, bytes]:
+        every = [path for path in paths(tmp_path).dir.rglob("*") if path.is_file()]
+        return {path: path.read_bytes() for path in every if path.name != "log.txt"}
+
+    def fence(self: Claim) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == lose_at:
+            self.path.unlink()
+            with Claim(self.path):  # as one does who thinks us dead
+                pass
+            found.update(files())
+        whole(self)
+
+    monkeypatch.setattr(Claim, "fence", fence)
+    run()
+    writes = asked
+    assert writes > 20  # two of each file: when it is begun, and when it takes its place
+    for n in range(1, writes + 1):
+        shutil.rmtree(paths(tmp_path).dir)
+        found.clear()
+        asked, lose_at = 0, n
+        with pytest.raises(RunIsTaken):
+            run()
+        # A file that was begun beside its place is the late one's own, and gone.
+        begun = [path for path in found if path.name.endswith(".part")]
+        assert files() == {path: found[path] for path in found if path not in begun}, n

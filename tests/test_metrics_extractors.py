@@ -24,6 +24,7 @@ from bench.metrics.extractors import EXTRACTORS, Source
 from bench.metrics.frechet import features_to_frechet
 from bench.score import measure
 from projgan.errors import DataError
+from projgan.files import sha256_of
 
 
 @pytest.mark.parametrize("name", ["lab", "levels"])
@@ -88,12 +89,18 @@ class TinyInception(nn.Module):
 
 
 @pytest.fixture
-def inception_file(tmp_path: Path) -> Path:
-    path = tmp_path / "weights" / inception.CLEAN_FILE
-    path.parent.mkdir()
+def inception_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        torch.jit.script(TinyInception()).save(str(path))
+        return published(TinyInception(), tmp_path / "weights", monkeypatch)
+
+
+def published(network: nn.Module, folder: Path, patch: pytest.MonkeyPatch) -> Path:
+    """Puts a network into the published one's place, as if it were that."""
+    folder.mkdir()
+    path = folder / inception.CLEAN_FILE
+    torch.jit.script(network).save(str(path))
+    patch.setattr(inception, "CLEAN_SHA256", sha256_of(path))
     return path
 
 
@@ -154,8 +161,29 @@ def test_missing_inception_weights_say_where_to_put_them(
 
 
 @needs_cleanfid
-def test_a_damaged_inception_file_is_named(inception_file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("metric", ["fid", "fid_nvlabs"])
+def test_another_file_than_the_published_one_is_not_run(
+    inception_file: Path, tmp_path: Path, metric: str
+) -> None:
+    """A TorchScript file is code, whoever put it there under that name."""
+
+    class Other(TinyInception):
+        def forward(self, x: Tensor, return_features: bool = False) -> Tensor:
+            print("other code")
+            return x
+
+    torch.jit.script(Other()).save(str(inception_file))
+    with pytest.raises(DataError, match="not the Inception network that was published") as caught:
+        make(tmp_path).prepare([metric])
+    assert "delete it and run again" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@needs_cleanfid
+def test_a_file_that_torch_cannot_read_is_named(
+    inception_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     inception_file.write_bytes(inception_file.read_bytes()[:1000])
+    monkeypatch.setattr(inception, "CLEAN_SHA256", sha256_of(inception_file))
     with pytest.raises(DataError, match="not a usable Inception network") as caught:
         make(tmp_path).prepare(["fid"])
     assert str(inception_file) in str(caught.value)
@@ -167,6 +195,7 @@ def test_a_download_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Mo
     source = tmp_path / "served"
     source.write_bytes(b"weights" * 1000)
     monkeypatch.setattr("cleanfid.downloads_helper.inception_url", source.as_uri())
+    monkeypatch.setattr(inception, "CLEAN_SHA256", sha256_of(source))
     got = inception.find_clean(tmp_path / "weights")
     assert got.read_bytes() == source.read_bytes()
     assert [f.name for f in got.parent.iterdir()] == [inception.CLEAN_FILE]
@@ -297,10 +326,10 @@ class Classifying(TinyInception):
 
 
 @needs_cleanfid
-def test_the_inception_score_shares_the_pass(tmp_path: Path) -> None:
-    path = tmp_path / "weights" / inception.CLEAN_FILE
-    path.parent.mkdir()
-    torch.jit.script(Classifying()).save(str(path))
+def test_the_inception_score_shares_the_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = published(Classifying(), tmp_path / "weights", monkeypatch)
     reference = make(tmp_path, draw(12, seed=0))
     got = evaluate([draw(20, seed=1)], reference, ["is", "kid"])
     assert 1.0 < got["is"] < 1008

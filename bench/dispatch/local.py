@@ -23,11 +23,11 @@ from pathlib import Path
 
 from bench import failures
 from bench import record as records
-from bench.claim import holder, last_holder
+from bench.claim import last_holder, owning
 from bench.paths import ROOT, RunPaths
 from bench.progress import Progress
 from bench.spec import RunSpec
-from projgan.errors import DataError, UserError
+from projgan.errors import UserError
 
 STOP_SECONDS = 30.0  # a worker that is asked to stop has so long for its step and its checkpoint
 
@@ -270,13 +270,14 @@ def _died(worker: Worker, runs_dir: Path, status: object) -> tuple[str, str | No
     reason, again = f"the worker died ({how})", None
     if (fault := worker.fault) is not None:
         reason = f"process beside the first: {fault.line}"
-    with contextlib.suppress(DataError, OSError):
+    last = last_holder(paths.claim)
+    start, nimg = worker.left or ((last.start, last.nimg) if last else (0, 0))
+    kind, at, size = "node", start, None
+    # What cannot be read stays as it is; another process may have taken the run meanwhile.
+    with contextlib.suppress(UserError, OSError), owning(paths.claim):
         record = records.load(paths.record) or records.new(run, _now())
-        if record["status"] == "running" and holder(paths.claim) is None:
+        if record["status"] == "running":
             record["error"] = reason
-            last = last_holder(paths.claim)
-            start, nimg = worker.left or ((last.start, last.nimg) if last else (0, 0))
-            kind, at, size = "node", start, None
             if fault is not None and fault.kind != "node":
                 kind, at = fault.kind, max(fault.nimg, nimg)
                 size = failures.micro_batch(record, run.config.train, processes)

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import jobs
 from bench import record as records
-from bench.claim import Claim, job_here
+from bench.claim import job_here, owning
 from bench.dispatch import elsewhere, local
 from bench.paths import RunPaths
 from bench.progress import PlainProgress
@@ -252,7 +252,7 @@ class Job:
         )
         for spec in self.specs():
             paths = RunPaths(Path(self.runs_dir) / spec.run_id)
-            with contextlib.suppress(DataError, OSError, UserError), Claim(paths.claim):
+            with contextlib.suppress(DataError, OSError, UserError), owning(paths.claim):
                 record = records.load(paths.record) or records.new(spec, _now())
                 if record["status"] == "running":
                     records.save(paths.record, record | {"error": reason})
@@ -410,7 +410,7 @@ def _reopen(run: RunPaths, anew: bool) -> None:
     """Makes a run one that is to be done: requeued jobs leave alone what has ended."""
     from bench.execute import forget
 
-    with Claim(run.claim) as claim:
+    with owning(run.claim) as claim:
         if anew:
             forget(run, claim)
         with contextlib.suppress(DataError):  # a damaged one is the run's own affair

@@ -22,11 +22,14 @@ from numpy.typing import NDArray
 from bench.metrics.extractor import Extractor, Images, Source, make_extractor
 from bench.metrics.weights import fetch_url, find_weights
 from projgan.errors import DataError
+from projgan.files import sha256_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 CLEAN_FILE = "inception-2015-12-05.pt"
+# TorchScript is code: this file alone is run, and no other under its name.
+CLEAN_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
 LEGACY_FILE = "pt_inception-2015-12-05-6726825d.pth"
 LOGITS = "logits"  # the output that the Inception Score is made of
 
@@ -34,11 +37,22 @@ Resize = Callable[[Images], NDArray[np.float32]]  # [H, W, 3] -> [299, 299, 3], 
 
 
 def find_clean(weights_dir: Path) -> Path:
-    """The TorchScript network's file, downloaded once if it is not there."""
+    """The TorchScript network's file, downloaded once if it is not there.
+
+    Raises:
+        DataError: it is not there, or not the one that was published.
+    """
     with _quiet():
         from cleanfid.downloads_helper import inception_url
     purpose = "a metric of Inception (fid, kid, is)"
-    return find_weights(weights_dir, CLEAN_FILE, purpose, inception_url, fetch_url(inception_url))
+    fetch = fetch_url(inception_url)
+    path = find_weights(weights_dir, CLEAN_FILE, purpose, inception_url, fetch)
+    if (found := sha256_of(path)) != CLEAN_SHA256:
+        raise DataError(
+            f"{path} is not the Inception network that was published: its SHA-256 is "
+            f"{found[:12]}…, not {CLEAN_SHA256[:12]}…; delete it and run again"
+        )
+    return path
 
 
 def find_legacy(weights_dir: Path) -> Path:
