@@ -227,6 +227,29 @@ def score(options: Options) -> int:
     return OK
 
 
+def prepare(options: Options) -> int:
+    """Packs a folder, archive, LMDB or export of images as a data set."""
+    import bench.prepare
+
+    if options.data is None or options.source is None:
+        raise UserError("do=prepare needs data=NAME source=PATH, and data.resolution= if not 256")
+    with counter_for(_echo) as show:
+        bench.prepare.prepare(
+            options.data, options.source, options.overrides, options.data_dir, show, _echo
+        )
+    return OK
+
+
+def fetch_weights(options: Options) -> int:
+    """Fetches the files of weights that a grid needs, and says which are to be placed by hand."""
+    from bench import fetch
+    from bench.preflight import check_folder
+
+    grid = _load(options)
+    check_folder("data_dir", options.data_dir)
+    return OK if fetch.fetch_weights(grid, options.data_dir, _echo) else SOME_FAILED
+
+
 def sample(options: Options) -> int:
     """Draws images from the generator that a run kept."""
     from bench.draw import draw
@@ -270,6 +293,8 @@ VERBS: dict[str, Callable[[Options], int]] = {
     "claims": claims,
     "list": list_grids,
     "score": score,
+    "prepare": prepare,
+    "fetch-weights": fetch_weights,
     "sample": sample,
     "prove-resume": prove_resume,
 }

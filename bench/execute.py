@@ -40,13 +40,14 @@ from bench.throughput import PeakMemory
 from projgan.backbones import build_backbone, describe
 from projgan.checkpoint import load_checkpoint, previous
 from projgan.config import Config
-from projgan.data import Dataset, open_dataset
+from projgan.data import Dataset, open_dataset, subset_fingerprint, training_indices
 from projgan.discriminator import build_projection
 from projgan.errors import DataError, UserError
 from projgan.files import remove_leftovers, write_bytes_atomic
 from projgan.parallel import world
 from projgan.sample import generate, image_grid, load_generator, save_generator
 from projgan.train import Snapshot, train
+from projgan.weights import beside
 
 SAMPLE_SEED = 0  # of all images that are measured or shown; the same for every run
 FRESH_SEED = 1  # of the images that a best snapshot is measured on once it is chosen
@@ -89,7 +90,7 @@ def execute(
     run = RunPaths(run_dir)
     spec = RunSpec.read(run.spec)
     progress = progress or Progress([spec])
-    with owning(run.claim) as claim, logging_to(run.log, progress):
+    with owning(run.claim) as claim, logging_to(run.log, progress), beside(data_dir):
         if left := remove_leftovers(run.dir):
             log.info("Removed what a killed writer left half-written: %s", ", ".join(left))
         try:
@@ -114,10 +115,11 @@ def follow(run_dir: Path, data_dir: Path, on_images: Callable[[int], None]) -> N
     """
     spec = RunSpec.read(RunPaths(run_dir).spec)
     cfg = spec.config
-    while (told := world().said(None)) is not None:
-        cfg = replace(cfg, train=replace(cfg.train, micro_batch=told["micro_batch"]))
-        for _ in train(cfg, run_dir, data_dir, told["due"], on_images):
-            pass
+    with beside(data_dir):
+        while (told := world().said(None)) is not None:
+            cfg = replace(cfg, train=replace(cfg.train, micro_batch=told["micro_batch"]))
+            for _ in train(cfg, run_dir, data_dir, told["due"], on_images):
+                pass
 
 
 class _Session:
@@ -420,6 +422,9 @@ class _Session:
             "images": len(dataset.images),
             "trained_on": data.subset or len(dataset.images),
         }
+        if data.subset is not None:
+            chosen = training_indices(data, len(dataset.images), dataset.order)
+            self.record["data"]["subset_sha256"] = subset_fingerprint(dataset, chosen)
         if (network := discriminator.backbone) is not None:
             self.record["backbone"] = asdict(describe(self.spec.config.backbone)) | {
                 "params_m": network.params_m,

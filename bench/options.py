@@ -22,6 +22,8 @@ python run_bench.py grid=NAME do=report          tables and curves again, from t
 python run_bench.py do=claims                    the paper's findings against the records
 python run_bench.py do=list                      the grids
 python run_bench.py do=score real=PATH fake=PATH two folders, zips or .npy arrays, measured
+python run_bench.py do=fetch-weights grid=NAME   the files of weights that a grid needs
+python run_bench.py do=prepare data=NAME source=PATH   images packed for data.name=NAME
 python run_bench.py do=sample run=ID n=64         images of the generator that a run kept
 python run_bench.py do=prove-resume              that a killed run goes on to the bit; kills=3
 
@@ -55,6 +57,8 @@ class Options:
     runs_dir: Path = Path("runs")
     results_dir: Path = Path("results")
     data_dir: Path = Path("data")
+    data: str | None = None  # of do=prepare: the name, and where the images are
+    source: Path | None = None
     real: Path | None = None
     fake: Path | None = None
     metrics: list[str] | None = None
@@ -184,6 +188,8 @@ CONVERT: dict[str, Callable[[str, str], Any]] = {
     "runs_dir": _path,
     "results_dir": _path,
     "data_dir": _path,
+    "data": _text,
+    "source": _path,
     "real": _path,
     "fake": _path,
     "metrics": _labels,

@@ -10,6 +10,7 @@ EXPERIMENTS = ROOT / "experiments"
 GRIDS = EXPERIMENTS / "grids"
 SCALES = EXPERIMENTS / "scales"
 PAPER = EXPERIMENTS / "paper"
+DATASETS = EXPERIMENTS / "datasets.yaml"
 CLAIMS = PAPER / "claims.yaml"
 DISPATCH = EXPERIMENTS / "dispatch"
 SOURCE_NOTE = "source.json"  # in a frozen copy of the source: the commit it was made from

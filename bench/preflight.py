@@ -15,6 +15,7 @@ from bench.progress import Show
 from bench.spec import RunSpec
 from projgan.config import Config
 from projgan.errors import UserError
+from projgan.weights import beside, weights_dir
 
 
 def check(
@@ -41,7 +42,7 @@ def check(
         check_folder(key, folder)
     data_sets = dict.fromkeys(run.config.data for run in runs)
     for data in data_sets:
-        check_data(data)
+        check_data(data, data_dir)
     seen = set()
     for run in runs:
         cfg = run.config
@@ -49,7 +50,8 @@ def check(
         if parts not in seen:
             seen.add(parts)
             try:
-                _check_networks(cfg)
+                with beside(data_dir):
+                    _check_networks(cfg)
             except UserError as error:
                 raise UserError(f"row {run.label!r}: {error}") from error
     measured = {
@@ -95,7 +97,7 @@ def _check_extractors(run: RunSpec, data_dir: Path) -> None:
     from bench.metrics.table import METRICS, metric_keys
 
     size, cpu = run.config.data.resolution, torch.device("cpu")
-    source = Source(size, cpu, data_dir / "weights", run.judge)
+    source = Source(size, cpu, weights_dir(data_dir), run.judge)
     names = {METRICS[key].extractor for key in metric_keys(run.eval.metrics)} - {"own"}
     for name in sorted(names):
         try:

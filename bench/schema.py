@@ -122,3 +122,22 @@ class ClaimEntry:
 @dataclass
 class ClaimsFile:
     claims: list[ClaimEntry] = MISSING
+
+
+@dataclass
+class DataSetEntry:
+    """A data set of the paper, for whoever fetches it; see experiments/datasets.yaml."""
+
+    title: str = MISSING
+    get: str = MISSING
+    licence: str = MISSING
+    images: int = MISSING
+    sure: bool = MISSING
+    resolutions: list[int] = MISSING
+    size_gb: float | None = None
+    note: str = ""
+
+
+@dataclass
+class DataSetsFile:
+    sets: dict[str, DataSetEntry] = MISSING

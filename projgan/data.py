@@ -2,6 +2,7 @@
 
 A packed data set is a folder `images.npy` ([N, 3, R, R] uint8) + `meta.json` (count, SHA-256 and
 origin). It is made once, checked by its hash whenever it is opened, and made again when damaged.
+One that `projgan.prepare` made is found by its name, and may have classes and an order of its own.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from projgan.files import replacing, sha256_of, write_json_atomic
 RENDERED = {"clevr": 8192}  # data sets that are rendered here, and how many images they have
 RENDER_SEED = 0
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+IMAGES, META, ORDER, TARGETS = "images.npy", "meta.json", "order.npy", "labels.npy"
 _CHUNK = 256
 
 log = logging.getLogger(__name__)
@@ -41,20 +43,50 @@ class Dataset:
         name: for tables.
         images: [N, 3, R, R] uint8 memory map, RGB.
         fingerprint: SHA-256 of the pixels and their shape, as hex.
+        order: [N] int64, the order whose first n are the subset of n. None = one fixed shuffle.
+        labels: [N] int64, classes from 0. None = it has none.
     """
 
     name: str
     images: np.ndarray
     fingerprint: str
+    order: np.ndarray | None = None
+    labels: np.ndarray | None = None
 
 
-def check_data(cfg: Data) -> None:
+def prepared_folder(data_dir: Path, name: str, resolution: int) -> Path:
+    """Where `do=prepare` puts a data set, and training looks for it."""
+    return data_dir / f"{name}-{resolution}px"
+
+
+def find_prepared(cfg: Data, data_dir: Path) -> Path | None:
+    """The prepared data set that is meant: by its path, or by name. None = there is none."""
+    if cfg.path is None:
+        place = prepared_folder(data_dir, cfg.name, cfg.resolution)
+        return place if cfg.name not in RENDERED and (place / META).is_file() else None
+    place = Path(cfg.path)
+    return place if (place / META).is_file() and (place / IMAGES).is_file() else None
+
+
+def check_data(cfg: Data, data_dir: Path = Path("data")) -> None:
     """Refuses a configuration whose data cannot be found; reads no pixels."""
+    if (prepared := find_prepared(cfg, data_dir)) is not None:
+        shape = _open_array(prepared / IMAGES, prepared).shape
+        if shape[2:] != (cfg.resolution, cfg.resolution):
+            raise DataError(
+                f"data.resolution={cfg.resolution}: {prepared} has {shape[2]} pixels; "
+                "prepare it anew or change one of the two"
+            )
+        if cfg.subset is not None and cfg.subset > shape[0]:
+            raise DataError(f"data.subset={cfg.subset} is more than the {shape[0]} of {prepared}")
+        return
     if cfg.path is None:
         if cfg.name not in RENDERED:
+            place = prepared_folder(data_dir, cfg.name, cfg.resolution)
             raise DataError(
-                f"data.name={cfg.name} is not rendered here ({', '.join(RENDERED)} is): "
-                f"give its folder of images as data.path=FOLDER"
+                f"data.name={cfg.name} is neither rendered here ({', '.join(RENDERED)} is) nor in "
+                f"{place}: do=prepare data={cfg.name} source=PATH data.resolution={cfg.resolution} "
+                "makes that, or give a folder of images as data.path=FOLDER"
             )
         if cfg.resolution not in scenes.RESOLUTIONS:
             known = ", ".join(map(str, scenes.RESOLUTIONS))
@@ -76,7 +108,9 @@ def open_dataset(cfg: Data, data_dir: Path, progress: Progress | None = None) ->
     Raises:
         DataError: the folder is missing, empty or holds an unreadable image.
     """
-    check_data(cfg)
+    check_data(cfg, data_dir)
+    if (prepared := find_prepared(cfg, data_dir)) is not None:
+        return _open_prepared(cfg, prepared)
     if cfg.path is None:
         count = cfg.images or RENDERED[cfg.name]
         folder = data_dir / f"{cfg.name}-{cfg.resolution}px-{count}-v{scenes.VERSION}"
@@ -116,7 +150,11 @@ def read_image(path: Path, resolution: int) -> np.ndarray:
     Returns:
         [3, R, R] uint8.
     """
-    image = decode_image(path, str(path))
+    return fit(decode_image(path, str(path)), resolution)
+
+
+def fit(image: Image.Image, resolution: int) -> np.ndarray:
+    """An image centre-cropped to a square and resized by Lanczos: [3, R, R] uint8."""
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     image = image.crop((left, top, left + side, top + side))
@@ -184,13 +222,36 @@ def _open_or_pack(
                 with suppress(OSError):
                     place.rmdir()
     fingerprint = json.loads(meta.read_text())["sha256"]
+    return Dataset(name, _open_array(pixels, folder), fingerprint)
+
+
+def _open_array(pixels: Path, folder: Path) -> np.ndarray:
     try:
         images = np.load(pixels, mmap_mode="r", allow_pickle=False)
         if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4:
             raise ValueError("no array of bytes [N, 3, R, R]")
     except (OSError, ValueError) as error:
         raise DataError(f"{pixels} holds no images ({error}); delete {folder}") from None
-    return Dataset(name, images, fingerprint)
+    return images
+
+
+def _open_prepared(cfg: Data, folder: Path) -> Dataset:
+    """A data set that cannot be made again from here: a damaged one is refused."""
+    pixels = folder / IMAGES
+    if not _is_whole(pixels, folder / META):
+        raise DataError(f"{pixels} is damaged; delete {folder} and do=prepare it again")
+    extra: dict[str, np.ndarray | None] = {ORDER: None, TARGETS: None}
+    images = _open_array(pixels, folder)
+    for name in extra:
+        if (folder / name).is_file():
+            extra[name] = found = np.load(folder / name, allow_pickle=False)
+            if found.shape != (len(images),):
+                raise DataError(
+                    f"{folder / name} does not fit the images; delete {folder} and prepare it again"
+                )
+    name = folder.resolve().name if cfg.name in RENDERED else cfg.name
+    fingerprint = json.loads((folder / META).read_text())["sha256"]
+    return Dataset(name, images, fingerprint, extra[ORDER], extra[TARGETS])
 
 
 def _is_whole(pixels: Path, meta: Path) -> bool:
@@ -201,7 +262,7 @@ def _is_whole(pixels: Path, meta: Path) -> bool:
     except (ValueError, KeyError, TypeError):
         wanted = None
     if wanted != _fingerprint(pixels):
-        log.warning("Packed data in %s is damaged; making it again", pixels.parent)
+        log.warning("Packed data in %s is damaged", pixels.parent)
         return False
     return True
 
@@ -234,14 +295,31 @@ def _pack(
                 progress(stop, shape[0])
 
 
-def training_indices(cfg: Data, total: int) -> np.ndarray:
-    """Which images are trained on: the first `subset` of one fixed shuffle, so subsets are nested.
+def training_indices(cfg: Data, total: int, order: np.ndarray | None = None) -> np.ndarray:
+    """Which images are trained on: the first `subset` of one fixed order, so subsets are nested.
 
-    The shuffle does not depend on the run's seed: a small subset lies inside every larger one.
+    The order does not depend on the run's seed: a small subset lies inside every larger one.
+
+    Args:
+        total: images that there are.
+        order: [total], the data set's own. None = one fixed shuffle.
     """
     if cfg.subset is None:
         return np.arange(total)
-    return np.random.Generator(np.random.Philox(key=20211101)).permutation(total)[: cfg.subset]
+    return subset_order(total, order)[: cfg.subset]
+
+
+def subset_order(total: int, order: np.ndarray | None = None) -> np.ndarray:
+    """All images in the order whose first n are the subset of n."""
+    if order is not None:
+        return order
+    return np.random.Generator(np.random.Philox(key=20211101)).permutation(total)
+
+
+def subset_fingerprint(dataset: Dataset, chosen: np.ndarray) -> str:
+    """SHA-256 of the chosen images' own hashes, sorted: whatever order they lie in, as hex."""
+    each = sorted(hashlib.sha256(dataset.images[i].tobytes()).digest() for i in chosen)
+    return hashlib.sha256(b"".join(each)).hexdigest()
 
 
 @lru_cache(maxsize=4)

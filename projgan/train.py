@@ -311,7 +311,7 @@ def train(
     world = join()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dataset = open_dataset(cfg.data, data_dir, on_data)
-    chosen = training_indices(cfg.data, len(dataset.images))
+    chosen = training_indices(cfg.data, len(dataset.images), dataset.order)
     trainer = Trainer(cfg, device, world)
     batch = cfg.train.batch
     mine = world.share(batch)

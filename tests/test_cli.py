@@ -73,7 +73,7 @@ def test_alone_it_lists_the_grids(bench: Bench) -> None:
     for command in ("", "do=list"):
         status, out, err = bench(command)
         assert status == 0 and not err
-        assert "backbones    Table 2" in out and "smoke" in out
+        assert "Table 2, ten" in out and "smoke" in out
 
 
 def test_help(bench: Bench) -> None:

@@ -86,5 +86,7 @@ EXTRACTORS: dict[str, ExtractorEntry] = {
     "dinov2": ExtractorEntry(0, pretrained.load_dinov2),
     "clip": ExtractorEntry(0, pretrained.load_clip),
     "swav": ExtractorEntry(0, pretrained.load_swav),
+    "mobilenetv2": ExtractorEntry(10000, pretrained.load_mobilenetv2),
+    "mobilenetv1": ExtractorEntry(10000, pretrained.load_mobilenetv1),
     "patches": ExtractorEntry(patches.IMAGES, patches.load_patches),
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bench.metrics.extractor import Extractor, Images, Source, make_extractor
+from bench.metrics.extractor import Extractor, Images, Source, make_extractor, signed
 from bench.metrics.weights import fetch_hub, fetch_url, find_weights
 from projgan.errors import DataError
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 SIZE = 224
+_FEW = 8  # images that a MobileNet sees at once
 SIDE = SIZE // 14  # of DINOv2's grid of patches
 VGG16_FILE = "vgg16-397923af.pth"
 VGG16_URL = f"https://download.pytorch.org/models/{VGG16_FILE}"
@@ -30,6 +32,65 @@ SWAV_FILE = "swav_800ep_pretrain.pth.tar"
 SWAV_URL = f"https://dl.fbaipublicfiles.com/deepcluster/{SWAV_FILE}"
 DINOV2 = "vit_large_patch14_dinov2.lvd142m"  # of timm
 CLIP = "ViT-B-32-quickgelu.openai"  # architecture and pretraining of open_clip
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """The file of one network."""
+
+    name: str
+    purpose: str  # the metrics that need it
+    origin: str  # where it is published
+    fetch: Callable[[Path], None] | None = None  # None = it is placed by hand
+
+
+def _clip_repository() -> str:
+    import open_clip
+
+    architecture, _, pretraining = CLIP.partition(".")
+    repository: str = open_clip.get_pretrained_cfg(architecture, pretraining).get("hf_hub", "")
+    return repository.rstrip("/")
+
+
+def _fetch_clip(path: Path) -> None:
+    fetch_hub(_clip_repository(), "open_clip_model.safetensors")(path)
+
+
+def _mobilenet_file(name: str) -> WeightsFile:
+    origin = f"TensorFlow's {name} 1.0 at 224 px, in the form of timm's {name}_100"
+    return WeightsFile(f"{name}_100.safetensors", f"fd_{name}", origin)
+
+
+FILES: dict[str, WeightsFile] = {
+    "vgg16": WeightsFile(VGG16_FILE, "a metric of VGG16 (prdc)", VGG16_URL, fetch_url(VGG16_URL)),
+    "dinov2": WeightsFile(
+        f"{DINOV2}.safetensors",
+        "fd_dinov2",
+        f"model.safetensors of timm/{DINOV2} on the Hugging Face hub",
+        fetch_hub(f"timm/{DINOV2}", "model.safetensors"),
+    ),
+    "clip": WeightsFile(
+        f"{CLIP}.safetensors",
+        "fd_clip",
+        "open_clip_model.safetensors of timm/vit_base_patch32_clip_224.openai on the Hugging Face "
+        "hub",
+        _fetch_clip,
+    ),
+    "swav": WeightsFile(SWAV_FILE, "fd_swav", SWAV_URL, fetch_url(SWAV_URL)),
+    "mobilenetv2": _mobilenet_file("mobilenetv2"),
+    "mobilenetv1": _mobilenet_file("mobilenetv1"),
+}
+
+
+def find(name: str, weights_dir: Path) -> Path:
+    """The file of an extractor, downloaded once if it is not there.
+
+    Raises:
+        DataError: it is absent and cannot be downloaded; says where to put it by hand.
+    """
+    file = FILES[name]
+    return find_weights(weights_dir, file.name, file.purpose, file.origin, file.fetch)
+
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -43,8 +104,7 @@ def load_vgg16(source: Source) -> Extractor:
     from torch import nn
     from torchvision.models import vgg16
 
-    purpose = "a metric of VGG16 (prdc)"
-    path = find_weights(source.weights_dir, VGG16_FILE, purpose, VGG16_URL, fetch_url(VGG16_URL))
+    path = find("vgg16", source.weights_dir)
     network = vgg16(weights=None)
     network.classifier = nn.Sequential(*list(network.classifier)[:5])
     _fill(network, path)
@@ -61,13 +121,7 @@ def load_dinov2(source: Source) -> Extractor:
     import timm
     import torch
 
-    path = find_weights(
-        source.weights_dir,
-        f"{DINOV2}.safetensors",
-        "fd_dinov2",
-        f"model.safetensors of timm/{DINOV2} on the Hugging Face hub",
-        fetch_hub(f"timm/{DINOV2}", "model.safetensors"),
-    )
+    path = find("dinov2", source.weights_dir)
     network = timm.create_model(
         DINOV2, pretrained=False, num_classes=0, img_size=SIZE, global_pool="token"
     )
@@ -98,16 +152,8 @@ def load_clip(source: Source) -> Extractor:
     import open_clip
     import torch
 
-    architecture, _, pretraining = CLIP.partition(".")
-    repository = open_clip.get_pretrained_cfg(architecture, pretraining).get("hf_hub", "")
-    repository = repository.rstrip("/")
-    path = find_weights(
-        source.weights_dir,
-        f"{CLIP}.safetensors",
-        "fd_clip",
-        f"open_clip_model.safetensors of {repository} on the Hugging Face hub",
-        fetch_hub(repository, "open_clip_model.safetensors"),
-    )
+    architecture = CLIP.partition(".")[0]
+    path = find("clip", source.weights_dir)
     network = open_clip.create_model(architecture, pretrained=None).visual
     # The tower for texts has tensors of the same names, without the prefix.
     towers = _read(path)
@@ -128,7 +174,7 @@ def load_swav(source: Source) -> Extractor:
     from torch import nn
     from torchvision.models import resnet50
 
-    path = find_weights(source.weights_dir, SWAV_FILE, "fd_swav", SWAV_URL, fetch_url(SWAV_URL))
+    path = find("swav", source.weights_dir)
     network = resnet50(weights=None)
     network.fc = nn.Identity()
     _fill(network, path, {n.removeprefix("module."): t for n, t in _read(path).items()})
@@ -139,6 +185,39 @@ def load_swav(source: Source) -> Extractor:
         return {"": network(normalise(torch.from_numpy(resized(images)).to(source.device)))}
 
     return make_extractor("swav", network, source, forward)
+
+
+def load_mobilenetv2(source: Source) -> Extractor:
+    """The pooled last map [B, 1280] of MobileNetV2: a small network for measuring on a CPU."""
+    return _mobilenet("mobilenetv2", source, pad_type="same")
+
+
+def load_mobilenetv1(source: Source) -> Extractor:
+    """The pooled last map [B, 1024] of MobileNetV1: likewise, of another architecture."""
+    from torch import nn
+
+    return _mobilenet("mobilenetv1", source, pad_type="same", act_layer=nn.ReLU6)
+
+
+def _mobilenet(name: str, source: Source, **options: Any) -> Extractor:
+    """TensorFlow's own MobileNets: padded alike on no fixed side, inputs in [-1, 1]."""
+    import timm
+    import torch
+    from torch.nn import functional as F
+
+    path = find(name, source.weights_dir)
+    network = timm.create_model(f"{name}_100", pretrained=False, num_classes=0, **options)
+    _fill(network, path)
+
+    def forward(images: Tensor) -> dict[str, Tensor]:
+        shown = signed(images)
+        shown = F.interpolate(shown, (SIZE, SIZE), mode="bilinear", antialias=True)
+        shown = shown.contiguous(memory_format=torch.channels_last)
+        # Few at a time: on a CPU large maps cost more in memory than in arithmetic.
+        return {"": torch.cat([network(part) for part in shown.split(_FEW)])}
+
+    network.to(memory_format=torch.channels_last)
+    return make_extractor(name, network, source, forward)
 
 
 def _read(path: Path) -> dict[str, Tensor]:

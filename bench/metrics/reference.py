@@ -17,6 +17,7 @@ from bench.metrics.extractors import BATCH, EXTRACTORS, Extractor, Images, Outpu
 from bench.metrics.statistics import Accumulator, Features, load_features, save_features
 from bench.metrics.table import METRICS, metric_keys
 from bench.once import Check, once
+from projgan.weights import weights_dir
 
 if TYPE_CHECKING:
     import torch
@@ -79,7 +80,7 @@ class Reference:
         self._images = images
         self._fingerprint = fingerprint
         self._folder = data_dir / "reference"
-        weights = data_dir / "weights"
+        weights = weights_dir(data_dir)
         self._source = Source(images.shape[-1], device, weights, levels, own, projection)
         self._count = min(count or len(images), len(images))
         self._progress = progress

@@ -60,6 +60,8 @@ EXTRACTOR_INFO: dict[str, ExtractorInfo] = {
     ),
     "clip": ExtractorInfo("CLIP ViT-B/32", "OpenAI image-text pairs, captions", "CLIP ViT"),
     "swav": ExtractorInfo("SwAV ResNet50", "ImageNet-1k, no labels", "ResNet"),
+    "mobilenetv2": ExtractorInfo("MobileNetV2", "ImageNet-1k, labels", "MobileNet"),
+    "mobilenetv1": ExtractorInfo("MobileNetV1", "ImageNet-1k, labels", "MobileNet"),
     "patches": ExtractorInfo("Laplacian pyramid", "", ""),
 }
 
@@ -126,6 +128,8 @@ _ENTRIES = (
     Metric("fd_dinov2", "fd_dinov2", "FD-DINOv2", "", "dinov2", "frechet"),
     Metric("fd_clip", "fd_clip", "FD-CLIP", "", "clip", "frechet"),
     Metric("fd_swav", "fd_swav", "FD-SwAV", "", "swav", "frechet"),
+    Metric("fd_mobilenetv2", "fd_mobilenetv2", "FD-MobileNetV2", "", "mobilenetv2", "frechet"),
+    Metric("fd_mobilenetv1", "fd_mobilenetv1", "FD-MobileNetV1", "", "mobilenetv1", "frechet"),
 )
 
 METRICS: dict[str, Metric] = {metric.key: metric for metric in _ENTRIES}

@@ -17,6 +17,7 @@ from projgan.backbones.trunks import ClipTrunk, CnnTrunk, VitTrunk
 from projgan.config import Backbone
 from projgan.errors import DataError
 from projgan.files import sha256_of
+from projgan.weights import placed, weights_dir
 
 State = dict[str, Tensor]
 SMALLEST = 224  # images below this are shown at this to the full-size networks (released code)
@@ -39,7 +40,7 @@ def build(cfg: Backbone, resolution: int) -> FeatureNetwork:
     elif network.source == "lab":
         path, how = shipped_file(cfg.name, cfg.pretrain_seed), "install the package again"
     else:
-        path, how = _download(network), "delete it, and it is fetched again"
+        path, how = fetch(network), "delete it, and it is fetched again"
     state = read_weights(path, how)
     load_trunk(trunk, state, f"{path.name} for {cfg.name} ({cfg.zoo})", how)
     return FeatureNetwork(trunk, size, accuracy, kind, sha256_of(path))
@@ -203,7 +204,7 @@ def _resized(pos_embed: Tensor, trunk: VitTrunk) -> Tensor:
     return resized
 
 
-def _hub_file(network: Network) -> tuple[str, str]:
+def hub_file(network: Network) -> tuple[str, str]:
     """Repository and file name of the published weights."""
     if network.source == "open_clip":
         import open_clip
@@ -214,12 +215,14 @@ def _hub_file(network: Network) -> tuple[str, str]:
     return f"timm/{network.tag}", "model.safetensors"
 
 
-def _download(network: Network) -> Path:
-    """The published weights, from the hub's cache or the network."""
+def fetch(network: Network) -> Path:
+    """The published weights: placed by hand, from the hub's cache or from the network."""
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.utils import logging as chatter
 
-    repository, name = _hub_file(network)
+    if (path := placed(network.tag)) is not None:
+        return path
+    repository, name = hub_file(network)
     verbosity = chatter.get_verbosity()
     chatter.set_verbosity_error()  # without a network it tells of every retry
     try:
@@ -227,9 +230,11 @@ def _download(network: Network) -> Path:
     except Exception as error:  # the hub's client raises its own, its transport's and the system's
         raise DataError(
             f"Weights {network.tag!r} cannot be fetched ({_first_line(error)}): get {name}"
-            f" of {repository} elsewhere and set backbone.weights=PATH for that row alone"
-            f" (only=LABEL), or let `hf download {repository} {name}` fill a cache elsewhere"
-            f" and copy it to {constants.HF_HUB_CACHE}"
+            f" of {repository} elsewhere and place it as"
+            f" {weights_dir() / network.tag}{Path(name).suffix}, or let"
+            f" `hf download {repository} {name}` fill a cache elsewhere"
+            f" and copy it to {constants.HF_HUB_CACHE}; or set backbone.weights=PATH for that row"
+            f" alone (only=LABEL)"
         ) from None
     finally:
         chatter.set_verbosity(verbosity)

@@ -7,7 +7,7 @@ counterparts of the same family that ship with the package and run on two CPU co
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -89,6 +89,19 @@ BACKBONES: dict[str, Entry] = {
         75.484,
         2.959,
         "native weights and ImageNet statistics; lite1 to lite4 are tf_ conversions",
+    ),
+    "tf_efficientnet_lite0": Entry(
+        Network(
+            "EfficientNet-lite0 (tf)",
+            "EfficientNet-Lite",
+            "timm",
+            "tf_efficientnet_lite0.in1k",
+            _IMAGENET,
+            74.83,
+            _TOP1,
+            2.959,
+            note="the released code's default; the paper's table has timm's native lite0",
+        )
     ),
     "efficientnet_lite1": _lite(1, "tf_efficientnet_lite1.in1k", 76.642, 3.724),
     "efficientnet_lite2": _lite(2, "tf_efficientnet_lite2.in1k", 77.468, 4.358),
@@ -215,6 +228,11 @@ def find(cfg: Backbone) -> Network:
         known = ", ".join(sorted(name for name, e in BACKBONES.items() if e.lab is not None))
         raise ConfigError(f"Backbone {cfg.name!r} has no lab counterpart. Lab has: {known}")
     return entry.lab
+
+
+def parts(cfg: Backbone) -> list[Backbone]:
+    """The networks that a backbone is made of, `+` between their names; mostly one."""
+    return [replace(cfg, name=name) for name in cfg.name.split("+")]
 
 
 def shipped_name(name: str, pretrain_seed: int) -> str:

@@ -1,0 +1,86 @@
+"""do=prepare: a data set of the paper, or any other, from what a user has fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench import paths, typed
+from bench.preflight import check_folder
+from bench.schema import DataSetEntry, DataSetsFile
+from projgan.config import Data
+from projgan.errors import DataError, UserError
+
+if TYPE_CHECKING:
+    from projgan.sources import ImageSource
+
+Echo = Callable[[str], None]
+
+
+def known() -> dict[str, DataSetEntry]:
+    """The data sets of experiments/datasets.yaml, by name."""
+    file: DataSetsFile = typed.read(DataSetsFile, paths.DATASETS)
+    return file.sets
+
+
+def prepare(
+    name: str,
+    source: Path,
+    overrides: Sequence[str],
+    data_dir: Path,
+    progress: Callable[[str, int, int], None],
+    echo: Echo,
+) -> Path:
+    """Packs a source as the data set `name` and says what came of it.
+
+    Args:
+        name: of the data set.
+        source: where its images are.
+        overrides: `data.resolution=…`, and nothing else.
+        data_dir: where packed data sets are kept.
+        progress: told what is done and how far.
+        echo: takes lines for the user.
+
+    Raises:
+        UserError: a name or setting that is wrong, a source of another size than the data set's,
+            an image that cannot be read.
+    """
+    from projgan.data import RENDERED
+    from projgan.prepare import prepare as pack
+    from projgan.prepare import summary
+
+    changes = typed.parse_overrides(overrides)
+    resolution = changes.pop("data.resolution", Data().resolution)
+    if changes:
+        raise UserError(f"{next(iter(changes))}: of the configuration do=prepare takes "
+                        "data.resolution alone")  # fmt: skip
+    cfg = Data(name=name, resolution=typed.convert("data.resolution", resolution, "command line"))
+    if name in RENDERED:
+        raise UserError(f"data={name} is rendered here; give what is prepared another name")
+    check_folder("data_dir", data_dir)
+    entry = known().get(name)
+
+    def check(opened: ImageSource) -> None:
+        if entry is not None:
+            compare(name, entry, len(opened.names), echo)
+
+    folder = pack(name, source, cfg.resolution, data_dir, progress, check)
+    said = summary(folder)
+    classes = f", {len(said['classes'])} classes" if said["classes"] else ""
+    echo(f"{name}: {said['count']} images{classes} of {said['kind']} {said['source']} in {folder}")
+    echo(f"sha256 {said['sha256']}; train on it with data.name={name} "
+         f"data.resolution={cfg.resolution}")  # fmt: skip
+    return folder
+
+
+def compare(name: str, entry: DataSetEntry, count: int, echo: Echo) -> None:
+    """Refuses a source that is not the data set it is called, as far as its size tells."""
+    if count == entry.images:
+        return
+    if entry.sure:
+        raise DataError(
+            f"source holds {count} images, but {name} ({entry.title}) has {entry.images}: complete "
+            "it, or give what it is another name with data="
+        )
+    echo(f"note: {count} images; {name} is listed with {entry.images}, which is not confirmed")

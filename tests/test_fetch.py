@@ -1,0 +1,131 @@
+"""Weights: placed by hand, found by tag, fetched for a whole grid, or one line that says how."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from bench import fetch
+from bench import grid as grids
+from bench.cli import main
+from bench.metrics.extractor import Source
+from bench.metrics.extractors import EXTRACTORS
+from projgan.backbones import build_backbone
+from projgan.config import Backbone
+from projgan.files import sha256_of
+from projgan.weights import VARIABLE, beside, weights_dir
+
+GRID = """
+name: made
+about: a grid of the tests
+base: {backbone.zoo: imagenet}
+rows:
+  - {label: One, set: {backbone.name: resnet18}}
+  - {label: Random, set: {backbone.name: resnet50, backbone.weights: random}}
+  - {label: RGB, set: {backbone.name: r50_clip, discriminator.kind: rgb}}
+eval: {metrics: [fd_lab, fd_mobilenetv2, fd_swav]}
+report: {rank_by: fd_lab, columns: [fd_lab], rank_despite_leakage: a grid of the tests}
+"""
+TAG = "resnet18.tv_in1k"
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **settings: object) -> None:
+        raise OSError("no network here")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
+    monkeypatch.delenv(VARIABLE, raising=False)
+
+
+def resnet(path: Path) -> Path:
+    """A file as it is published, with other numbers."""
+    import timm
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(7)
+    save_file(timm.create_model("resnet18", pretrained=False).state_dict(), path)
+    return path
+
+
+def made(folder: Path) -> str:
+    (folder / "made.yaml").write_text(GRID)
+    return str(folder / "made.yaml")
+
+
+def test_a_grid_needs_what_its_rows_and_metrics_load(tmp_path: Path) -> None:
+    names = {need.name for need in fetch.needs(grids.load(made(tmp_path)))}
+    # Neither of random weights nor of a row without a network; the lab extractor ships.
+    assert names == {TAG, "mobilenetv2_100.safetensors", "swav_800ep_pretrain.pth.tar"}
+    assert fetch.needs(grids.load("backbones")) == []
+    paper = {need.name for need in fetch.needs(grids.load("backbones", "paper"))}
+    assert "tf_efficientnet_lite1.in1k" in paper and "RN50.openai" in paper
+    assert "inception-2015-12-05.pt" in paper and len(paper) == 13
+
+
+@pytest.mark.usefixtures("offline")
+def test_what_is_missing_is_told_and_what_is_placed_is_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["do=fetch-weights", f"grid={made(tmp_path)}", f"data_dir={tmp_path}"]
+    assert main(words) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["missing"] * 3 + ["made"]
+    assert str(tmp_path / "weights" / f"{TAG}.safetensors") in lines[0]
+    assert f"timm/{TAG}" in lines[0] and "no network here" in lines[0]
+    assert "mobilenetv2_100.safetensors, which is not in" in lines[1]
+    assert "0 of 3" in lines[3]
+
+    path = resnet(tmp_path / "weights" / f"{TAG}.safetensors")
+    assert main([*words, "only=One"]) == 1
+    out = capsys.readouterr().out
+    assert f"there    {TAG}.safetensors" in out and sha256_of(path) in out
+    ledger = json.loads((tmp_path / "weights" / fetch.LEDGER).read_text())
+    assert ledger[path.name]["sha256"] == sha256_of(path)
+    with beside(tmp_path):
+        network = build_backbone(Backbone(name="resnet18"), 64)
+    assert network.weights_sha256 == sha256_of(path)
+
+    # Another file under the same name is told; the variable names another folder.
+    elsewhere = tmp_path / "elsewhere"
+    moved = resnet(elsewhere / f"{TAG}.safetensors")
+    monkeypatch.setenv(VARIABLE, str(elsewhere))
+    assert weights_dir(tmp_path) == elsewhere
+    assert build_backbone(Backbone(name="resnet18"), 64).weights_sha256 == sha256_of(moved)
+    (elsewhere / fetch.LEDGER).write_text(json.dumps({moved.name: {"sha256": "other"}}))
+    main(words)
+    assert f"changed  {moved.name}" in capsys.readouterr().out
+
+
+def test_what_the_hub_has_is_copied_into_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    cached = resnet(tmp_path / "cache" / "model.safetensors")
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *args: str(cached))
+    grid = grids.load(made(tmp_path), only="One")
+    monkeypatch.setattr(fetch, "needs", lambda g, every=fetch.needs: every(g)[:1])
+    assert fetch.fetch_weights(grid, tmp_path, print)
+    assert f"fetched  {TAG}.safetensors" in capsys.readouterr().out
+    assert sha256_of(tmp_path / "weights" / f"{TAG}.safetensors") == sha256_of(cached)
+
+
+@pytest.mark.parametrize("name", ["mobilenetv1", "mobilenetv2"])
+def test_a_mobilenet_from_the_folder_gives_features_whatever_the_batch(
+    name: str, tmp_path: Path
+) -> None:
+    import timm
+
+    network = timm.create_model(f"{name}_100", pretrained=False)
+    save_file(network.state_dict(), tmp_path / f"{name}_100.safetensors")
+    extractor = EXTRACTORS[name].load(Source(32, torch.device("cpu"), tmp_path))
+    images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8).numpy()
+    whole = extractor(images)[""]
+    assert whole.shape == (3, 1280 if name == "mobilenetv2" else 1024)
+    single = extractor(images[2:])[""]
+    torch.testing.assert_close(torch.tensor(whole[2:]), torch.tensor(single), rtol=1e-4, atol=1e-5)
