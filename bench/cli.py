@@ -186,6 +186,67 @@ def report(options: Options) -> int:
     return OK if files else SOME_FAILED
 
 
+def compare(options: Options) -> int:
+    """Runs, or the rows of two grids, against each other: curves, images to a target, a test."""
+    from bench import versus
+    from bench.preflight import check_folder
+    from bench.report import write_report
+
+    if (options.runs is None) == (options.grids is None):
+        raise UserError("do=compare: give runs=A,B (ids) or grids=A,B (names)")
+    if options.runs is not None:
+        asked = f"do=compare runs={','.join(options.runs)}"
+        grid = versus.of_runs(options.runs, options.runs_dir, options.target)
+    else:
+        asked = f"do=compare grids={','.join(options.grids or [])}"
+        loaded = [
+            grids.load(name, options.scale, options.overrides, options.seeds, options.only)
+            for name in options.grids or []
+        ]
+        grid = versus.of_grids(loaded, options.runs_dir, options.target)
+    check_folder("results_dir", options.results_dir)
+    shown = ("table", "seeds", "targets")
+    files = write_report(
+        grid, options.runs_dir, options.results_dir, _echo, show=shown, command=asked
+    )
+    if files:
+        print(f"written to {files[0].parent}, index.html to look at")
+    return OK if files else SOME_FAILED
+
+
+def watch(options: Options) -> int:
+    """A live table of every run until all are done, or lines once where no one looks."""
+    from bench.watch import watch as look
+
+    return OK if look(_load(options), options.runs_dir, _echo) else SOME_FAILED
+
+
+def verify(options: Options) -> int:
+    """Every published number again from the records, and every file by its hash."""
+    from bench import manifest
+    from bench.report import target_folder
+    from bench.speedup import with_target
+    from bench.verify import verify as check
+
+    grid = _load(options)
+    folder = target_folder(grid, options.results_dir)
+    published = manifest.read(folder)
+    options.seeds = options.seeds or published.get("seeds") or manifest.seeds(published)
+    options.overrides = options.overrides or manifest.as_overrides(published)
+    grid = _load(options)
+    if target := options.target or published.get("target"):
+        grid = with_target(grid, target)
+    found = check(grid, folder, options.runs_dir)
+    for line in found.faults:
+        print(line)
+    count = f"{found.cells} numbers and words, {found.files} files, {found.runs} finished runs"
+    if found.faults:
+        print(f"{len(found.faults)} do not match ({count} looked at) in {folder}")
+        return SOME_FAILED
+    print(f"{count}: all match in {folder}")
+    return OK
+
+
 def claims(options: Options) -> int:
     """The paper's findings against the records: evidence, effect, verdict."""
     from bench import claims as findings
@@ -290,6 +351,9 @@ VERBS: dict[str, Callable[[Options], int]] = {
     "status": status,
     "cancel": cancel,
     "report": report,
+    "compare": compare,
+    "watch": watch,
+    "verify": verify,
     "claims": claims,
     "list": list_grids,
     "score": score,

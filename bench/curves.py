@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from bench.aggregate import Cell, Stat
-from bench.lines import COLOURS, Line, line, wide
+from bench.lines import COLOURS, Line, axis_csv, data_csv, line, wide
 from bench.tables import Column, decimals
 
 DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (6, 1.5, 1.2, 1.5)))
@@ -90,33 +89,12 @@ def draw_axis(
     if not any(len(points) > 1 for points in rows.values()):
         return {}
     short = axis.split(".")[-1]
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["row", short, "run_id", "seed", metric])
-    for cell, place in zip(cells, places, strict=True):
-        for run in cell.finished:
-            if (value := run.value(metric)) is not None:
-                seed = run.spec.config.train.seed
-                writer.writerow([cell.row, f"{place:g}", run.spec.run_id, seed, value])
     order = list(dict.fromkeys(cell.row for cell in cells))
     name = f"curves/{metric}_by_{short}"
     return {
         **_saved(name, lambda: _axis_figure(rows, order, column, axis)),
-        f"{name}.csv": out.getvalue().encode(),
+        f"{name}.csv": axis_csv(cells, metric, axis, places).encode(),
     }
-
-
-def data_csv(cells: Sequence[Cell], metric: str) -> str:
-    """Every point behind a figure: one line per run and snapshot."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["row", "run_id", "seed", "images", "train_seconds", metric])
-    for cell in cells:
-        for run in cell.finished:
-            for nimg, seconds, value in run.curve(metric):
-                seed = run.spec.config.train.seed
-                writer.writerow([cell.name, run.spec.run_id, seed, nimg, seconds, value])
-    return out.getvalue()
 
 
 def _saved(name: str, build: Callable[[], Figure]) -> dict[str, bytes]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,6 +50,44 @@ def line(cell: Cell, metric: str, index: int) -> Line | None:
         low=tuple(map(min, values)),
         high=tuple(map(max, values)),
     )
+
+
+def data_csv(cells: Sequence[Cell], metric: str) -> str:
+    """Every point behind a figure: one line per run and snapshot."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["row", "run_id", "seed", "images", "train_seconds", metric])
+    for cell in cells:
+        for run in cell.finished:
+            for nimg, seconds, value in run.curve(metric):
+                seed = run.spec.config.train.seed
+                writer.writerow([cell.name, run.spec.run_id, seed, nimg, seconds, value])
+    return out.getvalue()
+
+
+def axis_csv(cells: Sequence[Cell], metric: str, axis: str, places: Sequence[float]) -> str:
+    """Every point of a figure against an axis of the grid: one line per run."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["row", axis.split(".")[-1], "run_id", "seed", metric])
+    for cell, place in zip(cells, places, strict=True):
+        for run in cell.finished:
+            if (value := run.value(metric)) is not None:
+                seed = run.spec.config.train.seed
+                writer.writerow([cell.row, f"{place:g}", run.spec.run_id, seed, value])
+    return out.getvalue()
+
+
+def place(cell: Cell, axis: str) -> float | None:
+    """Where a cell stands on a numeric axis; None = it has no place there."""
+    value = cell.axes.get(axis)
+    if axis == "data.subset" and value is None:  # all images
+        value = cell.spec.config.data.images
+        for run in cell.finished:
+            value = ((run.record or {}).get("data") or {}).get("images", value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value)
 
 
 def wide(values: Sequence[float]) -> bool:

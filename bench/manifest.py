@@ -10,6 +10,7 @@ from typing import Any
 
 from bench.aggregate import Cell, Run
 from bench.spec import Grid
+from projgan.errors import DataError
 from projgan.files import sha256_of
 
 _PATHS = ("data.path", "backbone.weights")  # fields that may hold a path
@@ -25,6 +26,8 @@ def make(grid: Grid, cells: Sequence[Cell], hashes: Mapping[str, str]) -> dict[s
         "rank_by": grid.report.rank_by,
         "paper": grid.report.paper,
         "overrides": public(grid.overrides),
+        "target": grid.report.target,
+        "seeds": list(grid.seeds),
         "cells": [
             {"cell": cell.name, "axes": dict(cell.axes), "runs": [evidence(r) for r in cell.runs]}
             for cell in cells
@@ -51,6 +54,39 @@ def previous(folder: Path) -> dict[str, str]:
         return {str(name): str(digest) for name, digest in files.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The manifest of a report.
+
+    Raises:
+        DataError: there is none, or it is damaged.
+    """
+    path = folder / "manifest.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        cells = {
+            cell["cell"]: {run["run_id"]: run for run in cell["runs"]} for cell in found["cells"]
+        }
+    except FileNotFoundError:
+        raise DataError(f"{path} is not there; do=report writes it") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} cannot be read ({error}); do=report writes it again") from None
+    if not isinstance(found.get("files"), dict) or not cells:
+        raise DataError(f"{path} names no files; do=report writes it again")
+    result: dict[str, Any] = found
+    return result
+
+
+def seeds(found: Mapping[str, Any]) -> list[int]:
+    """The seeds of a report's runs, in ascending order."""
+    return sorted({int(run["seed"]) for cell in found["cells"] for run in cell["runs"]})
+
+
+def as_overrides(found: Mapping[str, Any]) -> list[str]:
+    """A report's overrides as `key=value`, those apart that hold a path's last part alone."""
+    given = (found.get("overrides") or {}).items()
+    return [f"{key}={json.dumps(value)}" for key, value in given if key not in _PATHS]
 
 
 def remove_stale(folder: Path, before: Mapping[str, str], now: Mapping[str, bytes]) -> None:

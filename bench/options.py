@@ -19,6 +19,9 @@ python run_bench.py grid=NAME do=plan            what would run, and where it st
 python run_bench.py grid=NAME do=status          how far it is
 python run_bench.py grid=NAME do=cancel          ends the grid's jobs on a cluster
 python run_bench.py grid=NAME do=report          tables and curves again, from the records
+python run_bench.py grid=NAME do=watch           the same, live, with what is left
+python run_bench.py grid=NAME do=verify          every published number against the records
+python run_bench.py do=compare grids=A,B         row by row; runs=ID,ID: two runs
 python run_bench.py do=claims                    the paper's findings against the records
 python run_bench.py do=list                      the grids
 python run_bench.py do=score real=PATH fake=PATH two folders, zips or .npy arrays, measured
@@ -63,6 +66,8 @@ class Options:
     fake: Path | None = None
     metrics: list[str] | None = None
     out: Path | None = None
+    runs: list[str] | None = None  # of do=compare: ids
+    grids: list[str] | None = None  # of do=compare: names
     run: str | None = None  # of do=sample: an id, a folder or a .safetensors file
     n: int = 64
     truncation: float = 1.0
@@ -117,8 +122,10 @@ def parse(argv: Sequence[str], verbs: Collection[str]) -> Options:
         raise UserError(unknown("dispatch", options.dispatch, [*BACKENDS, "slurm"]))
     elif options.cluster or options.dry_run:
         raise UserError("dispatch.…= settings are those of jobs: give dispatch=slurm with them")
-    if options.target is not None and options.do != "report":
+    if options.target is not None and options.do not in ("report", "compare", "verify"):
         raise UserError(f"target={options.target} is for do=report; a grid file has report.target")
+    if (options.runs or options.grids) and options.do != "compare":
+        raise UserError("runs= and grids= are for do=compare; grid=NAME names the one of do=run")
     if "do" not in given and options.grid is None and given:
         raise UserError("grid=NAME is missing; python run_bench.py do=list shows the grids")
     if not given:
@@ -139,6 +146,11 @@ def _path(key: str, value: str) -> Path:
 def _labels(key: str, value: str) -> list[str]:
     parsed = typed.parse_value(_text(key, value), key) if value.startswith("[") else value
     return [str(label) for label in parsed] if isinstance(parsed, list) else [value]
+
+
+def _names(key: str, value: str) -> list[str]:
+    parts = _text(key, value).removeprefix("[").removesuffix("]").split(",")
+    return [part.strip() for part in parts if part.strip()]
 
 
 def _seeds(key: str, value: str) -> list[int]:
@@ -195,6 +207,8 @@ CONVERT: dict[str, Callable[[str, str], Any]] = {
     "metrics": _labels,
     "out": _path,
     "target": _text,
+    "runs": _names,
+    "grids": _names,
     "run": _text,
     "n": _number,
     "truncation": _real,

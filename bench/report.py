@@ -10,6 +10,7 @@ from pathlib import Path
 from bench import aggregate, columns, manifest, speedup, tables
 from bench.aggregate import Cell
 from bench.content import Content, gather
+from bench.lines import place
 from bench.page.build import page
 from bench.spec import Grid
 from projgan.errors import UserError
@@ -19,7 +20,13 @@ Echo = Callable[[str], None]
 
 
 def write_report(
-    grid: Grid, runs_dir: Path, results_dir: Path, echo: Echo, width: int | None = None
+    grid: Grid,
+    runs_dir: Path,
+    results_dir: Path,
+    echo: Echo,
+    width: int | None = None,
+    show: Sequence[str] = ("table", "targets"),
+    command: str | None = None,
 ) -> list[Path]:
     """Writes the report of a grid from the records of its runs; prints its table.
 
@@ -29,11 +36,13 @@ def write_report(
         results_dir: The report goes to `results_dir/<grid>`.
         echo: Takes one or more lines for the terminal.
         width: Columns of the terminal. None = ask it.
+        show: The tables that are printed, where the grid has them.
+        command: What writes the same again, for the page. None = do=report.
 
     Returns:
         The files written; empty when no run has finished.
     """
-    folder = _target(grid, results_dir)
+    folder = target_folder(grid, results_dir)
     runs = aggregate.read_runs(grid.runs, runs_dir)
     for run in runs:
         if run.status == "unreadable":
@@ -44,12 +53,12 @@ def write_report(
 
     cells = aggregate.cells(runs)
     content = gather(grid, cells, runs_dir)
-    for name in ("table", "targets"):
+    for name in show:
         if name in content.tables:
             echo(terminal(content.tables[name], width))
     files = written(content)
     files |= _pictures(grid, cells, echo)
-    files["index.html"] = page(grid, cells, content, list(files)).encode()
+    files["index.html"] = page(grid, cells, content, list(files), command).encode()
     before = manifest.previous(folder)
     for name, data in files.items():
         write_bytes_atomic(folder / name, data)
@@ -105,27 +114,15 @@ def _pictures(grid: Grid, cells: Sequence[Cell], echo: Echo) -> dict[str, bytes]
         marks = speedup.values(grid, cells) if metric == grid.report.rank_by else []
         files |= curves.draw(cells, metric, columns.column(metric), better, targets=marks)
         for axis in grid.axes:
-            places = [_place(cell, axis) for cell in cells]
-            if len(grid.axes) == 1 and all(place is not None for place in places):
-                at = [place for place in places if place is not None]
+            places = [place(cell, axis) for cell in cells]
+            if len(grid.axes) == 1 and all(where is not None for where in places):
+                at = [where for where in places if where is not None]
                 files |= curves.draw_axis(cells, metric, columns.column(metric), axis, at)
     files |= sheets.sheets(cells, echo)
     return files
 
 
-def _place(cell: Cell, axis: str) -> float | None:
-    """Where a cell stands on a numeric axis; None = it has no place there."""
-    value = cell.axes.get(axis)
-    if axis == "data.subset" and value is None:  # all images
-        value = cell.spec.config.data.images
-        for run in cell.finished:
-            value = ((run.record or {}).get("data") or {}).get("images", value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value)
-
-
-def _target(grid: Grid, results_dir: Path) -> Path:
+def target_folder(grid: Grid, results_dir: Path) -> Path:
     """The folder of the report; never the published results unless `results_dir` names them."""
     folder = results_dir / grid.name
     if folder.name != grid.name or grid.name in (".", "..", "reference"):

@@ -19,7 +19,13 @@ from bench.spec import Grid
 HERE = Path(__file__).parent
 
 
-def page(grid: Grid, cells: Sequence[Cell], content: Content, files: Sequence[str] = ()) -> str:
+def page(
+    grid: Grid,
+    cells: Sequence[Cell],
+    content: Content,
+    files: Sequence[str] = (),
+    command: str | None = None,
+) -> str:
     """The page of a grid; the same records give the same text.
 
     Args:
@@ -27,6 +33,7 @@ def page(grid: Grid, cells: Sequence[Cell], content: Content, files: Sequence[st
         cells: what was measured.
         content: the report.
         files: written beside the page.
+        command: what writes the page again. None = do=report.
     """
     order = ranked(grid, cells)
     metric = order.metric if order else None
@@ -72,6 +79,8 @@ def page(grid: Grid, cells: Sequence[Cell], content: Content, files: Sequence[st
         total=sum(len(cell.runs) for cell in cells),
         revisions=evidence.revisions(cells),
         files=sorted(files),
+        command=command or f"grid={grid.name} do=report",
+        verifiable=command is None,
     )
 
 
