@@ -82,7 +82,11 @@ FAULTS = (
     Fault(
         "32 processes over one grid, killed at random",
         "each run is finished once, none is lost, no step is done twice",
-        ("test_claim.py::test_thirty_two_processes_with_crashes_finish_each_run_once",),
+        (
+            "test_claim.py::test_thirty_two_processes_with_crashes_finish_each_run_once",
+            "test_claim.py::test_the_same_again_and_again",
+            "test_execute.py::test_thirty_two_processes_with_crashes_do_a_grid",
+        ),
     ),
     Fault(
         "a process that was thought dead wakes up",
@@ -91,6 +95,7 @@ FAULTS = (
             "test_claim.py::test_an_owner_that_lost_the_run_cannot_write",
             "test_claim.py::test_a_run_taken_while_a_file_is_written_is_not_overwritten",
             "test_claim.py::test_a_heartbeat_never_brings_a_lost_claim_back",
+            "test_execute.py::test_whoever_loses_the_run_at_any_write_changes_nothing",
         ),
     ),
     Fault(
@@ -99,6 +104,7 @@ FAULTS = (
         (
             "test_claim.py::test_a_process_that_is_stopped_is_found",
             "test_claim.py::test_a_process_that_beats_and_does_not_get_on_is_found",
+            "test_slurm.py::test_a_run_that_hangs_is_shown",
         ),
     ),
     Fault(
@@ -128,6 +134,14 @@ FAULTS = (
         ),
     ),
     Fault(
+        "one of several processes that train together wants memory, has a bug, or is killed",
+        "the same as were it alone: its kind of failure decides",
+        (
+            "test_local.py::test_of_several_processes_the_one_that_failed_says_why",
+            "test_local.py::test_a_process_beside_the_first_fails",
+        ),
+    ),
+    Fault(
         "a fault of the code",
         "two tries, then the run has failed and its log holds the traceback",
         (
@@ -141,11 +155,74 @@ FAULTS = (
         ("test_local.py::test_a_worker_stops_when_its_parent_dies",),
     ),
     Fault(
-        "a pickle in a checkpoint, weights, generator, cache or packed data",
+        "32 processes need the real side of a metric, and the one that computes it is killed",
+        "another computes it, once; the others wait and read it",
+        ("test_once.py::test_the_real_side_is_computed_once_by_32_processes_of_which_one_dies",),
+    ),
+    Fault(
+        "SLURM: the checkout is edited while jobs are queued, and one run of an array fails",
+        "the jobs run the source that was submitted; the other runs finish",
+        ("test_slurm.py::test_a_grid",),
+    ),
+    Fault(
+        "SLURM: the time limit, again and again",
+        "a checkpoint within the warning time, requeued, goes on; no failure",
+        (
+            "test_slurm.py::test_a_real_time_limit",
+            "test_slurm_settings.py::test_a_job_is_requeued_while_it_gets_on",
+            "test_slurm_settings.py::test_a_job_without_progress_is_given_up_and_has_not_failed",
+        ),
+    ),
+    Fault(
+        "SLURM: a warning, scontrol requeue, preemption with and without a warning, scancel",
+        "a checkpoint of the last step; requeued jobs go on from it, cancelled runs when asked to",
+        (
+            "test_slurm.py::test_warned_and_cancelled",
+            "test_slurm.py::test_requeued_preempted_and_ended_behind_our_back",
+            "test_slurm.py::test_a_preemption_that_gives_no_warning",
+            "test_slurm.py::test_several_processes_are_warned_and_requeued",
+        ),
+    ),
+    Fault(
+        "SLURM: a node is set down, loses its power, or its daemon dies and the run lives",
+        "the run goes on elsewhere; a second copy leaves while the first lives",
+        ("test_slurm.py::test_a_node_is_lost",),
+    ),
+    Fault(
+        "SLURM: workers crash on a node that is up",
+        "the job is requeued, and avoids that node",
+        ("test_slurm.py::test_a_node_that_fails_a_run_is_left_for_another",),
+    ),
+    Fault(
+        "SLURM: the controller is away, then back",
+        "jobs go on; status tells what the files do; nothing is submitted twice",
+        ("test_slurm.py::test_the_controller_is_restarted",),
+    ),
+    Fault(
+        "SLURM: no accounting, and accounting",
+        "status by the queue and the records; with accounting, how a job ended",
+        (
+            "test_slurm.py::test_requeued_preempted_and_ended_behind_our_back",
+            "test_slurm.py::test_with_accounting",
+        ),
+    ),
+    Fault(
+        "SLURM: more jobs than an array may hold; what sbatch refuses; do=cancel",
+        "several arrays; one line and no job; the grid's jobs end and no other",
+        (
+            "test_slurm.py::test_an_array_is_as_long_as_the_cluster_allows",
+            "test_slurm.py::test_what_sbatch_refuses_is_one_line_and_leaves_no_job",
+            "test_slurm.py::test_several_runs_in_a_job",
+        ),
+    ),
+    Fault(
+        "a pickle in a checkpoint, weights, generator, cache or packed data; other TorchScript",
         "refused; nothing of it is executed",
         (
             "test_security.py::test_no_loader_runs_what_a_file_holds",
             "test_security.py::test_no_line_of_the_project_could_load_a_pickle_or_unsafe_yaml",
+            "test_metrics_extractors.py::test_another_file_than_the_published_one_is_not_run",
+            "test_slurm_settings.py::test_what_is_unpickled_lies_in_a_folder_of_our_own",
         ),
     ),
     Fault(
@@ -157,6 +234,8 @@ FAULTS = (
             "test_security.py::test_a_record_cannot_name_a_file_outside_its_run",
             "test_security.py::test_names_are_text_in_every_output",
             "test_security.py::test_yaml_makes_no_objects",
+            "test_security.py::test_members_of_an_archive_stay_in_it",
+            "test_slurm_settings.py::test_a_grid_from_elsewhere_puts_no_words_into_a_shell",
             "test_security.py::test_aliases_that_unfold_without_end_are_refused",
         ),
     ),

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -371,3 +374,31 @@ def test_whoever_loses_the_run_at_any_write_changes_nothing(
         # A file that was begun beside its place is the late one's own, and gone.
         begun = [path for path in found if path.name.endswith(".part")]
         assert files() == {path: found[path] for path in found if path not in begun}, n
+
+
+@pytest.mark.slow
+def test_thirty_two_processes_with_crashes_do_a_grid(tmp_path: Path) -> None:
+    """Each run is finished and under one owner at a time; what a crash cost is done again."""
+    tests = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, str(tests / "grid_drill.py"), str(tmp_path), "32", "0"],
+        capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(tests.parent)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    started, killed = map(int, done.stdout.split())
+    assert killed > 30 and started == 32 + killed
+    runs = [RunPaths(path.parent) for path in tmp_path.glob("*/spec.json")]
+    assert len(runs) == 24
+    for run in runs:
+        record = records.load(run.record)
+        assert record is not None and record["status"] == "finished"
+        assert metrics(record) == {200: {"fd_lab": 1.0}, 400: {"fd_lab": 1.0}}
+        assert not run.claim.exists() and not [*run.dir.rglob("*.part")]
+        steps = [tuple(map(int, line.split())) for line in
+                 (run.dir / "steps.txt").read_text().splitlines()]  # fmt: skip
+        owners = [number for number, _ in steps]
+        assert owners == sorted(owners)  # one after the other, never two at a time
+        for number in {*owners}:
+            mine = [nimg for owner, nimg in steps if owner == number]
+            assert mine == list(range(mine[0], mine[-1] + 50, 50)) and mine[0] in (0, 200)
+        assert {nimg for _, nimg in steps} == {*range(0, 400, 50)}

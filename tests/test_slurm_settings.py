@@ -227,9 +227,7 @@ def test_a_job_is_requeued_while_it_gets_on(made: Path) -> None:
 
 
 @pytest.mark.usefixtures("submitit_job")
-def test_a_job_that_uses_up_its_time_without_progress_is_given_up_and_has_not_failed(
-    made: Path,
-) -> None:
+def test_a_job_without_progress_is_given_up_and_has_not_failed(made: Path) -> None:
     spec, _, job = prepared(made)
     for _ in range(5):  # preempted early: tells nothing
         job.before, job.began = job.done(), time.monotonic() - 3000

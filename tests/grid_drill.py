@@ -1,0 +1,133 @@
+"""Many processes do a grid's runs, and are killed now and then: argv is folder, processes, seed.
+
+Every process goes through the runs until none is left, each by `bench.execute.execute`; training
+and measuring are made up (fake_training.py). It kills itself at random: in a step, while measuring,
+and while it writes a file. The first process starts another for each that was killed, and forks
+them all, so that torch is imported once.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import fake_training
+import pytest
+import torch
+from fake_training import Engine
+
+import bench.execute
+import projgan.files
+from bench import record as records
+from bench.claim import RunIsTaken, holder
+from bench.execute import execute
+from bench.paths import RunPaths
+from bench.spec import EvalSpec, RunSpec
+from projgan.config import Backbone, Config, Data, Discriminator, Generator, Train
+from projgan.files import write_json_atomic
+
+RUNS, BATCH, TOTAL, EVERY = 24, 50, 400, 200
+IN_A_STEP, IN_MEASURING, IN_WRITING = 0.05, 0.1, 0.05  # how often a process dies there
+
+
+def grid(folder: Path) -> list[RunSpec]:
+    """The runs, each with its folder."""
+    specs = []
+    for seed in range(RUNS):
+        config = Config(
+            data=Data(name="clevr", resolution=32, images=64),
+            backbone=Backbone(zoo="lab"),
+            discriminator=Discriminator(base=4),
+            generator=Generator(width=4),
+            train=Train(batch=BATCH, total_kimg=TOTAL / 1000, seed=seed),
+        )
+        spec = RunSpec(
+            "made", "One", {}, "lab", config, EvalSpec(("fd_lab",), EVERY / 1000, fake=8)
+        )
+        write_json_atomic(RunPaths(folder / spec.run_id).spec, spec.to_json())
+        specs.append(spec)
+    return specs
+
+
+def die(share: float, draw: random.Random) -> None:
+    if draw.random() < share:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def arm(engine: Engine, draw: random.Random) -> None:
+    """Lets this process die at random, and note each step with the claim that it was done under."""
+    whole_train, whole_evaluate, replacing = engine.train, engine.evaluate, projgan.files.replacing
+
+    def train(cfg: Config, run_dir: Path, *rest: Any, **options: Any) -> Any:
+        def step(cfg: Config, nimg: int) -> None:
+            owner = holder(RunPaths(run_dir).claim)
+            assert owner is not None and owner.pid == os.getpid(), "works on another's run"
+            with (run_dir / "steps.txt").open("a") as log:
+                log.write(f"{owner.number} {nimg}\n")
+            die(IN_A_STEP, draw)
+
+        engine.fail = step
+        return whole_train(cfg, run_dir, *rest, **options)
+
+    def evaluate(*arguments: Any, **options: Any) -> Any:
+        die(IN_MEASURING, draw)
+        return whole_evaluate(*arguments, **options)
+
+    @contextmanager
+    def torn(path: Path, keep: Path | None = None) -> Iterator[BinaryIO]:
+        with replacing(path, keep) as file:
+            yield file
+            die(IN_WRITING, draw)
+
+    files: Any = projgan.files
+    harness: Any = bench.execute
+    files.replacing, harness.train, harness.evaluate = torn, train, evaluate
+
+
+def work(specs: list[RunSpec], folder: Path, engine: Engine, draw: random.Random) -> None:
+    arm(engine, draw)
+    while left := [s for s in specs if records.standing(s, folder).state != "finished"]:
+        run = folder / draw.choice(left).run_id
+        try:
+            execute(run, folder / "data")
+        except RunIsTaken:
+            time.sleep(0.01)
+
+
+def main(folder: Path, processes: int, seed: int) -> int:
+    """Prints how many processes there were and how many of them were killed."""
+    torch.set_num_threads(1)
+    engine = fake_training.install(pytest.MonkeyPatch())
+    specs = grid(folder)
+    started, killed, living = 0, 0, set[int]()
+    while started == 0 or living:
+        while len(living) < processes and started < processes + killed:
+            started += 1
+            if (child := os.fork()) == 0:
+                try:
+                    work(specs, folder, engine, random.Random(seed * 10_000 + started))
+                except BaseException as error:
+                    sys.stderr.write(f"{type(error).__name__}: {error}\n")
+                    sys.stderr.flush()
+                    os._exit(1)
+                os._exit(0)
+            living.add(child)
+        child, status = os.wait()
+        living.discard(child)
+        code = os.waitstatus_to_exitcode(status)
+        if code not in (0, -signal.SIGKILL):
+            return 1
+        killed += code != 0
+    print(started, killed)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(Path(sys.argv[1]), *map(int, sys.argv[2:])))
