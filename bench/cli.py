@@ -141,7 +141,9 @@ def plan(options: Options) -> int:
                 if not (now.settled or now.taken)]  # fmt: skip
         parts = [packs for packs, _ in slurm.arrays(free, _settings(options, grid))]
         count = sum(map(len, parts))
-        print(f"{_count(free)} to submit, as {count} jobs in {len(parts)} arrays")
+        words = (f"{n} {word}{'s' if n != 1 else ''}" for n, word in
+                 ((count, "job"), (len(parts), "array")))  # fmt: skip
+        print(f"{_count(free)} to submit, as {' in '.join(words)}")
     return OK
 
 

@@ -169,12 +169,12 @@ ARGUMENT = st.builds("{}={}".format, WORDS, VALUES) | st.text(max_size=12)
 
 
 @few
-@given(st.lists(ARGUMENT, max_size=4))
-def test_any_command_line(arguments: list[str]) -> None:
+@given(st.sampled_from(["plan", "status", "list", "cancel"]), st.lists(ARGUMENT, max_size=4))
+def test_any_command_line(verb: str, arguments: list[str]) -> None:
     safe = [a for a in arguments if not a.startswith(("do=", "runs_dir=", "results_dir="))]
     with folder() as here, silent() as told:
         before = sorted(here.rglob("*"))
-        status = cli.main(["grid=smoke", "do=plan", f"runs_dir={here}", *safe])
+        status = cli.main(["grid=smoke", f"do={verb}", f"runs_dir={here}", *safe])
         assert status in (cli.OK, cli.SOME_FAILED, cli.REFUSED)
         assert "Traceback" not in told.getvalue()
         if status == cli.REFUSED:

@@ -124,7 +124,8 @@ def submit(
                 jobs.save(RunPaths(runs_dir / id), done)
         count, first = len(part), submitted[0].job_id.partition("_")[0]
         several = f" as an array of {count}" if count > 1 else ""
-        echo(f"submitted job {first}{several}: {sum(map(len, part))} runs, {name}")
+        has = sum(map(len, part))
+        echo(f"submitted job {first}{several}: {has} run{'s' if has > 1 else ''}, {name}")
 
 
 def scripts(
