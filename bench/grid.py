@@ -27,7 +27,7 @@ from bench.schema import (
     SlurmFile,
 )
 from bench.spec import EvalSpec, Grid, ReportSpec, Row, RunSpec
-from projgan.backbones.registry import find
+from projgan.backbones.registry import check, find
 from projgan.config import Config, from_dict
 from projgan.errors import UserError, unknown
 
@@ -314,7 +314,7 @@ def _config(layers: Sequence[tuple[str, Mapping[str, Any]]], where: str) -> Conf
             nested.setdefault(group, {})[name] = typed.convert(key, value, origin)
     with typed.at(where):
         config = from_dict(nested)
-        find(config.backbone)
+        check(config.backbone)
         return config
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from bench.metrics.table import EXTRACTOR_INFO, METRICS
-from projgan.backbones.registry import describe
+from projgan.backbones.registry import TOGETHER, describe
 
 if TYPE_CHECKING:
     from bench.aggregate import Cell
@@ -26,7 +26,10 @@ CONTAINS: dict[str, frozenset[str]] = {
     "ImageNet-1k": frozenset(),
     "ImageNet-21k": frozenset({"ImageNet-1k"}),
     "LVD-142M": frozenset({"ImageNet-21k", "ImageNet-1k"}),
+    # Gathered like LVD-142M, and mixed with ImageNet itself (arXiv 2508.10104), from memory.
+    "LVD-1689M": frozenset({"ImageNet-21k", "ImageNet-1k"}),
     "OpenAI image-text pairs": frozenset(),
+    "WebLI": frozenset(),
     "LAION-2B": frozenset(),
     "rendered scenes": frozenset(),
     "rendered scenes of its own": frozenset(),
@@ -78,7 +81,7 @@ def verdict(backbone: Backbone, metric: str, judge: Backbone) -> Verdict:
     if pretraining is None or family is None:  # made of a backbone: the judge
         theirs = describe(judge)
         label, pretraining, family = theirs.label, theirs.pretraining, theirs.family
-        if (theirs.zoo, theirs.weights) == (ours.zoo, ours.weights):
+        if theirs.zoo == ours.zoo and theirs.weights in ours.weights.split(TOGETHER):
             return Verdict("shared", f"leakage: {label}, the row's own network, measured it")
     shared = data_sets(ours.pretraining) & data_sets(pretraining)
     kin = set(ours.family.split()) & set(family.split())
@@ -87,8 +90,9 @@ def verdict(backbone: Backbone, metric: str, judge: Backbone) -> Verdict:
     if found:
         both = f"leakage: {label}, which measured it, and the backbone "
         return Verdict("shared", both + " and ".join(found))
-    if pretraining and ours.pretraining.startswith("unknown"):
-        return Verdict("unknown", f"leakage unknown: {ours.pretraining.removeprefix('unknown ')}")
+    unknown = [x for x in ours.pretraining.split(TOGETHER) if x.startswith("unknown")]
+    if pretraining and unknown:
+        return Verdict("unknown", f"leakage unknown: {unknown[0].removeprefix('unknown ')}")
     return CLEAR
 
 
@@ -124,9 +128,11 @@ def mark(table: Table, cells: Sequence[Cell], metric: str, keys: Collection[str]
 def data_sets(pretraining: str) -> frozenset[str]:
     """The data sets of a declared pretraining, and those that they hold.
 
-    The form is `ImageNet-21k, then ImageNet-1k, labels`: after the last comma what was learned.
+    The form is `ImageNet-21k, then ImageNet-1k, labels`: after the last comma what was learned. Of
+    several networks ` + ` stands between.
     """
-    names = pretraining.rpartition(", ")[0].split(", then ")
+    each = pretraining.split(TOGETHER)
+    names = [name for one in each for name in one.rpartition(", ")[0].split(", then ")]
     return frozenset(n for name in names if name for n in (name, *CONTAINS.get(name, ())))
 
 

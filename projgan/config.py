@@ -52,7 +52,9 @@ class Data:
 
 @dataclass(frozen=True)
 class Backbone:
-    name: str = "efficientnet_lite1"  # a row of projgan.backbones.BACKBONES
+    # A row of projgan.backbones.BACKBONES, timm/NAME for any other network of timm, or several of
+    # these with + between them: a set of discriminators on each.
+    name: str = "efficientnet_lite1"
     zoo: Literal["imagenet", "lab"] = "imagenet"  # full-size networks, or the ones that ship here
     weights: str = "pretrained"  # pretrained | random | path of a safetensors file
     pretrain_seed: int = 0  # which of the lab networks' pretraining seeds (0 or 1)

@@ -8,6 +8,7 @@ RGB images, to which the table's distances are relative.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -21,7 +22,7 @@ from projgan.baselines import FastGANDiscriminator, OnImages, StyleGAN2Discrimin
 from projgan.config import Config, Discriminator
 from projgan.errors import ConfigError
 from projgan.layers import NormalisedConv2d, seeded, sn_conv
-from projgan.projection import Projection
+from projgan.projection import LEVELS, Projection, Projections
 
 # A 4x4 kernel without padding turns a 7x7 map into 4x4 logits. At 224 px the last maps are 7x7.
 _MAP_FOR_4X4 = 7
@@ -144,7 +145,7 @@ class IndependentHeads(nn.Module):
         super().__init__()
         self.levels = nn.ModuleList(
             LevelDiscriminator(cfg, c, size, block_count(cfg, level, size))
-            for level, c, size in zip(cfg.layers, channels, sizes, strict=True)
+            for level, c, size in zip(itertools.cycle(cfg.layers), channels, sizes, strict=False)
         )
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
@@ -166,12 +167,17 @@ class ProjectedDiscriminator(nn.Module):
         self.layers = d.layers
         self.backbone = build_backbone(cfg.backbone, cfg.data.resolution)
         self.projection = build_projection(cfg, self.backbone.channels)
-        sizes = [
-            self.backbone.input_size // stride * self.projection.scale
-            for stride in self.backbone.strides
-        ]
-        channels = [self.projection.channels[level - 1] for level in d.layers]
-        chosen = [sizes[level - 1] for level in d.layers]
+        count = len(self.backbone.networks)
+        if count > 1 and d.kind == "perceptual":
+            raise ConfigError(
+                f"discriminator.kind=perceptual is for one network; backbone.name="
+                f"{cfg.backbone.name} is {count}"
+            )
+        sizes = [size * self.projection.scale for size in self.backbone.map_sizes]
+        # The chosen levels of every network.
+        self.taken = [LEVELS * i + level - 1 for i in range(count) for level in d.layers]
+        channels = [self.projection.channels[at] for at in self.taken]
+        chosen = [sizes[at] for at in self.taken]
         if min(chosen) < 2 or (d.logits == "native" and min(min(chosen), d.base) < 4):
             raise ConfigError(
                 f"discriminator.layers={list(d.layers)}: the maps are {chosen} px, too small for "
@@ -188,7 +194,7 @@ class ProjectedDiscriminator(nn.Module):
     def features(self, images: Tensor) -> list[Tensor]:
         """Images [N, 3, R, R] in [-1, 1] -> projected maps of the chosen levels."""
         maps = self.projection(self.backbone(images))
-        chosen = [maps[level - 1] for level in self.layers]
+        chosen = [maps[at] for at in self.taken]
         return [*chosen, images] if self.extra_rgb else chosen
 
     def judge(self, maps: list[Tensor]) -> list[Tensor]:
@@ -218,14 +224,15 @@ class RGBDiscriminator(OnImages):
         return [self.heads(maps[0])]
 
 
-def build_projection(cfg: Config, channels: tuple[int, ...]) -> Projection:
+def build_projection(cfg: Config, channels: tuple[int, ...]) -> Projection | Projections:
     """The frozen projection of a run, drawn from its seed alone.
 
     Args:
-        channels: of the backbone's four maps.
+        channels: of the backbone's maps, four for each network.
     """
     with seeded(cfg.train.seed, "projection"):
-        return Projection(cfg.projection, channels)
+        kind = Projection if len(channels) == LEVELS else Projections
+        return kind(cfg.projection, channels)
 
 
 ON_IMAGES: dict[str, Callable[[Config], OnImages]] = {

@@ -25,6 +25,8 @@ from torch.nn import functional as F
 from projgan import config, fast
 from projgan.merged import Linear2d, MergedLevel
 
+LEVELS = 4  # maps of a feature network
+
 
 def initialise(conv: nn.Conv2d, how: str) -> nn.Conv2d:
     """Draws a frozen convolution's weights.
@@ -153,6 +155,31 @@ class Projection(nn.Module):
             return _descend(self._merged, maps)
         mixed = self.mix_channels(maps)
         return mixed if self.kind != "ccm_csm" else _descend(list(self.csm), mixed)
+
+
+class Projections(nn.Module):
+    """A projection for each of several feature networks, which are not mixed with each other."""
+
+    def __init__(self, cfg: config.Projection, channels: tuple[int, ...]):
+        super().__init__()
+        groups = [channels[i : i + LEVELS] for i in range(0, len(channels), LEVELS)]
+        self.each = nn.ModuleList(Projection(cfg, group) for group in groups)
+        self.kind = cfg.kind
+        self.channels = tuple(c for part in self._parts for c in part.channels)
+        self.scale = self._parts[0].scale
+
+    @property
+    def _parts(self) -> list[Projection]:
+        return [part for part in self.each if isinstance(part, Projection)]
+
+    def mix_channels(self, maps: list[Tensor]) -> list[Tensor]:
+        groups = enumerate(self._parts)
+        return [x for i, p in groups for x in p.mix_channels(maps[LEVELS * i : LEVELS * (i + 1)])]
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """Four maps of each network, one network after the other -> as many projected maps."""
+        groups = enumerate(self._parts)
+        return [x for i, p in groups for x in p(maps[LEVELS * i : LEVELS * (i + 1)])]
 
 
 def _descend(blocks: Sequence[Callable[..., Tensor]], maps: list[Tensor]) -> list[Tensor]:

@@ -96,11 +96,12 @@ class Trainer:
         self.discriminator = build_discriminator(cfg)
         self._place(self.generator)
         self._place(self.discriminator)
-        if (backbone := self.discriminator.backbone) is not None:
-            backbone.layout = self.layout
+        backbone = self.discriminator.backbone
+        for network in backbone.networks if backbone is not None else ():
+            network.layout = self.layout
             if "norms" in self.fast:
-                size = backbone.input_size
-                fast.fold_norms(backbone.trunk, torch.zeros(1, 3, size, size, device=device))
+                size = network.input_size
+                fast.fold_norms(network.trunk, torch.zeros(1, 3, size, size, device=device))
         if self.world.size > 1:
             synchronise_batch_norm(self.generator)
             synchronise_batch_norm(self.discriminator.heads)

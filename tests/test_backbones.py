@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -19,9 +20,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from projgan.backbones import BACKBONES, build_backbone, describe, registry
-from projgan.backbones.build import build_trunk, init_reassemble
+from projgan.backbones.build import build_trunk, init_reassemble, resolve
 from projgan.backbones.extractor import build_lab_extractor
 from projgan.backbones.network import FeatureNetwork, count_params
+from projgan.backbones.registry import find
 from projgan.backbones.trunks import VitTrunk
 from projgan.config import Backbone
 from projgan.errors import ConfigError, DataError
@@ -106,8 +108,10 @@ def test_full_size_parameters_channels_and_statistics(name: str) -> None:
     if network.params_m is not None:
         assert millions == pytest.approx(network.params_m, abs=0.0005)
     side = network.size or 224
-    for channels, stride, fmap in zip(trunk.channels, (4, 8, 16, 32), maps, strict=True):
-        assert fmap.shape == (1, channels, side // stride, side // stride)
+    strides = (3.5, 7, 14, 28) if "patch14" in network.tag else (4, 8, 16, 32)
+    assert trunk.strides == strides
+    for channels, stride, fmap in zip(trunk.channels, strides, maps, strict=True):
+        assert fmap.shape == (1, channels, side / stride, side / stride)
     if network.source == "timm":
         cfg = timm.get_pretrained_cfg(network.tag)
         assert cfg is not None and cfg.has_weights, f"timm has no weights {network.tag}"
@@ -392,3 +396,61 @@ def test_extractor_gives_one_vector_per_image_whatever_the_batch() -> None:
     torch.testing.assert_close(alone, features, rtol=1e-3, atol=1e-4)
     assert not any(p.requires_grad for p in extractor.parameters())
     assert math.isfinite(float(features.sum()))
+
+
+@pytest.mark.parametrize(
+    ("name", "tag", "channels"),
+    [
+        ("regnety_002", "regnety_002.pycls_in1k", (24, 56, 152, 368)),
+        ("vit_tiny_patch16_224", "vit_tiny_patch16_224.augreg_in21k_ft_in1k", (24, 48, 96, 192)),
+    ],
+)
+def test_any_network_of_timm_keeps_the_contract_with_its_own_statistics(
+    name: str, tag: str, channels: tuple[int, ...]
+) -> None:
+    cfg = Backbone(name=f"timm/{name}", weights="random")
+    net = build_backbone(cfg, 64)
+    assert isinstance(net, FeatureNetwork)
+    published = timm.get_pretrained_cfg(name)
+    assert published is not None
+    assert (net.mean, net.std) == (published.mean, published.std) and net.channels == channels
+    assert resolve(find(cfg)).tag == tag
+    keeps_contract(net, 64)
+    assert describe(Backbone(name=f"timm/{name}")).pretraining.startswith("unknown")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("timm/resnet5", "Unknown network of timm 'resnet5'. Did you mean"),
+        ("timm/mixer_b16_224", "neither maps at strides 4 to 32 nor"),
+        ("resnet18+resnet18", "give networks that differ"),
+        ("resnet18+resnet5", "Did you mean 'resnet50'"),
+    ],
+)
+def test_networks_that_cannot_be_had_are_refused(name: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)) as caught:
+        build_backbone(Backbone(name=name, weights="random"), 64)
+    assert "\n" not in str(caught.value)
+
+
+def test_several_networks_give_the_maps_of_each() -> None:
+    both = build_backbone(lab("resnet18+deit", weights="random"), 32)
+    each = [build_backbone(lab(name, weights="random"), 32) for name in ("resnet18", "deit")]
+    images = torch.rand(2, 3, 32, 32) * 2 - 1
+    wanted = [fmap for net in each for fmap in net(images)]
+    assert all(torch.equal(a, b) for a, b in zip(both(images), wanted, strict=True))
+    assert both.channels == (*each[0].channels, *each[1].channels)
+    assert both.map_sizes == [fmap.shape[-1] for fmap in wanted]
+    assert both.params_m == pytest.approx(sum(net.params_m for net in each))
+    with pytest.raises(ConfigError, match="a file fits one network"):
+        build_backbone(lab("resnet18+deit", weights="some.safetensors"), 32)
+
+
+def test_of_several_networks_all_is_told() -> None:
+    info = describe(lab("efficientnet_lite1+r50_clip"))
+    assert info.label == "EfficientNet-lite1 + R50-CLIP"
+    assert info.pretraining == "rendered scenes, labels + rendered scenes, captions"
+    one, two = describe(lab("efficientnet_lite1")), describe(lab("r50_clip"))
+    assert info.params_m == pytest.approx((one.params_m or 0) + (two.params_m or 0))
+    assert info.weights == f"{one.weights} + {two.weights}"

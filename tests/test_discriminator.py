@@ -118,3 +118,37 @@ def test_maps_too_small_for_native_logits_are_refused() -> None:
     )
     with pytest.raises(ConfigError, match="too small"):
         build_discriminator(cfg)
+
+
+def test_a_set_of_discriminators_on_two_networks() -> None:
+    """Each network has its own projection and a discriminator on each of its chosen levels."""
+    cfg = lab(
+        backbone=Backbone(name="resnet18+vit", zoo="lab", weights="random"),
+        discriminator=Discriminator(base=4, width=64, layers=(1, 3)),
+    )
+    discriminator = build_discriminator(cfg)
+    images = torch.randn(4, 3, 32, 32, requires_grad=True)
+    logits = discriminator(images)
+    assert len(logits) == 4 and {tuple(x.shape) for x in logits} == {(4, 1, 4, 4)}
+    # The deepest projected map of one network does not follow the maps of the other.
+    maps = discriminator.backbone(images)
+    other = [*maps[:4], *(torch.zeros_like(m) for m in maps[4:])]
+    kept, moved = discriminator.projection(maps), discriminator.projection(other)
+    assert all(torch.equal(a, b) for a, b in zip(kept[:4], moved[:4], strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(kept[4:], moved[4:], strict=True))
+    with pytest.raises(ConfigError, match="perceptual is for one network"):
+        build_discriminator(replace(cfg, discriminator=Discriminator(kind="perceptual", base=4)))
+
+
+def test_the_extra_rgb_discriminator_sees_the_image_and_moves_no_other() -> None:
+    plain, extra = (
+        build_discriminator(lab(discriminator=Discriminator(base=4, width=64, extra_rgb=on)))
+        for on in (False, True)
+    )
+    images = torch.randn(4, 3, 32, 32)
+    plain.eval(), extra.eval()
+    *others, last = extra(images)
+    assert all(torch.equal(a, b) for a, b in zip(plain(images), others, strict=True))
+    assert last.shape == (4, 1, 4, 4)
+    rgb = build_discriminator(lab(discriminator=Discriminator(kind="rgb", base=4, width=64)))
+    assert millions(extra.heads) - millions(plain.heads) == pytest.approx(millions(rgb.heads))

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from projgan.backbones.registry import BACKBONES, BackboneInfo, Entry, Network, describe
 
 if TYPE_CHECKING:
-    from projgan.backbones.network import FeatureNetwork
+    from projgan.backbones.network import FeatureNetwork, FeatureNetworks
     from projgan.config import Backbone
 
 __all__ = ["BACKBONES", "BackboneInfo", "Entry", "Network", "build_backbone", "describe"]
 
 
-def build_backbone(cfg: Backbone, resolution: int) -> FeatureNetwork:
+def build_backbone(cfg: Backbone, resolution: int) -> FeatureNetwork | FeatureNetworks:
     """The frozen feature network that `cfg` names, for images of `resolution` pixels.
 
     Args:
@@ -24,7 +24,8 @@ def build_backbone(cfg: Backbone, resolution: int) -> FeatureNetwork:
         resolution: side of the images it will be shown; decides whether they are resized.
 
     Returns:
-        A module from images [N, 3, R, R] in [-1, 1] to four maps, shallow to deep.
+        A module from images [N, 3, R, R] in [-1, 1] to four maps, shallow to deep; where several
+        are named, `+` between them, to four of each.
 
     Raises:
         ConfigError: the name is unknown or the zoo does not have it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from projgan.backbones import registry
-from projgan.backbones.network import FeatureNetwork, Trunk
+from projgan.backbones.network import STRIDES, FeatureNetwork, FeatureNetworks, Trunk
 from projgan.backbones.registry import Network
 from projgan.backbones.trunks import ClipTrunk, CnnTrunk, VitTrunk
 from projgan.config import Backbone
-from projgan.errors import DataError
+from projgan.errors import ConfigError, DataError, unknown
 from projgan.files import sha256_of
 from projgan.weights import placed, weights_dir
 
@@ -23,9 +24,15 @@ State = dict[str, Tensor]
 SMALLEST = 224  # images below this are shown at this to the full-size networks (released code)
 
 
-def build(cfg: Backbone, resolution: int) -> FeatureNetwork:
+def build(cfg: Backbone, resolution: int) -> FeatureNetwork | FeatureNetworks:
     """See `projgan.backbones.build_backbone`."""
-    network = registry.find(cfg)
+    registry.check(cfg)
+    built = [_build(part, resolution) for part in registry.parts(cfg)]
+    return built[0] if len(built) == 1 else FeatureNetworks(built)
+
+
+def _build(cfg: Backbone, resolution: int) -> FeatureNetwork:
+    network = resolve(registry.find(cfg))
     size = input_size(network, cfg, resolution)
     trunk = build_trunk(network, cfg.name, cfg.pretrain_seed, size)
     if cfg.weights == "random":
@@ -44,6 +51,41 @@ def build(cfg: Backbone, resolution: int) -> FeatureNetwork:
     state = read_weights(path, how)
     load_trunk(trunk, state, f"{path.name} for {cfg.name} ({cfg.zoo})", how)
     return FeatureNetwork(trunk, size, accuracy, kind, sha256_of(path))
+
+
+def resolve(network: Network) -> Network:
+    """A network of timm that the table does not list, with what timm knows of its form.
+
+    Transformers are tapped after every quarter of their blocks, and see their own size.
+
+    Raises:
+        ConfigError: timm does not have it, or it has neither maps nor tokens to tap.
+    """
+    if network.listed:
+        return network
+    import timm
+
+    try:
+        pretrained = timm.get_pretrained_cfg(network.tag)
+        with torch.device("meta"):
+            model: Any = timm.create_model(network.tag, pretrained=False, num_classes=0)
+    except Exception:  # timm's own, of whatever it stumbles over
+        known = timm.list_models(pretrained=True)
+        raise ConfigError(unknown("network of timm", network.tag, known)[:200]) from None
+    assert pretrained is not None
+    tag = ".".join(filter(None, (pretrained.architecture, pretrained.tag)))
+    size = pretrained.input_size[-1] if pretrained.fixed_input_size else None
+    if {info["reduction"] for info in getattr(model, "feature_info", [])} >= set(STRIDES):
+        return replace(network, tag=tag, size=size)
+    blocks = len(getattr(model, "blocks", ()))
+    if blocks < 4 or not hasattr(model, "patch_embed"):
+        raise ConfigError(
+            f"backbone.name={registry.ANY}{network.tag}: {type(model).__name__} has neither maps "
+            "at strides 4 to 32 nor a transformer's blocks; choose another network"
+        )
+    hooks = tuple(blocks * i // 4 for i in (1, 2, 3, 4))
+    widths = tuple(model.embed_dim // d for d in (8, 4, 2, 1))
+    return replace(network, tag=tag, size=size or SMALLEST, hooks=hooks, widths=widths)
 
 
 def input_size(network: Network, cfg: Backbone, resolution: int) -> int:

@@ -23,6 +23,7 @@ class Trunk(nn.Module):
     channels: tuple[int, int, int, int]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    strides: tuple[float, ...] = STRIDES  # of the maps, relative to the resized image
     uncounted: tuple[str, ...] = ()
     model: Any  # timm's or open_clip's; its attributes are not typed
 
@@ -57,7 +58,7 @@ class FeatureNetwork(nn.Module):
         super().__init__()
         self.trunk = trunk
         self.channels = trunk.channels
-        self.strides = STRIDES
+        self.strides = trunk.strides
         self.mean, self.std = trunk.mean, trunk.std
         self.input_size = input_size
         self.params_m = count_params(trunk) / 1e6
@@ -74,6 +75,16 @@ class FeatureNetwork(nn.Module):
         # Small convolutions are two to three times faster on a CPU in this layout.
         self.layout = torch.channels_last
         self.to(memory_format=self.layout)
+
+    @property
+    def networks(self) -> list[FeatureNetwork]:
+        """This one; of several together each."""
+        return [self]
+
+    @property
+    def map_sizes(self) -> list[int]:
+        """Pixels of each map's side."""
+        return [int(self.input_size / stride) for stride in self.strides]
 
     def train(self, mode: bool = True) -> FeatureNetwork:
         """Stays in eval mode whatever is asked: the statistics of its norms are frozen too."""
@@ -94,6 +105,41 @@ class FeatureNetwork(nn.Module):
         images = images * self._scale + self._shift
         maps: list[Tensor] = self.trunk(images.contiguous(memory_format=self.layout))
         return maps
+
+
+class FeatureNetworks(nn.Module):
+    """Several feature networks side by side: the maps of each, one after the other.
+
+    Attributes:
+        as those of a FeatureNetwork; channels and strides are those of all, `input_size` is the
+        largest.
+    """
+
+    accuracy = None
+    accuracy_kind = ""
+
+    def __init__(self, networks: list[FeatureNetwork]) -> None:
+        super().__init__()
+        self.each = nn.ModuleList(networks)
+        self.channels = tuple(c for network in networks for c in network.channels)
+        self.strides = tuple(s for network in networks for s in network.strides)
+        self.input_size = max(network.input_size for network in networks)
+        self.params_m = sum(network.params_m for network in networks)
+        self.weights_sha256 = " + ".join(filter(None, (n.weights_sha256 for n in networks)))
+        self.mean = tuple(network.mean for network in networks)
+        self.std = tuple(network.std for network in networks)
+
+    @property
+    def networks(self) -> list[FeatureNetwork]:
+        return [network for network in self.each if isinstance(network, FeatureNetwork)]
+
+    @property
+    def map_sizes(self) -> list[int]:
+        return [size for network in self.networks for size in network.map_sizes]
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """The maps of every network; images as a FeatureNetwork takes them."""
+        return [fmap for network in self.networks for fmap in network(images)]
 
 
 def count_params(trunk: Trunk) -> int:

@@ -17,8 +17,8 @@ from projgan.errors import ConfigError, DataError, unknown
 
 WEIGHTS = Path(__file__).parent / "weights"
 CARD = WEIGHTS / "card.json"
+ANY = "timm/"  # before the name of any network of timm
 
-Family = Literal["EfficientNet-Lite", "ResNet", "CLIP ResNet", "DeiT", "ViT"]
 _IMAGENET = "ImageNet-1k, labels"
 _TOP1 = "ImageNet top-1, %"
 
@@ -28,7 +28,7 @@ class Network:
     """One network in one zoo: how to build it, and what a table says of it."""
 
     label: str  # as tables show it
-    family: Family
+    family: str  # of architecture; networks with a word in common are akin
     source: Literal["timm", "open_clip", "lab"]
     tag: str  # full weight tag of the source
     pretraining: str  # data, and what was learned from
@@ -39,6 +39,7 @@ class Network:
     hooks: tuple[int, ...] = ()  # transformers: blocks whose output is tapped, from 1
     widths: tuple[int, ...] = ()  # transformers: channels of the reassembled maps
     note: str = ""  # how the protocol differs from the paper's
+    listed: bool = True  # else any network of timm, whose form is found out when it is built
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,31 @@ def _lite(number: int, tag: str, top1: float, params_m: float, note: str = "") -
     )
 
 
+def _beyond(
+    label: str,
+    family: str,
+    tag: str,
+    pretraining: str,
+    size: int | None = None,
+    hooks: tuple[int, ...] = (),
+    widths: tuple[int, ...] = (),
+) -> Entry:
+    """A network that the paper does not have: no lab counterpart."""
+    network = Network(
+        label, family, "timm", tag, pretraining, size=size, hooks=hooks, widths=widths
+    )
+    return Entry(network)
+
+
 _LABELS = "rendered scenes, labels"
 _BASE_HOOKS = (3, 6, 9, 12)
 _BASE_WIDTHS = (96, 192, 384, 768)
+# Blocks and widths of transformers by size; widths are an eighth of the tokens' to all of it.
+_TAPS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "small": (_BASE_HOOKS, (48, 96, 192, 384)),
+    "base": (_BASE_HOOKS, _BASE_WIDTHS),
+    "large": ((6, 12, 18, 24), (256, 512, 1024, 1024)),
+}
 _LAB_HOOKS = (1, 2, 3, 4)
 _LAB_WIDTHS = (24, 48, 64, 64)
 
@@ -210,15 +233,79 @@ BACKBONES: dict[str, Entry] = {
             note="named in the paper's text; its table's numbers are vit's",
         )
     ),
-}
+    # The author tried VGG for the reviewers; ResNets with torchvision's own weights.
+    "vgg16": _beyond("VGG16", "VGG", "vgg16.tv_in1k", _IMAGENET),
+    "vgg16_bn": _beyond("VGG16-BN", "VGG", "vgg16_bn.tv_in1k", _IMAGENET),
+    "resnet34": _beyond("ResNet34", "ResNet", "resnet34.tv_in1k", _IMAGENET),
+    "resnet50_tv": _beyond("ResNet50 (torchvision)", "ResNet", "resnet50.tv_in1k", _IMAGENET),
+    "resnet101": _beyond("ResNet101", "ResNet", "resnet101.tv_in1k", _IMAGENET),
+    "resnet152": _beyond("ResNet152", "ResNet", "resnet152.tv_in1k", _IMAGENET),
+    # Beyond the paper.
+    "convnext_tiny": _beyond("ConvNeXt-T", "ConvNeXt", "convnext_tiny.fb_in1k", _IMAGENET),
+    "convnext_base": _beyond(
+        "ConvNeXt-B", "ConvNeXt", "convnext_base.fb_in22k_ft_in1k",
+        "ImageNet-21k, then ImageNet-1k, labels",
+    ),
+    **{
+        f"dinov2_{size}": _beyond(
+            f"DINOv2 ViT-{size[0].upper()}/14", "ViT", f"vit_{size}_patch14_dinov2.lvd142m",
+            "LVD-142M, no labels", 224, *taps,
+        )
+        for size, taps in _TAPS.items()
+    },
+    **{
+        f"dinov3_{size}": _beyond(
+            f"DINOv3 ViT-{size[0].upper()}/16", "ViT", f"vit_{size}_patch16_dinov3.lvd1689m",
+            "LVD-1689M, no labels", 256, *taps,
+        )
+        for size, taps in _TAPS.items()
+    },
+    "dinov3_convnext_tiny": _beyond(
+        "DINOv3 ConvNeXt-T", "ConvNeXt", "convnext_tiny.dinov3_lvd1689m", "LVD-1689M, no labels"
+    ),
+    "eva02_base": _beyond(
+        "EVA-02-B/14", "EVA ViT", "eva02_base_patch14_224.mim_in22k",
+        "ImageNet-21k, masked CLIP features", 224, *_TAPS["base"],
+    ),
+    "siglip_base": _beyond(
+        "SigLIP-B/16", "SigLIP ViT", "vit_base_patch16_siglip_224.webli", "WebLI, captions", 224,
+        *_TAPS["base"],
+    ),
+    "clip_vit_base": _beyond(
+        "CLIP ViT-B/16", "CLIP ViT", "vit_base_patch16_clip_224.openai",
+        "OpenAI image-text pairs, captions", 224, *_TAPS["base"],
+    ),
+}  # fmt: skip
+
+
+def check(cfg: Backbone) -> None:
+    """Refuses what cannot be built, as far as names tell.
+
+    Raises:
+        ConfigError: an unknown name, one that the zoo does not have, or one file for several.
+    """
+    networks = parts(cfg)
+    for part in networks:
+        find(part)
+    if len(networks) > 1 and cfg.weights not in ("pretrained", "random"):
+        raise ConfigError(
+            f"backbone.weights={cfg.weights}: a file fits one network, and backbone.name="
+            f"{cfg.name} is {len(networks)}; place each in the folder of weights under its tag"
+        )
+    if len({part.name for part in networks}) < len(networks):
+        raise ConfigError(f"backbone.name={cfg.name}: give networks that differ")
 
 
 def find(cfg: Backbone) -> Network:
-    """The network that `cfg` names in its zoo.
+    """The one network that `cfg` names in its zoo.
 
     Raises:
         ConfigError: the name is unknown, or that zoo does not have it.
     """
+    if cfg.name.startswith(ANY) and cfg.zoo == "imagenet":
+        name = cfg.name.removeprefix(ANY)
+        family = name.partition("_")[0].rstrip("0123456789") or name
+        return Network(name, family, "timm", name, "unknown (a network of timm)", listed=False)
     if cfg.name not in BACKBONES:
         raise ConfigError(unknown("backbone", cfg.name, BACKBONES))
     entry = BACKBONES[cfg.name]
@@ -228,6 +315,9 @@ def find(cfg: Backbone) -> Network:
         known = ", ".join(sorted(name for name, e in BACKBONES.items() if e.lab is not None))
         raise ConfigError(f"Backbone {cfg.name!r} has no lab counterpart. Lab has: {known}")
     return entry.lab
+
+
+TOGETHER = " + "  # between what is said of several networks
 
 
 def parts(cfg: Backbone) -> list[Backbone]:
@@ -263,6 +353,29 @@ def card_of(name: str, pretrain_seed: int) -> dict[str, Any] | None:
 
 def describe(cfg: Backbone) -> BackboneInfo:
     """What tables and records say of the backbone `cfg` names, without importing torch."""
+    found = [_describe(part) for part in parts(cfg)]
+    if len(found) == 1:
+        return found[0]
+
+    def joined(name: str) -> str:
+        return TOGETHER.join(dict.fromkeys(str(getattr(info, name)) for info in found))
+
+    millions = [info.params_m for info in found]
+    return BackboneInfo(
+        name=cfg.name,
+        label=joined("label"),
+        zoo=cfg.zoo,
+        weights=joined("weights"),
+        pretraining=joined("pretraining"),
+        family=joined("family").replace(TOGETHER, " "),
+        params_m=None if None in millions else sum(m for m in millions if m is not None),
+        accuracy=None,
+        accuracy_kind="",
+        note="; ".join(info.note for info in found if info.note),
+    )
+
+
+def _describe(cfg: Backbone) -> BackboneInfo:
     network = find(cfg)
     card = (card_of(cfg.name, cfg.pretrain_seed) or {}) if cfg.zoo == "lab" else {}
     pretrained = cfg.weights == "pretrained"

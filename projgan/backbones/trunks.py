@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from projgan.backbones.network import STRIDES, Trunk
+from projgan.errors import ConfigError
 
 
 class CnnTrunk(Trunk):
@@ -19,6 +21,11 @@ class CnnTrunk(Trunk):
     def __init__(self, model: Any, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         by_stride = {info["reduction"]: i for i, info in enumerate(model.feature_info)}
+        if absent := [stride for stride in STRIDES if stride not in by_stride]:
+            raise ConfigError(
+                f"{type(model).__name__} has no map at stride {absent[0]}: a discriminator needs "
+                "maps at 4, 8, 16 and 32; choose another network"
+            )
         indices = [by_stride[stride] for stride in STRIDES]
         chs = [model.feature_info[i]["num_chs"] for i in indices]
         self.channels = (chs[0], chs[1], chs[2], chs[3])
@@ -63,7 +70,7 @@ class VitTrunk(Trunk):
     a strided one where it shrinks. These weights are random and, like all else here, never learn.
     """
 
-    uncounted = ("cls_token", "dist_token", "pos_embed")
+    uncounted = ("cls_token", "dist_token", "pos_embed", "reg_token")
 
     def __init__(
         self,
@@ -76,7 +83,11 @@ class VitTrunk(Trunk):
         super().__init__()
         self.mean, self.std = (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
         self.channels = (widths[0], widths[1], widths[2], widths[3])
-        patch = model.patch_embed.patch_size[0]
+        # Patches of 14 px have no map at those strides; their maps are as many pixels all the same.
+        true = model.patch_embed.patch_size[0]
+        patch = 2 ** round(math.log2(true))
+        if true != patch:
+            self.strides = tuple(stride * true / patch for stride in STRIDES)
         self.indices = model.prune_intermediate_layers([h - 1 for h in hooks], prune_norm=True)
         self.model = model
         self.reassemble = nn.ModuleList(
