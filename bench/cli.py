@@ -184,7 +184,8 @@ def report(options: Options) -> int:
     if options.target is not None:
         grid = with_target(grid, options.target)
     check_folder("results_dir", options.results_dir)
-    files = write_report(grid, options.runs_dir, options.results_dir, _echo)
+    exports = options.export or []
+    files = write_report(grid, options.runs_dir, options.results_dir, _echo, exports=exports)
     return OK if files else SOME_FAILED
 
 

@@ -18,9 +18,12 @@ from bench.tables import Column, decimals
 DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (6, 1.5, 1.2, 1.5)))
 MARKERS = "os^Dv<>pPX*h"
 
+NO_DATE = {"CreationDate": None, "Creator": None, "Producer": None}
+
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "projgan",  # ids of clip paths would else be random
     "svg.fonttype": "path",  # letters as outlines: looks the same without our fonts
+    "pdf.fonttype": 42,  # letters stay letters, of a TrueType font that the file holds
     "font.family": ["DejaVu Sans"],  # comes with matplotlib
     "font.size": 9,
     "axes.spines.top": False,
@@ -53,8 +56,8 @@ def draw(
         targets: Values to reach, each drawn as a level line.
 
     Returns:
-        `curves/<metric>.png`, `.svg` and `.csv` (every point drawn, run by run); empty where no
-        run has two snapshots with the metric.
+        `curves/<metric>.png`, `.svg`, `.pdf` and `.csv` (every point drawn, run by run); empty
+        where no run has two snapshots with the metric.
     """
     lines = [found for i, cell in enumerate(cells) if (found := line(cell, metric, i))]
     if not any(len(x.images) > 1 for x in lines):
@@ -80,7 +83,8 @@ def draw_axis(
         places: Where each cell stands on it.
 
     Returns:
-        `curves/<metric>_by_<axis>.png`, `.svg` and `.csv`; empty where no row has two points.
+        `curves/<metric>_by_<axis>.png`, `.svg`, `.pdf` and `.csv`; empty where no row has two
+        points.
     """
     rows: dict[str, list[tuple[float, Stat]]] = {}
     for cell, place in zip(cells, places, strict=True):
@@ -98,15 +102,20 @@ def draw_axis(
 
 
 def _saved(name: str, build: Callable[[], Figure]) -> dict[str, bytes]:
-    """A figure as PNG and SVG, whatever style the user's matplotlib has."""
-    png, svg = io.BytesIO(), io.BytesIO()
+    """A figure as PNG, SVG and PDF, whatever style the user's matplotlib has."""
+    png, svg, pdf = io.BytesIO(), io.BytesIO(), io.BytesIO()
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
         figure = build()
         figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-    return {f"{name}.png": png.getvalue(), f"{name}.svg": svg.getvalue()}
+        figure.savefig(pdf, format="pdf", metadata=NO_DATE)
+    return {
+        f"{name}.png": png.getvalue(),
+        f"{name}.svg": svg.getvalue(),
+        f"{name}.pdf": pdf.getvalue(),
+    }
 
 
 def _axis_figure(

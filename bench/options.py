@@ -13,6 +13,8 @@ from bench.schema import SlurmFile
 from bench.spec import Grid
 from projgan.errors import UserError, unknown
 
+EXPORTS = ("parquet",)  # of bench.export, which is read by do=report alone
+
 USAGE = """\
 python run_bench.py grid=NAME [key=value …]      train, measure and report a grid
 python run_bench.py grid=NAME do=plan            what would run, and where it stands
@@ -40,6 +42,7 @@ python run_bench.py do=prove-resume              that a killed run goes on to th
   truncation=0.7 interpolate=6     do=sample: styles nearer to their mean; images in between
   target=20           report: images to a value of the ranking metric, to a row's best
                       (row:LABEL), or to 5% above each run's own best (5%)
+  export=parquet      report: all records in one typed file, beside records.csv
   dispatch=local      a process per GPU or CPU core; inprocess: one run after the other, here;
                       slurm: jobs on a cluster, with dispatch.partition=… and the like
   gpus_per_run=2      with dispatch=local: GPUs that train each run together
@@ -68,6 +71,7 @@ class Options:
     out: Path | None = None
     runs: list[str] | None = None  # of do=compare: ids
     grids: list[str] | None = None  # of do=compare: names
+    export: list[str] | None = None  # of do=report: names of bench.export.EXPORTS
     run: str | None = None  # of do=sample: an id, a folder or a .safetensors file
     n: int = 64
     truncation: float = 1.0
@@ -124,6 +128,8 @@ def parse(argv: Sequence[str], verbs: Collection[str]) -> Options:
         raise UserError("dispatch.…= settings are those of jobs: give dispatch=slurm with them")
     if options.target is not None and options.do not in ("report", "compare", "verify"):
         raise UserError(f"target={options.target} is for do=report; a grid file has report.target")
+    if options.export and options.do != "report":
+        raise UserError("export= is for do=report")
     if (options.runs or options.grids) and options.do != "compare":
         raise UserError("runs= and grids= are for do=compare; grid=NAME names the one of do=run")
     if "do" not in given and options.grid is None and given:
@@ -151,6 +157,14 @@ def _labels(key: str, value: str) -> list[str]:
 def _names(key: str, value: str) -> list[str]:
     parts = _text(key, value).removeprefix("[").removesuffix("]").split(",")
     return [part.strip() for part in parts if part.strip()]
+
+
+def _exports(key: str, value: str) -> list[str]:
+    found = _names(key, value)
+    for name in found:
+        if name not in EXPORTS:
+            raise UserError(unknown("export", name, EXPORTS))
+    return found
 
 
 def _seeds(key: str, value: str) -> list[int]:
@@ -209,6 +223,7 @@ CONVERT: dict[str, Callable[[str, str], Any]] = {
     "target": _text,
     "runs": _names,
     "grids": _names,
+    "export": _exports,
     "run": _text,
     "n": _number,
     "truncation": _real,

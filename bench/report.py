@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench import aggregate, columns, manifest, speedup, tables
+from bench import aggregate, columns, export, manifest, speedup, tables
 from bench.aggregate import Cell
 from bench.content import Content, gather
 from bench.lines import place
@@ -27,6 +27,7 @@ def write_report(
     width: int | None = None,
     show: Sequence[str] = ("table", "targets"),
     command: str | None = None,
+    exports: Sequence[str] = (),
 ) -> list[Path]:
     """Writes the report of a grid from the records of its runs; prints its table.
 
@@ -38,6 +39,7 @@ def write_report(
         width: Columns of the terminal. None = ask it.
         show: The tables that are printed, where the grid has them.
         command: What writes the same again, for the page. None = do=report.
+        exports: Names of `export.EXPORTS`: further forms of all records.
 
     Returns:
         The files written; empty when no run has finished.
@@ -57,6 +59,10 @@ def write_report(
         if name in content.tables:
             echo(terminal(content.tables[name], width))
     files = written(content)
+    files["records.csv"] = export.to_csv(runs)
+    for name in exports:
+        file, make = export.EXPORTS[name]
+        files[file] = make(runs)
     files |= _pictures(grid, cells, echo)
     files["index.html"] = page(grid, cells, content, list(files), command).encode()
     before = manifest.previous(folder)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from bench.inference import mean_interval
 
 MISSING = "–"
+JOINT = " · "  # between a row's name and the values of its axes
 MARKS = "abcdefghijklmnoprstuvwxyz"  # q has no superscript letter
 SUPERSCRIPT = dict(zip(MARKS, "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ", strict=True))
 
@@ -140,8 +141,13 @@ def to_csv(table: Table) -> str:
 
 
 def to_latex(table: Table) -> str:
-    r"""A `table` environment; the document needs `\usepackage{booktabs}` and nothing else."""
-    spec = "".join("l" if c.text else "r" for c in table.columns)
+    r"""A `table` environment; the document needs `\usepackage{booktabs,multirow}`.
+
+    Rows that differ in the value of an axis alone have their name once, and the paper's columns a
+    head in common.
+    """
+    spans = _shared_names(table)
+    spec = ("l" if spans else "") + "".join("l" if c.text else "r" for c in table.columns)
     lines = [
         r"\begin{table}",
         r"\centering",
@@ -149,12 +155,23 @@ def to_latex(table: Table) -> str:
         rf"\label{{tab:{table.name}}}",
         rf"\begin{{tabular}}{{{spec}}}",
         r"\toprule",
-        _tex_line(_escape_tex(c.header) for c in table.columns),
     ]
+    papers = [i for i, c in enumerate(table.columns) if c.paper]
+    heads = [c.header for c in table.columns]
+    shift = 1 if spans else 0
+    if len(papers) > 1 and papers == list(range(papers[0], papers[-1] + 1)):
+        heads = [h.removeprefix("paper ") if i in papers else h for i, h in enumerate(heads)]
+        first, last = papers[0] + shift + 1, papers[-1] + shift + 1
+        over = [""] * (first - 1) + [rf"\multicolumn{{{len(papers)}}}{{c}}{{paper}}"]
+        lines += [_tex_line([*over, *[""] * (len(heads) + shift - last)])]
+        lines += [rf"\cmidrule(lr){{{first}-{last}}}"]
+    blank = [""] * shift
+    lines.append(_tex_line([*map(_escape_tex, heads[:1]), *blank, *map(_escape_tex, heads[1:])]))
     if any(c.unit for c in table.columns):
-        lines.append(_tex_line(_escape_tex(c.unit) for c in table.columns))
+        units = [_escape_tex(c.unit) for c in table.columns]
+        lines.append(_tex_line([*units[:1], *blank, *units[1:]]))
     lines.append(r"\midrule")
-    for row, texts in formatted(table):
+    for r, (row, texts) in enumerate(formatted(table)):
         cells = [_escape_tex(text) for text, _ in texts]
         both = zip(cells, row.entries, strict=True)
         cells = [rf"\textbf{{{text}}}" if entry.bold else text for text, entry in both]
@@ -163,6 +180,13 @@ def to_latex(table: Table) -> str:
         if width:
             words = rf"\multicolumn{{{width}}}{{l}}{{\emph{{{_escape_tex(row.span)}}}}}"
             cells[start : start + width] = [words]
+        if spans:
+            name, _, setting = texts[0][0].partition(JOINT)
+            lead = ""
+            if spans[r]:
+                lines += [r"\addlinespace"] if r else []
+                lead = rf"\multirow[t]{{{spans[r]}}}{{*}}{{{_escape_tex(name)}}}"
+            cells[:1] = [lead, _escape_tex(setting) + _tex_marks(texts[0][1])]
         lines.append(_tex_line(cells))
     lines += [r"\bottomrule", r"\end{tabular}"]
     under = [
@@ -175,6 +199,22 @@ def to_latex(table: Table) -> str:
         lines += [" \\\\\n".join(under), r"\end{minipage}"]
     lines.append(r"\end{table}")
     return "\n".join(lines) + "\n"
+
+
+def _shared_names(table: Table) -> list[int]:
+    """Of each row how many rows from it on have its name, 0 for those that follow the first.
+
+    Empty = no two rows differ in their axes alone, or some row has none.
+    """
+    names = [row.entries[0].text.partition(JOINT) for row in table.rows]
+    if not names or not all(joint for _, joint, _ in names):
+        return []
+    found = [0] * len(names)
+    for i, (name, _, _) in enumerate(names):
+        if i == 0 or name != names[i - 1][0]:
+            start = i
+        found[start] += 1
+    return found if max(found) > 1 else []
 
 
 def to_text(table: Table, width: int = 100) -> str:

@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from bench import aggregate, lines, manifest
+from bench import aggregate, export, lines, manifest
 from bench.aggregate import Cell
 from bench.content import gather
 from bench.metrics.table import METRICS
@@ -65,6 +65,7 @@ def verify(grid: Grid, folder: Path, runs_dir: Path) -> Checked:
     found.runs = sum(run.status == "finished" for run in runs)
     content = gather(grid, cells, runs_dir)
     now = {name: data.decode() for name, data in written(content).items()}
+    now["records.csv"] = export.to_csv(runs).decode()
     for name in sorted(published["files"]):
         path = folder / name
         if not path.is_file():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,7 @@ def test_the_same_bytes_twice(made: list[Cell], monkeypatch: pytest.MonkeyPatch)
         assert matplotlib.rcParams["lines.linewidth"] == 9.0
     finally:
         matplotlib.rcdefaults()
-    assert list(first) == ["curves/fd_lab.png", "curves/fd_lab.svg", "curves/fd_lab.csv"]
+    assert list(first) == [f"curves/fd_lab.{kind}" for kind in ("png", "svg", "pdf", "csv")]
     assert first == second
 
 
@@ -101,7 +102,9 @@ def test_an_axis_is_drawn_from_the_last_values(tmp_path: Path) -> None:
     made = cells(read_runs(grid.runs, tmp_path))
     files = draw_axis(made, "fd_lab", COLUMN, "data.subset", [1000.0, 8000.0])
     assert files == draw_axis(made, "fd_lab", COLUMN, "data.subset", [1000.0, 8000.0])
-    assert list(files) == [f"curves/fd_lab_by_subset.{kind}" for kind in ("png", "svg", "csv")]
+    assert list(files) == [
+        f"curves/fd_lab_by_subset.{kind}" for kind in ("png", "svg", "pdf", "csv")
+    ]
     rows = csv.DictReader(io.StringIO(files["curves/fd_lab_by_subset.csv"].decode()))
     found = [(r["subset"], r["seed"], r["fd_lab"]) for r in rows]
     assert found == [
@@ -117,3 +120,39 @@ def test_twenty_lines_look_different() -> None:
     looks = {(i % len(COLOURS), i // len(COLOURS) % len(DASHES)) for i in range(20)}
     assert len(looks) == 20
     assert len(set(COLOURS)) == len(COLOURS) and len(set(MARKERS)) == len(MARKERS)
+
+
+def test_the_pdf_is_vector_and_holds_its_font(made: list[Cell]) -> None:
+    pdf = draw(made, "fd_lab", COLUMN)["curves/fd_lab.pdf"]
+    assert b"/FontFile2" in pdf and b"DejaVuSans" in pdf
+    assert b"/Subtype /Image" not in pdf and b"CreationDate" not in pdf
+
+
+# Machado, Oliveira and Fernandes (IEEE TVCG 2009): colours as seen without one kind of cone,
+# on linear RGB.
+SEEN = {
+    "protanopia": ((0.152, 1.053, -0.205), (0.115, 0.786, 0.099), (-0.004, -0.048, 1.052)),
+    "deuteranopia": ((0.367, 0.861, -0.228), (0.280, 0.673, 0.047), (-0.012, 0.043, 0.969)),
+    "tritanopia": ((1.256, -0.077, -0.179), (-0.078, 0.931, 0.148), (0.005, 0.691, 0.304)),
+}
+
+
+@pytest.mark.parametrize("kind", SEEN)
+def test_the_colours_differ_for_all_kinds_of_colour_vision(kind: str) -> None:
+    """No two colours come nearer than 12 in CIELAB, where about 2 can just be told apart."""
+
+    def lab(colour: str) -> list[float]:
+        rgb = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        rgb = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
+        rgb = [max(0.0, sum(m * c for m, c in zip(row, rgb, strict=True))) for row in SEEN[kind]]
+        to_xyz = ((0.4124, 0.3576, 0.1805), (0.2126, 0.7152, 0.0722), (0.0193, 0.1192, 0.9505))
+        xyz = [sum(m * c for m, c in zip(row, rgb, strict=True)) for row in to_xyz]
+        f = [
+            (v / w) ** (1 / 3) if v / w > 0.008856 else 7.787 * v / w + 16 / 116
+            for v, w in zip(xyz, (0.9505, 1.0, 1.089), strict=True)
+        ]
+        return [116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])]
+
+    places = [lab(colour) for colour in COLOURS]
+    gaps = [math.dist(a, b) for i, a in enumerate(places) for b in places[:i]]
+    assert min(gaps) > 12

@@ -23,7 +23,8 @@ TORCH_FREE = ["bench.cli", "bench.options", "bench.grid", "bench.spec", "bench.r
 # What only reads files: no module of the training or measuring side.
 REPORT_SIDE = ["aggregate", "agreement", "inference", "compare", "targets", "survival", "speedup",
                "leakage", "verdicts", "claims", "tables", "columns", "lines", "curves",
-               "sheets", "remarks", "manifest", "page", "page.answer", "page.build", "page.charts",
+               "sheets", "remarks", "manifest", "content", "export", "verify", "versus",
+               "watch", "page", "page.answer", "page.build", "page.charts",
                "page.evidence", "page.parts", "page.pictures", "report"]  # fmt: skip
 ONLY_IN = {
     "omegaconf": {"bench/typed.py"},

@@ -81,8 +81,8 @@ def test_the_report_of_a_grid(made: tuple[Grid, Path], tmp_path: Path) -> None:
     names = sorted(str(path.relative_to(folder)) for path in files)
     assert names == sorted(
         [f"{name}.{kind}" for name in ("table", "verdicts") for kind in ("md", "csv", "tex")]
-        + ["index.html", "manifest.json", "samples/all.png"]
-        + [f"curves/fd_lab.{kind}" for kind in ("png", "svg", "csv")]
+        + ["index.html", "manifest.json", "records.csv", "samples/all.png"]
+        + [f"curves/fd_lab.{kind}" for kind in ("png", "svg", "pdf", "csv")]
         + [f"samples/{row}.png" for row in ("efficientnet-lite1", "efficientnet-lite2", "resnet18")]
     )
     assert all(path.is_file() for path in files)

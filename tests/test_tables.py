@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
 
 from bench.tables import (
     Column,
@@ -162,3 +167,53 @@ def test_decimals_give_the_median_three_digits() -> None:
     assert decimals([1.5, 23.4, 456.0]) == 1
     assert decimals([1234.0]) == 0
     assert decimals([0.0]) == 2 and decimals([]) == 2
+
+
+CROSSED = Table(
+    name="crossed",
+    caption="Rows with an axis.",
+    columns=(
+        Column("label", "row", text=True),
+        Column("fd_lab", "FD-lab"),
+        Column("paper_fid", "paper FID", paper=True),
+        Column("paper_kid", "paper KID", paper=True),
+    ),
+    rows=tuple(
+        Row((Entry(text=f"{name} · weights={w}"), Entry(1.5, notes=("flag",)), Entry(2.0), Entry()))
+        for name in ("Lite & 1", "ViT")
+        for w in ("pretrained", "random")
+    ),
+)
+
+
+def test_latex_names_a_row_once_and_the_paper_once() -> None:
+    text = to_latex(CROSSED)
+    assert r"\begin{tabular}{llrrr}" in text
+    assert r"\multirow[t]{2}{*}{Lite \& 1} & weights=pretrained & 1.50\textsuperscript{a}" in text
+    assert "\n & weights=random & 1.50" in text
+    assert " &  &  & \\multicolumn{2}{c}{paper} \\\\\n\\cmidrule(lr){4-5}\n" in text
+    assert r"row &  & FD-lab & FID & KID" in text
+    rows = [line for line in text.splitlines() if "& weights=" in line]
+    assert [line.replace(r"\&", "").count("&") for line in rows] == [4] * 4
+
+
+def has_tex() -> bool:
+    if shutil.which("pdflatex") is None or shutil.which("kpsewhich") is None:
+        return False
+    return all(
+        subprocess.run(["kpsewhich", f"{name}.sty"], capture_output=True, check=False).stdout
+        for name in ("booktabs", "multirow")
+    )
+
+
+@pytest.mark.skipif(not has_tex(), reason="no LaTeX with booktabs and multirow here")
+def test_latex_takes_the_tables(tmp_path: Path) -> None:
+    packages = r"\documentclass{article}\usepackage{booktabs,multirow}\begin{document}"
+    body = "\n".join(map(to_latex, (TABLE, CROSSED)))
+    (tmp_path / "all.tex").write_text(f"{packages}\n{body}\n\\end{{document}}\n")
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "all.pdf").stat().st_size > 1000

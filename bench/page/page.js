@@ -113,7 +113,8 @@ if (plots) {
     svg.querySelector(".cursor").setAttribute("d", `M${x} 14V${box.height - 46}`);
     const rows = data.curves
       .map((points, i) => [names[i], points.find((point) => Math.abs(point[0] - images) < 0.5)])
-      .filter(([, point]) => point);
+      .filter(([, point]) => point)
+      .sort(([, a], [, b]) => a[1] - b[1]);
     tip.replaceChildren(make("b", `${images / 1000} thousand images`));
     const list = make("table", undefined, tip);
     for (const [name, [, mean, low, high]] of rows) {

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench import agreement, columns, tables, targets, verdicts
+from bench import agreement, columns, leakage, tables, targets, verdicts
 from bench.aggregate import Cell
 from bench.lines import line
 from bench.page import charts, evidence
@@ -313,10 +313,13 @@ def _by_level(grid: Grid, cells: Sequence[Cell], table: Table, rank_by: str | No
             ratio = stat.mean / reference
             step = charts.heat_step(ratio, unit)
             sign = 1 if columns.lower_is_better(key) else -1
-            entry = row.entries[shown[key]] if key in shown else Entry()
             paper = _paper_level(row, shown, key)
             under = f"paper {paper:.2f}" if paper is not None else f"{stat.mean:.3g}"
-            fields.append(HeatField(f"×{ratio:.2f}", under, sign * step, entry.leakage))
+            fields.append(
+                HeatField(
+                    f"×{ratio:.2f}", under, sign * step, leakage.leakage(cell.spec, key).reason
+                )
+            )
         rows.append((cell.name, fields))
     what = f"row {base.name}" if base else "median of its column"
     about = (
