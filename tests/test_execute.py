@@ -386,7 +386,7 @@ def test_thirty_two_processes_with_crashes_do_a_grid(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     started, killed = map(int, done.stdout.split())
-    assert killed > 30 and started == 32 + killed
+    assert killed > 30 and 32 < started <= 32 + killed  # the last may die when all is done
     runs = [RunPaths(path.parent) for path in tmp_path.glob("*/spec.json")]
     assert len(runs) == 24
     for run in runs:

@@ -23,6 +23,7 @@ from slurm_cluster import Cluster, cluster, needs_cluster, until, why_not
 
 from bench import record as records
 from bench.claim import holder
+from bench.dispatch import elsewhere
 from bench.dispatch.slurm import _max_array
 from bench.paths import ROOT, RunPaths
 from projgan.checkpoint import load_checkpoint
@@ -272,6 +273,21 @@ def test_an_array_is_as_long_as_the_cluster_allows(
     assert said.count("_") == 6
     until(lambda: user.cluster.queue("%F") == [other], "the jobs to leave")
     user.cluster.tell("scancel", other)
+
+
+def test_a_job_avoids_nodes_while_another_is_left(
+    slurm: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key, value in slurm.environment.items():
+        monkeypatch.setenv(key, value)
+    job = slurm.tell("sbatch", "--parsable", "--hold", "--exclude=node[3,4]", "--wrap=true")
+    nodes = elsewhere.to_avoid(job, "node1")
+    assert nodes == "node[3-4],node1" and elsewhere.avoid(job, nodes)
+    assert f"{job} node[1,3-4]" in slurm.queue("%i %x")
+    assert elsewhere.to_avoid(job, "node1") is not None  # known already
+    assert elsewhere.to_avoid(job, "node2") is None  # it would wait for ever
+    assert elsewhere.to_avoid("1", "node2") is None and not elsewhere.avoid("1", "node2")
+    slurm.tell("scancel", job)
 
 
 # Minutes each
