@@ -19,7 +19,7 @@ from fake_training import Engine
 from PIL import Image
 
 from bench import record as records
-from bench.claim import Claim, RunIsTaken
+from bench.claim import Claim, RunIsTaken, holder
 from bench.execute import StorageFull, execute
 from bench.metrics.evaluate import Scores
 from bench.paths import RunPaths
@@ -393,7 +393,9 @@ def test_thirty_two_processes_with_crashes_do_a_grid(tmp_path: Path) -> None:
         record = records.load(run.record)
         assert record is not None and record["status"] == "finished"
         assert metrics(record) == {200: {"fd_lab": 1.0}, 400: {"fd_lab": 1.0}}
-        assert not run.claim.exists() and not [*run.dir.rglob("*.part")]
+        assert (
+            holder(run.claim) is None
+        )  # the claim of one who died when all was done may lie there
         steps = [tuple(map(int, line.split())) for line in
                  (run.dir / "steps.txt").read_text().splitlines()]  # fmt: skip
         owners = [number for number, _ in steps]

@@ -248,6 +248,7 @@ def test_several_runs_in_a_job(user: User) -> None:
 def test_what_sbatch_refuses_is_one_line_and_leaves_no_job(user: User) -> None:
     said = user.types("grid=tiny.yaml only=One dispatch=mine.yaml dispatch.partition=nowhere", 1)
     assert "sbatch refuses: " in said and "invalid partition" in said.lower()
+    assert len(said.splitlines()) == 2  # what is to do, and why it is not
     assert not user.run("One").job.exists()
     assert user.states("tiny.yaml")["One"].startswith("missing")
     limit = user.types("grid=tiny.yaml only=One dispatch=mine.yaml dispatch.gpus=8", 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import os
 import re
 import shlex
@@ -99,7 +100,8 @@ def submit(
                 jobs.save(RunPaths(runs_dir / id), job)
         executor = _executor(folder, name, source, wanted)
         try:
-            with executor.batch():
+            # submitit prints what sbatch says; here that is a line of the error.
+            with contextlib.redirect_stderr(io.StringIO()), executor.batch():
                 submitted = [
                     executor.submit(Job(job.runs, str(runs_dir.absolute()),
                                         str(data_dir.absolute()), wanted.gpus, wanted.time,
