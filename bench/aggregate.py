@@ -29,6 +29,9 @@ FIELDS: dict[str, tuple[str, str]] = {
     "generator_m": ("params", "generator_m"),
     "discriminator_m": ("params", "discriminator_m"),
     "images_per_s": ("throughput", "images_per_s"),
+    "s_per_kimg": ("throughput", "images_per_s"),  # its inverse
+    "gflop_per_image": ("throughput", "gflop_per_image"),
+    "peak_share": ("throughput", "peak_share"),
     "peak_mb": ("memory", "peak_mb"),
     "time_s": ("time", "total_s"),
     "train_s": ("time", "train_s"),
@@ -82,14 +85,25 @@ class Run:
         if key in FIELDS:
             part, name = FIELDS[key]
             found = ((self.record or {}).get(part) or {}).get(name)
+            if key == "s_per_kimg" and found:
+                found = 1000 / found
+        elif key.startswith("share_"):
+            spent = ((self.record or {}).get("ledger") or {}).get("shares") or {}
+            share = _finite(spent.get(key.removeprefix("share_")))
+            found = None if share is None else 100 * share
         else:
             found = self.final.metrics.get(key) if self.final and not self.apart else None
         return _finite(found)
 
+    @property
+    def contended(self) -> bool:
+        """Whether other processes slowed the training that its speed is taken from."""
+        return bool(((self.record or {}).get("ledger") or {}).get("contended"))
+
     def why_missing(self, key: str) -> str:
         """The reason that `value(key)` is None, for a footnote."""
-        if key in FIELDS:
-            if FIELDS[key][0] == "backbone" and not (self.record or {}).get("backbone"):
+        if key in FIELDS or key.startswith("share_"):
+            if FIELDS.get(key, ("",))[0] == "backbone" and not (self.record or {}).get("backbone"):
                 return "has no feature network"
             random = key == "accuracy" and self.spec.config.backbone.weights == "random"
             return "random weights" if random else "not recorded"

@@ -18,6 +18,9 @@ MEASURED = {
     "generator_m": Column("generator_m", "G params", "M"),
     "discriminator_m": Column("discriminator_m", "D params", "M"),
     "images_per_s": Column("images_per_s", "speed", "img/s"),
+    "s_per_kimg": Column("s_per_kimg", "speed", "s/kimg", decimals=1),
+    "gflop_per_image": Column("gflop_per_image", "work", "GFLOP/img", decimals=2),
+    "peak_share": Column("peak_share", "of peak", "%", decimals=0),
     "peak_mb": Column("peak_mb", "memory", "MB", decimals=0),
     "time_s": Column("time_s", "time", "s", decimals=0),
     "train_s": Column("train_s", "training", "s", decimals=0),
@@ -25,6 +28,12 @@ MEASURED = {
     "kimg": Column("kimg", "images", "k"),
     "n": Column("n", "n", decimals=0),
 }
+# Where the time of a training step goes (projgan/ledger.py), in its order.
+SHARES = ("data", "augmentation", "generator", "backbone", "projection", "discriminator",
+          "optimiser", "average", "idle", "rest")  # fmt: skip
+MEASURED |= {f"share_{part}": Column(f"share_{part}", part, "%", decimals=1) for part in SHARES}
+CLOCKED = ("images_per_s", "s_per_kimg", "time_s", "train_s", "peak_share")
+SHARED_MACHINE = "the machine was shared: the process waited for a processor"
 PAPER = {
     "paper_params_m": Column("paper_params_m", "paper params", "M", True, decimals=2, minor=True),
     "paper_top1": Column("paper_top1", "paper top-1", "%", True, decimals=2, minor=True),
@@ -132,6 +141,8 @@ def build(
                 metric = metric_of(c.key)
                 leak = leakage.leakage(cell.spec, metric).reason if metric else ""
                 more = [*more, leak] if leak else more
+                slowed = c.key in CLOCKED and any(run.contended for run in cell.finished)
+                more = [*more, SHARED_MACHINE] if slowed else more
                 entry = replace(entry, notes=(*entry.notes, *more), leakage=leak)
             if found := versus.get(c.key, {}).get(cell.name):
                 better = found.verdict == "better"

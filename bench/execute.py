@@ -36,7 +36,7 @@ from bench.progress import Progress
 from bench.record import Record
 from bench.spec import RunSpec
 from bench.stop import Stop
-from bench.throughput import PeakMemory
+from bench.throughput import PeakMemory, throughput
 from projgan.backbones import build_backbone, describe
 from projgan.checkpoint import load_checkpoint, previous
 from projgan.config import Config
@@ -295,10 +295,9 @@ class _Session:
         self.progress.evaluate(nimg)
         self.describe(snapshot)
         if snapshot.images_per_s is not None:
-            record["throughput"] = {
-                "images_per_s": snapshot.images_per_s,
-                "warmup_seconds": snapshot.warmup_seconds,
-            }
+            record["throughput"] = throughput(snapshot, self.spec.config)
+        if snapshot.ledger is not None:
+            record["ledger"] = snapshot.ledger
         entry = self.entry(nimg)
         if entry is not None:  # the clock in the checkpoint knows better than a recovered entry
             entry["train_seconds"] = snapshot.train_seconds

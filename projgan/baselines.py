@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,9 @@ from torch.nn import functional as F
 from projgan.config import Config
 from projgan.generators.stylegan2 import channels_at
 from projgan.layers import EqualConv2d, EqualLinear, scaled_leaky_relu, seeded, sn_conv
+
+# Is told the name of a frozen part, what came in and what went out.
+Seen = Callable[[str, list[Tensor], list[Tensor]], None]
 
 MINIBATCH_GROUP = 4  # images whose spread is shown to the discriminator
 
@@ -28,7 +32,7 @@ class OnImages(nn.Module):
     projection = None
     heads: nn.Module
 
-    def features(self, images: Tensor) -> list[Tensor]:
+    def features(self, images: Tensor, seen: Seen | None = None) -> list[Tensor]:
         return [images]
 
     def judge(self, maps: list[Tensor]) -> list[Tensor]:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from projgan import fast
 from projgan.backbones import build_backbone
-from projgan.baselines import FastGANDiscriminator, OnImages, StyleGAN2Discriminator
+from projgan.baselines import FastGANDiscriminator, OnImages, Seen, StyleGAN2Discriminator
 from projgan.config import Config, Discriminator
 from projgan.errors import ConfigError
 from projgan.layers import NormalisedConv2d, seeded, sn_conv
@@ -191,9 +191,18 @@ class ProjectedDiscriminator(nn.Module):
                 self.heads.levels.append(on_rgb(cfg))
         self.extra_rgb = d.extra_rgb
 
-    def features(self, images: Tensor) -> list[Tensor]:
-        """Images [N, 3, R, R] in [-1, 1] -> projected maps of the chosen levels."""
-        maps = self.projection(self.backbone(images))
+    def features(self, images: Tensor, seen: Seen | None = None) -> list[Tensor]:
+        """Images [N, 3, R, R] in [-1, 1] -> projected maps of the chosen levels.
+
+        Args:
+            seen: is told the name of each frozen part, its inputs and its outputs.
+        """
+        features = self.backbone(images)
+        if seen is not None:
+            seen("backbone", [images], features)
+        maps = self.projection(features)
+        if seen is not None:
+            seen("projection", features, maps)
         chosen = [maps[at] for at in self.taken]
         return [*chosen, images] if self.extra_rgb else chosen
 

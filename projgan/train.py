@@ -31,6 +31,7 @@ from projgan.ema import ema_beta, ema_update
 from projgan.errors import UserError
 from projgan.generators import build_generator
 from projgan.layers import seeded
+from projgan.ledger import Ledger
 from projgan.losses import discriminator_loss, generator_loss
 from projgan.parallel import World, join, synchronise_batch_norm
 from projgan.regularise import PathLength, due, r1
@@ -52,9 +53,11 @@ class Snapshot:
         generator: the averaged generator, in eval mode, on `device`.
         discriminator: for distances in the run's own features.
         train_seconds: time spent in training steps, over all sessions of the run.
-        images_per_s: steady state of this session, warm-up left out. None = too few steps.
-        warmup_seconds: time of the steps left out.
+        images_per_s: steady state of this session, warm-up and the steps that were sampled for
+            the ledger left out. None = too few steps.
+        warmup_seconds: time of the first steps, compilation included.
         final: whether the run's budget is used up.
+        ledger: where the time of this session's steps went (`projgan.ledger`). None = no sample.
     """
 
     nimg: int
@@ -66,6 +69,7 @@ class Snapshot:
     images_per_s: float | None
     warmup_seconds: float
     final: bool
+    ledger: dict[str, Any] | None = None
 
 
 class Trainer:
@@ -117,6 +121,7 @@ class Trainer:
             d = self.discriminator
             parts = [self.generator, d.backbone, d.projection, d.heads]
             self.compiling = Compiling([part for part in parts if part is not None], device)
+        self.ledger = Ledger(device)
         self.number = 0  # of the step; some regularisers have their turn now and then
 
     def _place(self, module: nn.Module) -> None:
@@ -197,20 +202,29 @@ class Trainer:
         """The frozen maps of both."""
         features, n = self.discriminator.features, len(real)
         if "together" not in self.fast:
-            return features(real), features(fake)
-        maps = features(torch.cat([real, fake]).contiguous(memory_format=self.layout))
+            return features(real, self._seen), features(fake, self._seen)
+        both = torch.cat([real, fake]).contiguous(memory_format=self.layout)
+        maps = features(both, self._seen)
         return [m[:n] for m in maps], [m[n:] for m in maps]
+
+    def _seen(self, part: str, inputs: list[Tensor], outputs: list[Tensor]) -> None:
+        """The ledger's marks on both ways through a frozen part."""
+        self.ledger.mark(part)
+        self.ledger.when_gradient_arrives(part, inputs)
 
     def update_average(self, nimg: int) -> None:
         """Moves the averaged generator after a step that ended at `nimg` images."""
         cfg = self.cfg.train
         beta = ema_beta(nimg, cfg.batch, cfg.ema_kimg, cfg.ema_rampup)
         ema_update(self.average, self.generator, beta, "average" in self.fast)
+        self.ledger.mark("average")
 
     def generator_loss(self, real: Tensor, index: Tensor) -> Tensor:
         """The gradient passes through heads, projection and backbone into the images."""
         fake = self._fake(Stream.LATENT_G, Stream.AUGMENT_FAKE_G, index)
-        logits = as_float(self.discriminator(fake))
+        maps = self.discriminator.features(fake, self._seen)
+        self.ledger.when_gradient_arrives("discriminator", [m for m in maps if m is not fake])
+        logits = as_float(self.discriminator.judge(maps))
         loss = generator_loss(logits, self.cfg.discriminator.reduce, self.cfg.train.loss)
         g = self.cfg.generator
         if due(g.path_length, g.path_length_every, self.number):
@@ -239,6 +253,7 @@ class Trainer:
         index: Tensor,
     ) -> Tensor:
         """One step of an optimiser on the mean loss of the batch, micro-batch by micro-batch."""
+        account = "generator" if module is self.generator else "discriminator"
         optimiser.zero_grad(set_to_none=True)
         total: Tensor | None = None
         for part in micro_batches(len(index), self.cfg.train.micro_batch):
@@ -246,11 +261,14 @@ class Trainer:
                 loss = loss_of(real[part], index[part])
             if (share := len(index[part]) / len(index)) != 1:
                 loss = loss * share
+            self.ledger.mark("discriminator")
             loss.backward()
+            self.ledger.mark(account)
             total = loss.detach() if total is None else total + loss.detach()
         assert total is not None
         total = self.world.average(total, module.parameters())
         optimiser.step()
+        self.ledger.mark("optimiser")
         return total
 
     def _draw(self, stream: Stream, index: Tensor) -> Coordinates:
@@ -258,12 +276,16 @@ class Trainer:
 
     def _fake(self, stream: Stream, augmentation: Stream, index: Tensor) -> Tensor:
         where = self._draw(stream, index)
-        images = self.generator(where.normal(self.cfg.generator.z_dim), where)
-        return self._augment(images.float(), augmentation, index)
+        images = self.generator(where.normal(self.cfg.generator.z_dim), where).float()
+        self.ledger.mark("generator")
+        self.ledger.when_gradient_arrives("augmentation", [images])
+        return self._augment(images, augmentation, index)
 
     def _augment(self, images: Tensor, stream: Stream, index: Tensor) -> Tensor:
         where = self._draw(stream, index)
-        return self.adaptive(augment(images, self.cfg.augment.policy, where), where)
+        shown = self.adaptive(augment(images, self.cfg.augment.policy, where), where)
+        self.ledger.mark("augmentation")
+        return shown
 
 
 def as_float(logits: list[Tensor]) -> list[Tensor]:
@@ -341,6 +363,7 @@ def train(
     saved_at = time.monotonic()
 
     watch = LossWatch()
+    ledger = trainer.ledger
 
     def examine(weights: bool = False) -> None:
         """Stops a run that diverged, and keeps the evidence."""
@@ -365,36 +388,43 @@ def train(
 
     def snapshot() -> Snapshot:
         speed = steady_images / steady_seconds if steady_images else None
+        spent = ledger.summary(batch / speed if speed else None)
         return Snapshot(nimg, trainer.average, trainer.discriminator, dataset, device,
-                        train_seconds, speed, warmup_seconds, nimg >= total)  # fmt: skip
+                        train_seconds, speed, warmup_seconds, nimg >= total, spent)  # fmt: skip
 
     if nimg in due:
-        yield snapshot()
+        with ledger.outside_steps("evaluation"):
+            yield snapshot()
     while nimg < total:
         started = time.perf_counter()
-
-        # One batch, from its coordinates.
-        order = sample_order(cfg.train.seed, nimg, batch, len(chosen))
-        index = torch.arange(nimg, nimg + batch, device=device)[mine]
-        real = load_batch(dataset.images, chosen[order[mine]], device)
-        if cfg.data.mirror:
-            flip = Coordinates(cfg.train.seed, Stream.FLIP, index).uniform(1) < 0.5
-            real = torch.where(flip[:, :, None, None], real.flip(3), real)
-        trainer.number = nimg // batch
-        losses = trainer.step(real, index)
-        nimg += batch
-        watch.add(nimg, losses)
-        trainer.update_average(nimg)
-
-        # The clock of training; the first steps of a session warm up.
         steps += 1
+
+        # One batch, from its coordinates, and one step on it.
+        with ledger.step(steps):
+            order = sample_order(cfg.train.seed, nimg, batch, len(chosen))
+            index = torch.arange(nimg, nimg + batch, device=device)[mine]
+            real = load_batch(dataset.images, chosen[order[mine]], device)
+            if cfg.data.mirror:
+                flip = Coordinates(cfg.train.seed, Stream.FLIP, index).uniform(1) < 0.5
+                real = torch.where(flip[:, :, None, None], real.flip(3), real)
+            ledger.mark("data")
+            trainer.number = nimg // batch
+            losses = trainer.step(real, index)
+            nimg += batch
+            trainer.update_average(nimg)
+        watch.add(nimg, losses)
+
+        # The clock of training; the first steps of a session warm up, sampled ones do not count.
         if steps % FINITE_CHECK_STEPS == 0 or nimg in due:
-            examine()
+            examine()  # waits for the device, so that the clock is synchronised
+        elif steps == WARMUP_STEPS and device.type == "cuda":
+            torch.cuda.synchronize(device)
         seconds = time.perf_counter() - started
         train_seconds += seconds
+        ledger.outside["training"] += seconds
         if steps <= WARMUP_STEPS:
             warmup_seconds += seconds
-        else:
+        elif not ledger.samples(steps):
             steady_images += batch
             steady_seconds += seconds
         if on_progress:
@@ -402,11 +432,12 @@ def train(
 
         # Keep, then show.
         stop = world.said(should_stop is not None and should_stop())
+        if nimg in due or stop or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+            with ledger.outside_steps("checkpoint"):
+                save()
         if nimg in due:
-            save()
-            yield snapshot()
-        elif stop or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
-            save()
+            with ledger.outside_steps("evaluation"):
+                yield snapshot()
         if stop:
             return
 
