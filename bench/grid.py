@@ -32,6 +32,7 @@ from projgan.config import Config, from_dict
 from projgan.errors import UserError, unknown
 
 SEED = "train.seed"
+NOT_NAMES = (paths.PUBLISHED, "records")  # folders of results that are no grid's
 
 
 def list_grids() -> list[tuple[str, str]]:
@@ -172,10 +173,10 @@ def _grid_path(grid: str) -> Path:
 
 
 def _check_names(path: Path, file: GridFile, scales: list[str]) -> None:
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", file.name) or file.name == "reference":
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", file.name) or file.name in NOT_NAMES:
         raise UserError(
             f"{path.name}: name={file.name!r} becomes a folder of results; use letters, digits, "
-            "- and _, and not 'reference'"
+            f"- and _, and none of {', '.join(NOT_NAMES)}"
         )
     named = [("scales", name) for name in file.scales]
     named += [(f"row {row.label!r}", name) for row in file.rows for name in row.scales or []]

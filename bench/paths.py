@@ -7,6 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]  # the checkout: run_bench.py, experiments/
 EXPERIMENTS = ROOT / "experiments"
+PUBLISHED = "reference"  # the folder of results/ that the project publishes
 GRIDS = EXPERIMENTS / "grids"
 SCALES = EXPERIMENTS / "scales"
 PAPER = EXPERIMENTS / "paper"

@@ -12,6 +12,7 @@ from bench.aggregate import Cell
 from bench.content import Content, gather
 from bench.lines import place
 from bench.page.build import page
+from bench.paths import PUBLISHED, RunPaths
 from bench.spec import Grid
 from projgan.errors import UserError
 from projgan.files import write_bytes_atomic, write_json_atomic
@@ -71,7 +72,18 @@ def write_report(
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
     write_json_atomic(folder / "manifest.json", manifest.make(grid, cells, hashes))
     manifest.remove_stale(folder, before, files)
+    if folder.parent.name == PUBLISHED:
+        _keep_records(runs, runs_dir, results_dir / "records")
     return [*(folder / name for name in files), folder / "manifest.json"]
+
+
+def _keep_records(runs: Sequence[aggregate.Run], runs_dir: Path, records_dir: Path) -> None:
+    """Puts what published numbers rest on beside them, as a runs_dir= for do=verify and others."""
+    for run in runs:
+        kept = RunPaths(records_dir / run.spec.run_id).record
+        record = RunPaths(runs_dir / run.spec.run_id).record
+        if run.status in ("finished", "failed") and record.resolve() != kept.resolve():
+            write_bytes_atomic(kept, record.read_bytes())
 
 
 def terminal(table: tables.Table, width: int | None = None) -> str:
@@ -131,10 +143,10 @@ def _pictures(grid: Grid, cells: Sequence[Cell], echo: Echo) -> dict[str, bytes]
 def target_folder(grid: Grid, results_dir: Path) -> Path:
     """The folder of the report; never the published results unless `results_dir` names them."""
     folder = results_dir / grid.name
-    if folder.name != grid.name or grid.name in (".", "..", "reference"):
+    if folder.name != grid.name or grid.name in (".", "..", PUBLISHED, "records"):
         raise UserError(f"Grid name {grid.name!r} is no plain folder name; rename the grid")
-    published = "reference" in folder.resolve().parts
-    if published and "reference" not in results_dir.absolute().parts:
+    published = PUBLISHED in folder.resolve().parts
+    if published and PUBLISHED not in results_dir.absolute().parts:
         raise UserError(
             f"{folder} holds published results; give results_dir=results/reference to replace them"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -159,9 +160,24 @@ def test_published_results_are_replaced_only_by_name(
     with pytest.raises(UserError, match="reference"):
         report(grid, runs, tmp_path / "results")
     assert (published / "made" / "table.md").stat().st_mtime_ns == before
-    for name in ("../made", "reference", ".."):
+    for name in ("../made", "reference", "records", ".."):
         with pytest.raises(UserError, match="plain folder name"):
             report(make_grid(ROWS, REPORT, name=name), runs, tmp_path / "results")
+
+
+def test_published_results_come_with_their_records(made: tuple[Grid, Path], tmp_path: Path) -> None:
+    grid, runs = made
+    published = tmp_path / "results" / "reference"
+    for run in aggregate.read_runs(grid.runs, runs):
+        if run.status not in ("finished", "failed"):
+            shutil.rmtree(run.folder, ignore_errors=True)
+    report(grid, runs, published)
+    tables = {path: path.read_bytes() for path in (published / "made").glob("*.csv")}
+    report(grid, published / "records", published)  # the records alone give the same tables
+    assert tables and all(path.read_bytes() == content for path, content in tables.items())
+    assert len(list((published / "records").glob("*/record.json"))) == len(list(runs.iterdir()))
+    report(grid, runs, tmp_path / "results")
+    assert not (tmp_path / "results" / "records").exists()
 
 
 def test_stale_files_go_and_others_stay(made: tuple[Grid, Path], tmp_path: Path) -> None:
