@@ -130,15 +130,18 @@ def test_each_level_is_coloured_by_its_ratio(tmp_path: Path) -> None:
 def test_a_ledger_is_averaged_over_the_runs_that_have_one(tmp_path: Path) -> None:
     grid, cells = made(tmp_path, {"ResNet18": [4.0, 5.0], "ResNet50": [6.0, 7.0]})
     assert ledger(cells) is None
-    for spec, seconds in zip(grid.runs, (1.0, 3.0, None, None), strict=True):
-        if seconds:
-            extra = {"ledger": {"train": {"forward_s": seconds}, "note": "text"}}
+    for spec, idle in zip(grid.runs, (0.25, 0.125, None, None), strict=True):
+        if idle:
+            shares = {"data": 0.5, "idle": idle, "rest": 0.5 - idle}
+            extra = {"ledger": {"shares": shares, "contended": idle > 0.2}}
             write_record(tmp_path, spec, make_record(spec, {4000: {"fd_lab": 1.0}}, **extra))
     cells = aggregate.cells(aggregate.read_runs(grid.runs, tmp_path))
     found = ledger(cells)
     assert found is not None
-    assert [head.text for head in found.heads] == ["row", "train forward s"]
-    assert [[field.text for field in row] for row in found.rows] == [["ResNet18", "2"]]
+    assert found.parts == ["data", "idle", "rest"]
+    assert found.rows == [("ResNet18", [50.0, 18.8, 31.2])] and found.shared == ["ResNet18"]
+    text = page(grid, cells, gather(grid, cells, tmp_path))
+    assert "The machine was shared during ResNet18." in text and "18.8" in text
 
 
 @pytest.mark.parametrize(

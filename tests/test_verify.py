@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from made_records import make_grid, make_record, write_record
 
+from bench import grid as grids
+from bench.paths import ROOT
 from bench.report import write_report
 from bench.spec import Grid, ReportSpec
 from bench.verify import Checked, verify
@@ -132,3 +134,16 @@ def test_no_manifest_no_verdict(published: tuple[Grid, Path, Path]) -> None:
     with pytest.raises(DataError, match="do=report writes it"):
         verify(grid, folder, runs)
     assert Checked().faults == []
+
+
+PUBLISHED = ROOT / "results" / "reference"
+
+
+@pytest.mark.skipif(not (PUBLISHED / "records").is_dir(), reason="no records are published")
+@pytest.mark.parametrize("name", ["backbones"])
+def test_what_the_project_publishes_is_what_its_records_say(name: str) -> None:
+    seeds = json.loads((PUBLISHED / name / "manifest.json").read_text())["seeds"]
+    found = verify(grids.load(name, seeds=seeds), PUBLISHED / name, PUBLISHED / "records")
+    # How a number is written may change with the code that writes; the number may not.
+    assert not [fault for fault in found.faults if not fault.startswith(("table.tex", "table.md"))]
+    assert found.runs >= 30

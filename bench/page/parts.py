@@ -16,7 +16,6 @@ from bench.spec import Grid
 from bench.tables import Column, Entry, Row, Table
 
 NETWORK = ("params_m", "accuracy", "generator_m", "discriminator_m")  # of the networks, not images
-MACHINE = ("images_per_s", "peak_mb", "time_s", "train_s", "eval_s")
 LEVELS = ("fd_l1", "fd_l2", "fd_l3", "fd_l4")
 
 
@@ -161,9 +160,9 @@ def main_table(
 
 
 def _group(key: str) -> str:
-    if key in MACHINE:
-        return "machine"
-    return "network" if key in NETWORK or key in ("kimg", "n") else "metric"
+    if key in (*NETWORK, "kimg", "n"):
+        return "network"
+    return "machine" if key in columns.MEASURED else "metric"
 
 
 def _group_of(column: Column, lead: bool) -> str:
@@ -504,46 +503,30 @@ def _alike(means: Sequence[float]) -> bool:
     return max(means) <= 0 or max(means) / max(min(means), 1e-9) < ALIKE
 
 
-def ledger(cells: Sequence[Cell]) -> Grille | None:
-    """Where the time of each row's runs went, from what their records keep of it; None = nothing.
+@dataclass(frozen=True)
+class Ledger:
+    """Where the time of a training step goes, row by row."""
 
-    A ledger is a tree of numbers; each number is averaged over the runs that have it.
-    """
-    rows: list[tuple[str, dict[str, list[float]]]] = []
+    parts: list[str]
+    rows: list[tuple[str, list[float]]]  # per cent of the step, in the order of `parts`
+    shared: list[str]  # rows whose machine had other work
+
+
+def ledger(cells: Sequence[Cell]) -> Ledger | None:
+    """The mean shares of each row's runs; None = no record keeps any."""
+    rows = []
     for cell in cells:
-        sums: dict[str, list[float]] = {}
-        for run in cell.finished:
-            for name, value in _numbers((run.record or {}).get("ledger")):
-                sums.setdefault(name, []).append(value)
-        if sums:
-            rows.append((cell.name, sums))
-    names = list(dict.fromkeys(name for _, sums in rows for name in sums))
-    if not names:
+        means = {part: stat.mean for part in columns.SHARES if (stat := cell.stat(f"share_{part}"))}
+        if means:
+            rows.append((cell, means))
+    found = [part for part in columns.SHARES if any(part in means for _, means in rows)]
+    if not found:
         return None
-    heads = [Head("label", "row", numeric=False)]
-    heads += [Head(name, name.replace("_", " ")) for name in names]
-    lines = []
-    for label, sums in rows:
-        means = {name: statistics.fmean(values) for name, values in sums.items()}
-        lines.append(
-            [Field(label)]
-            + [
-                Field(f"{means[n]:.4g}", f"{means[n]:.8g}") if n in means else Field("–")
-                for n in names
-            ]
-        )
-    return Grille("ledger", heads, lines, caption="Mean over the runs of each row.")
-
-
-def _numbers(value: Any, prefix: str = "") -> list[tuple[str, float]]:
-    if isinstance(value, dict):
-        found = []
-        for name, part in value.items():
-            found += _numbers(part, f"{prefix} {name}".strip())
-        return found
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return []
-    return [(prefix, float(value))]
+    return Ledger(
+        found,
+        [(cell.name, [round(means.get(part, 0.0), 1) for part in found]) for cell, means in rows],
+        [cell.name for cell, _ in rows if any(run.contended for run in cell.finished)],
+    )
 
 
 # Agreement
