@@ -29,8 +29,10 @@ from bench import record as records
 from bench.claim import Claim, RunIsTaken, owning
 from bench.environment import environment
 from bench.log import logging_to
-from bench.metrics.evaluate import evaluate
+from bench.metrics.evaluate import Scores, evaluate
 from bench.metrics.reference import Reference
+from bench.metrics.table import METRICS, TRAINING
+from bench.metrics.training_set import TrainingSet
 from bench.paths import RunPaths
 from bench.progress import Progress
 from bench.record import Record
@@ -139,6 +141,7 @@ class _Session:
         self.record: Record = {}
         self.due: Sequence[int] = spec.snapshot_at
         self.reference: Reference | None = None
+        self.training_set: TrainingSet | None = None
         self.training = False  # whether a want of memory is one of the training step
         self.together = False  # whether other processes are in the middle of training
 
@@ -228,7 +231,11 @@ class _Session:
                 f"data.name={dataset.name}: the images are not those that this run began with; "
                 "bring them back, or do the run again with force=true"
             )
-        self.reference = self.make_reference(dataset)
+        self.reference = reference = self.make_reference(dataset)
+        network = "lab" if cfg.backbone.zoo == "lab" else "inception"
+        self.training_set = TrainingSet(
+            cfg.data, dataset, lambda: reference.extractor(network), _device()
+        )
         self.reference.prepare(spec.eval.metrics)
 
         # Snapshots that were kept are measured without training again.
@@ -313,7 +320,7 @@ class _Session:
             self.add_time(0.0, snapshot.train_seconds)
             records.save(self.paths.record, record)
         if keys := self.lacking().get(nimg):
-            self.measure(snapshot.generator, entry, keys)
+            self.measure(snapshot.generator, entry, keys, snapshot.discriminator)
         self.add_time(time.monotonic() - started, snapshot.train_seconds)
 
     def measure_kept(self, nimg: int) -> None:
@@ -367,13 +374,20 @@ class _Session:
             return None
         return generator.to(_device())
 
-    def measure(self, generator: nn.Module, entry: dict[str, Any], keys: Sequence[str]) -> None:
+    def measure(
+        self,
+        generator: nn.Module,
+        entry: dict[str, Any],
+        keys: Sequence[str],
+        discriminator: nn.Module | None = None,
+    ) -> None:
         """Computes metrics of one snapshot and puts them into its entry."""
         assert self.reference is not None
         started, wanted = time.monotonic(), self.spec.eval
         images = self.watched(generate(generator, SAMPLE_SEED, range(wanted.fake)))
         final = entry["nimg"] == self.spec.total_images  # what tables show
         scores = evaluate(images, self.reference, keys, certified=final)
+        self.measure_training(scores, generator, keys, discriminator)
         protocol = records.protocol(self.spec)
         if not records.same_protocol(entry, self.spec):  # measured otherwise: nothing to add to
             entry |= {"metrics": {}, "missing": {}, "intervals": {}, "certificates": {}}
@@ -390,6 +404,28 @@ class _Session:
             "extractors": entry.get("eval", {}).get("extractors", {}) | scores.extractors,
             **protocol,
         }
+
+    def measure_training(
+        self,
+        scores: Scores,
+        generator: nn.Module,
+        keys: Sequence[str],
+        discriminator: nn.Module | None,
+    ) -> None:
+        """Adds what only training has at hand: its images, those held out, its discriminator."""
+        wanted = [key for key in keys if METRICS[key].extractor == TRAINING]
+        if not wanted or self.training_set is None:
+            return
+
+        def fake(count: int) -> np.ndarray:
+            batches = generate(generator, SAMPLE_SEED, range(min(count, self.spec.eval.fake)))
+            return np.concatenate([x.cpu().numpy() for x in self.watched(batches)])
+
+        values, missing = self.training_set.measure(wanted, fake, discriminator)
+        scores.update(values)
+        for key in wanted:
+            scores.missing.pop(key, None)
+        scores.missing |= missing
 
     def show(self, generator: nn.Module, nimg: int) -> None:
         """Writes the picture of the first samples."""

@@ -94,11 +94,12 @@ def _check_extractors(run: RunSpec, data_dir: Path) -> None:
     import torch
 
     from bench.metrics.extractors import EXTRACTORS, Source
-    from bench.metrics.table import METRICS, metric_keys
+    from bench.metrics.table import METRICS, TRAINING, metric_keys
 
     size, cpu = run.config.data.resolution, torch.device("cpu")
     source = Source(size, cpu, weights_dir(data_dir), run.judge)
-    names = {METRICS[key].extractor for key in metric_keys(run.eval.metrics)} - {"own"}
+    names = {METRICS[key].extractor for key in metric_keys(run.eval.metrics)}
+    names -= {"own", TRAINING}
     for name in sorted(names):
         try:
             EXTRACTORS[name].load(source)

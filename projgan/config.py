@@ -80,10 +80,18 @@ class Projection:
     csm: Literal["text", "author", "released"] = "text"  # which account of CSM; see projection.py
     init: Literal["kaiming", "torch", "rotation"] = "kaiming"  # paper, released code, ablation
     channels: int = 64  # CCM output of the shallowest level; doubles with each level
+    # Against learning few images by heart, in training alone (projgan/disturb.py).
+    drop_levels: float = 0.0  # chance that a level's discriminator sits out a step
+    drop_channels: float = 0.0  # chance that a channel of the projected maps does
+    noise: float = 0.0  # on the projected maps, relative to their standard deviation
 
     def __post_init__(self) -> None:
         c = self.channels
         _require(c >= 2 and c % 2 == 0, f"projection.channels={c}: give an even number from 2")
+        for name in ("drop_levels", "drop_channels"):
+            share = getattr(self, name)
+            _require(0 <= share < 1, f"projection.{name}={share}: give a share from 0, below 1")
+        _require(self.noise >= 0, f"projection.noise={self.noise}: give 0 or more")
 
 
 @dataclass(frozen=True)
@@ -222,6 +230,9 @@ class Train:
     ema_kimg: float = 20.0  # half-life of the generator's moving average
     ema_rampup: float = 0.05  # the half-life is at most this share of the images shown so far
     loss: Literal["hinge", "nonsaturating", "wasserstein"] = "hinge"
+    # balanced: of real and fake images, those that D is less right about count more in its loss,
+    # and generated images that D surely rejects count more in G's.
+    feedback: Literal["plain", "balanced"] = "plain"
     # Images whose gradients are computed at once; the rest of the batch follows and the optimisers
     # step after it. Batch norm sees so few, so this is another protocol. None = the whole batch.
     micro_batch: int | None = None

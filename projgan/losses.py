@@ -12,9 +12,14 @@ from torch.nn import functional as F
 Logits = list[Tensor]  # one [N, 1, h, w] for each discriminator
 
 
-def combine(per_level: list[Tensor], reduce: str) -> Tensor:
-    """Sums the levels' losses (Eq. 4 of the paper) or averages them (released code)."""
+def combine(per_level: list[Tensor], reduce: str, weights: Tensor | None = None) -> Tensor:
+    """Sums the levels' losses (Eq. 4 of the paper) or averages them (released code).
+
+    Args:
+        weights: [levels], what each counts for. None = all alike.
+    """
     stacked = torch.stack(per_level)
+    stacked = stacked if weights is None else stacked * weights
     return stacked.sum() if reduce == "sum" else stacked.mean()
 
 
@@ -36,7 +41,14 @@ GENERATOR: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def discriminator_loss(real: Logits, fake: Logits, reduce: str, kind: str = "hinge") -> Tensor:
+def discriminator_loss(
+    real: Logits,
+    fake: Logits,
+    reduce: str,
+    kind: str = "hinge",
+    weights: Tensor | None = None,
+    balanced: bool = False,
+) -> Tensor:
     """What the discriminators minimise.
 
     Args:
@@ -44,14 +56,40 @@ def discriminator_loss(real: Logits, fake: Logits, reduce: str, kind: str = "hin
         reduce: "sum" or "mean" over the levels.
         kind: `hinge` (the paper: relu(1 - real) + relu(1 + fake)), `nonsaturating` (Goodfellow et
             al., 2014, with logits) or `wasserstein` (fake - real), each averaged over its logits.
+        weights: [levels], what each counts for. None = all alike.
+        balanced: the side, real or fake, that a level is less right about counts for more, in
+            proportion to its loss; together they count for two as ever.
     """
-    pairs = zip(real, fake, strict=True)
-    return combine([REAL[kind](r).mean() + FAKE[kind](f).mean() for r, f in pairs], reduce)
+    losses = []
+    for r, f in zip(real, fake, strict=True):
+        sides = torch.stack([REAL[kind](r).mean(), FAKE[kind](f).mean()])
+        if balanced:
+            wrong = torch.stack([F.softplus(-r).mean(), F.softplus(f).mean()]).detach()
+            sides = sides * (2 * wrong / wrong.sum())
+        losses.append(sides[0] + sides[1])
+    return combine(losses, reduce, weights)
 
 
-def generator_loss(fake: Logits, reduce: str, kind: str = "hinge") -> Tensor:
-    """What the generator minimises; arguments as for `discriminator_loss`."""
-    return combine([GENERATOR[kind](f).mean() for f in fake], reduce)
+def generator_loss(
+    fake: Logits,
+    reduce: str,
+    kind: str = "hinge",
+    weights: Tensor | None = None,
+    balanced: bool = False,
+) -> Tensor:
+    """What the generator minimises; arguments as for `discriminator_loss`.
+
+    `balanced`: an image counts for as much as the discriminator of a level is sure that it is
+    generated, against the mean over the batch; the hard cases are those it rejects.
+    """
+    losses = []
+    for f in fake:
+        loss = GENERATOR[kind](f)
+        if balanced:
+            sure = torch.sigmoid(-f.detach().mean(dim=(1, 2, 3), keepdim=True))
+            loss = loss * (sure / sure.mean())
+        losses.append(loss.mean())
+    return combine(losses, reduce, weights)
 
 
 def r1_penalty(images: Tensor, logits: Logits) -> Tensor:

@@ -30,6 +30,10 @@ class Stream(IntEnum):
     AUGMENT_FAKE_D = 7
     AUGMENT_FAKE_G = 8
     QUADRANT = 9  # which quarter of a real image FastGAN's discriminator rebuilds
+    DISTURB = 10  # levels and channels of the projection that a step leaves out
+    NOISE_REAL = 11  # noise on projected maps of real images
+    NOISE_FAKE_D = 12
+    NOISE_FAKE_G = 13
 
 
 def _signed(value: int) -> int:

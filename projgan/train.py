@@ -26,6 +26,7 @@ from projgan.config import Config, from_dict
 from projgan.data import Dataset, open_dataset, sample_order, training_indices
 from projgan.diffaug import augment
 from projgan.discriminator import ProjectedDiscriminator, build_discriminator
+from projgan.disturb import disturb, level_weights
 from projgan.divergence import LossWatch, TrainingDiverged, check_weights, keep_evidence
 from projgan.ema import ema_beta, ema_update
 from projgan.errors import UserError
@@ -190,12 +191,13 @@ class Trainer:
             shown = self._augment(real, Stream.AUGMENT_REAL, index)
             fake = self._fake(Stream.LATENT_D, Stream.AUGMENT_FAKE_D, index)
             maps_real, maps_fake = self._features(shown, fake)
+            maps_real = self._disturbed(maps_real, Stream.NOISE_REAL, index)
+            maps_fake = self._disturbed(maps_fake, Stream.NOISE_FAKE_D, index)
         logits_real = as_float(discriminator.judge(maps_real))
         logits_fake = as_float(discriminator.judge(maps_fake))
         self.adaptive.see(logits_real)
-        loss = discriminator_loss(
-            logits_real, logits_fake, cfg.discriminator.reduce, cfg.train.loss
-        )
+        how = (cfg.discriminator.reduce, cfg.train.loss, self._weights(logits_real), self.balanced)
+        loss = discriminator_loss(logits_real, logits_fake, *how)
         return loss + self.discriminator_extras(shown, index)
 
     def _features(self, real: Tensor, fake: Tensor) -> tuple[list[Tensor], list[Tensor]]:
@@ -206,6 +208,24 @@ class Trainer:
         both = torch.cat([real, fake]).contiguous(memory_format=self.layout)
         maps = features(both, self._seen)
         return [m[:n] for m in maps], [m[n:] for m in maps]
+
+    def _disturbed(self, maps: list[Tensor], stream: Stream, index: Tensor) -> list[Tensor]:
+        """Projected maps as a step shows them to the discriminators; images stay as they are."""
+        if self.discriminator.projection is None:
+            return maps
+        cfg, count = self.cfg, len(maps) - self.cfg.discriminator.extra_rgb
+        where = self._draw(stream, index)
+        told = (cfg.projection, cfg.train.seed, self.number, where)
+        return [*disturb(maps[:count], *told), *maps[count:]]
+
+    def _weights(self, logits: list[Tensor]) -> Tensor | None:
+        """What each discriminator counts for in this step."""
+        seed = self.cfg.train.seed
+        return level_weights(self.cfg.projection, seed, self.number, len(logits), self.device)
+
+    @property
+    def balanced(self) -> bool:
+        return self.cfg.train.feedback == "balanced"
 
     def _seen(self, part: str, inputs: list[Tensor], outputs: list[Tensor]) -> None:
         """The ledger's marks on both ways through a frozen part."""
@@ -224,8 +244,10 @@ class Trainer:
         fake = self._fake(Stream.LATENT_G, Stream.AUGMENT_FAKE_G, index)
         maps = self.discriminator.features(fake, self._seen)
         self.ledger.when_gradient_arrives("discriminator", [m for m in maps if m is not fake])
+        maps = self._disturbed(maps, Stream.NOISE_FAKE_G, index)
         logits = as_float(self.discriminator.judge(maps))
-        loss = generator_loss(logits, self.cfg.discriminator.reduce, self.cfg.train.loss)
+        how = (self.cfg.discriminator.reduce, self.cfg.train.loss)
+        loss = generator_loss(logits, *how, self._weights(logits), self.balanced)
         g = self.cfg.generator
         if due(g.path_length, g.path_length_every, self.number):
             where = self._draw(Stream.LATENT_G, index)

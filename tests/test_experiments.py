@@ -17,7 +17,8 @@ NAMES = sorted(file.stem for file in paths.GRIDS.glob("*.yaml"))
 SHIPPED = {"smoke", "backbones", "pretraining", "projections", "layers", "subsets",
            "convergence", "csm", "init", "sota", "sota-high", "generators", "logits", "losses",
            "diffaug", "batch", "discriminators", "separable", "extra-rgb", "metrics",
-           "photos", "beyond"}  # fmt: skip
+           "photos", "beyond",
+           "small-data"}  # fmt: skip
 
 
 def lines(table: str) -> list[dict[str, str]]:

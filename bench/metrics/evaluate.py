@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.metrics.extractors import BATCH, EXTRACTORS, Images
+from bench.metrics.extractors import BATCH, EXTRACTORS, TRAINING_ONLY, Images
 from bench.metrics.frechet import GAP_TOLERANCE, certify_frechet
 from bench.metrics.inception_score import logits_to_score
 from bench.metrics.kernel import features_to_kernel
@@ -23,7 +23,7 @@ from bench.metrics.patches import patches_to_distance
 from bench.metrics.reference import Collector, Reference
 from bench.metrics.sampling import FrechetInterval, frechet_infinity, frechet_interval
 from bench.metrics.statistics import Features, statistics_to_frechet
-from bench.metrics.table import EACH, METRICS, Metric, metric_keys
+from bench.metrics.table import EACH, METRICS, TRAINING, Metric, metric_keys
 from projgan.errors import UserError
 
 if TYPE_CHECKING:
@@ -176,6 +176,8 @@ def evaluate(
         reason = "this run has no feature network of its own"
         scores.missing = {m.key: reason for m in wanted if m.extractor == "own"}
         wanted = [m for m in wanted if m.extractor != "own"]
+    scores.missing |= {m.key: TRAINING_ONLY for m in wanted if m.extractor == TRAINING}
+    wanted = [m for m in wanted if m.extractor != TRAINING]
     names = list(dict.fromkeys(m.extractor for m in wanted))
     real = {name: reference.real(name) for name in names}
     scores.extractors = {name: reference.extractor(name).identity for name in names}

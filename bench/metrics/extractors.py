@@ -19,11 +19,13 @@ from bench.metrics.extractor import (
     make_extractor,
     signed,
 )
+from bench.metrics.table import TRAINING
 from projgan.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+TRAINING_ONLY = "logit_gap and memorised are measured while a run trains"
 __all__ = ["BATCH", "EXTRACTORS", "Extractor", "ExtractorEntry", "Images", "Outputs", "Source"]
 
 
@@ -75,6 +77,10 @@ def _pooled_levels(network: nn.Module, source: Source, projection: Any = None) -
     return make_extractor(f"levels-{shown}", whole, source, forward)
 
 
+def _load_training(source: Source) -> Extractor:
+    raise ConfigError(f"{TRAINING_ONLY}: no images alone can give it")
+
+
 EXTRACTORS: dict[str, ExtractorEntry] = {
     "lab": ExtractorEntry(10000, _load_lab),
     "levels": ExtractorEntry(0, _load_levels),
@@ -88,5 +94,6 @@ EXTRACTORS: dict[str, ExtractorEntry] = {
     "swav": ExtractorEntry(0, pretrained.load_swav),
     "mobilenetv2": ExtractorEntry(10000, pretrained.load_mobilenetv2),
     "mobilenetv1": ExtractorEntry(10000, pretrained.load_mobilenetv1),
+    TRAINING: ExtractorEntry(0, _load_training),
     "patches": ExtractorEntry(patches.IMAGES, patches.load_patches),
 }

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bench.metrics.extractors import BATCH, EXTRACTORS, Extractor, Images, Outputs, Source
 from bench.metrics.statistics import Accumulator, Features, load_features, save_features
-from bench.metrics.table import METRICS, metric_keys
+from bench.metrics.table import METRICS, TRAINING, metric_keys
 from bench.once import Check, once
 from projgan.weights import weights_dir
 
@@ -114,7 +114,7 @@ class Reference:
 
         Called before training, it finds out then whether weights are missing.
         """
-        for name in {METRICS[key].extractor for key in metric_keys(metrics)}:
+        for name in {METRICS[key].extractor for key in metric_keys(metrics)} - {TRAINING}:
             if name != "own" or self.has_own:
                 self.real(name)
 

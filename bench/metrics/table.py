@@ -45,6 +45,9 @@ class ExtractorInfo:
     family: str | None  # architecture; "" = no network. None = that of the backbone it is made of
 
 
+# Metrics of a run's training images and discriminator, which are at hand while it trains.
+TRAINING = "training"
+
 # By the name in `extractors.EXTRACTORS`.
 EXTRACTOR_INFO: dict[str, ExtractorInfo] = {
     "lab": ExtractorInfo("lab extractor", "rendered scenes of its own, no labels", "RegNet"),
@@ -62,6 +65,7 @@ EXTRACTOR_INFO: dict[str, ExtractorInfo] = {
     "swav": ExtractorInfo("SwAV ResNet50", "ImageNet-1k, no labels", "ResNet"),
     "mobilenetv2": ExtractorInfo("MobileNetV2", "ImageNet-1k, labels", "MobileNet"),
     "mobilenetv1": ExtractorInfo("MobileNetV1", "ImageNet-1k, labels", "MobileNet"),
+    TRAINING: ExtractorInfo("discriminator and training images", "", ""),
     "patches": ExtractorInfo("Laplacian pyramid", "", ""),
 }
 
@@ -128,6 +132,8 @@ _ENTRIES = (
     Metric("fd_dinov2", "fd_dinov2", "FD-DINOv2", "", "dinov2", "frechet"),
     Metric("fd_clip", "fd_clip", "FD-CLIP", "", "clip", "frechet"),
     Metric("fd_swav", "fd_swav", "FD-SwAV", "", "swav", "frechet"),
+    Metric("logit_gap", "logit_gap", "logit gap", "", TRAINING, TRAINING),
+    Metric("memorised", "memorised", "memorised %", "%", TRAINING, TRAINING),
     Metric("fd_mobilenetv2", "fd_mobilenetv2", "FD-MobileNetV2", "", "mobilenetv2", "frechet"),
     Metric("fd_mobilenetv1", "fd_mobilenetv1", "FD-MobileNetV1", "", "mobilenetv1", "frechet"),
 )
