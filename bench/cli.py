@@ -86,7 +86,8 @@ def run(options: Options) -> int:
                 )
         except UserError as error:  # nothing can be written any more
             return _refuse(str(error), SOME_FAILED)
-    write_report(_whole(grid, options), options.runs_dir, options.results_dir, _echo)
+    files = write_report(_whole(grid, options), options.runs_dir, options.results_dir, _echo)
+    _tell_page(files)
 
     after = jobs.standings(grid.runs, options.runs_dir)
     failed = [spec for spec, at in zip(grid.runs, after, strict=True) if at.state == "failed"]
@@ -186,6 +187,7 @@ def report(options: Options) -> int:
     check_folder("results_dir", options.results_dir)
     exports = options.export or []
     files = write_report(grid, options.runs_dir, options.results_dir, _echo, exports=exports)
+    _tell_page(files)
     return OK if files else SOME_FAILED
 
 
@@ -212,8 +214,7 @@ def compare(options: Options) -> int:
     files = write_report(
         grid, options.runs_dir, options.results_dir, _echo, show=shown, command=asked
     )
-    if files:
-        print(f"written to {files[0].parent}, index.html to look at")
+    _tell_page(files)
     return OK if files else SOME_FAILED
 
 
@@ -365,6 +366,13 @@ VERBS: dict[str, Callable[[Options], int]] = {
     "sample": sample,
     "prove-resume": prove_resume,
 }
+
+
+def _tell_page(files: Sequence[Path]) -> None:
+    """Where to look, the last line of a report."""
+    for path in files:
+        if path.name == "index.html":
+            print(f"to look at: {path}")
 
 
 def _submit(grid: Grid, todo: Sequence[RunSpec], options: Options) -> int:

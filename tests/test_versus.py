@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,11 @@ def test_an_axis_of_one_grid_is_a_setting_of_the_other(tmp_path: Path) -> None:
     found = {(s.row, s.axes["backbone.weights"], s.axes["grid"]): s.run_id for s in grid.runs}
     # The very same run, once in each grid.
     assert found["One", "pretrained", "plain"] == found["One", "pretrained", "crossed"]
+    write_report(grid, tmp_path, tmp_path / "out", lambda text: None, width=120)
+    text = (tmp_path / "out" / "compare-plain-crossed" / "index.html").read_text()
+    ids = re.findall(r' id="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    assert "2 rows are level" in text and "not at all" in text
 
 
 def test_runs_are_held_against_the_first(
@@ -82,7 +88,7 @@ def test_runs_are_held_against_the_first(
     where = [f"runs_dir={runs}", f"results_dir={tmp_path / 'out'}"]
     assert cli.main(["do=compare", f"runs={a},{b}", *where]) == 0
     said = capsys.readouterr().out
-    assert "Two · seed=0" in said and "index.html to look at" in said
+    assert "Two · seed=0" in said and "to look at: " in said
     folder = tmp_path / "out" / f"compare-{a}-{b}"
     reached = lines(folder / "targets.csv")["Two · seed=0"]
     assert (reached["target"], reached["first_kimg"]) == ("8", "5")  # 6.4, after 8 at 4

@@ -113,12 +113,19 @@ def _winner(order: Ranked, cells: Sequence[Cell], settled: bool) -> Sentence:
         spread += f"{stat.interval.high:.3g})"
     else:
         spread = " (one run, so nothing is known of its spread)"
-    said = f"{first.name} has the {order.superlative} {order.header}: {order.said(first)}{spread}."
+    level = [cell.name for cell in order.cells if order.stat(cell).mean == stat.mean]
+    if len(level) > 1:
+        said = f"{_listed(level)} share the {order.superlative} {order.header}: {stat.mean:.3g}."
+    else:
+        said = f"{first.name} has the {order.superlative} {order.header}: "
+        said += f"{order.said(first)}{spread}."
     if len(order.cells) < len(cells):
         said += f" {len(order.cells)} of {len(cells)} rows have a result."
     if flag := leakage.leakage(first.spec, order.metric).reason:
         said += f" Its number is flagged: {flag}."
     short = first.name if settled else f"{first.name} leads, not settled"
+    if len(level) > 1:
+        short = f"{len(level)} rows are level"
     return Sentence("Which wins?", short, said)
 
 
@@ -129,7 +136,8 @@ def _margin(order: Ranked) -> Sentence:
     if last is not second:
         said += f", and {_apart(order, last)} {word} the last, {last.name} ({order.said(last)})"
     gap = abs(order.stat(second).mean - order.stat(first).mean)
-    return Sentence("By how much?", f"{gap:.2g} ahead of the next", f"{said}.")
+    short = f"{gap:.2g} ahead of the next" if gap else "not at all"
+    return Sentence("By how much?", short, f"{said}.")
 
 
 def _apart(order: Ranked, other: Cell) -> str:
