@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -180,11 +181,11 @@ class Cell:
         values = (f"{k.split('.')[-1]}={_plain(v)}" for k, v in self.axes.items())
         return " · ".join([self.row, *values])
 
-    @property
+    @cached_property
     def finished(self) -> tuple[Run, ...]:
         return tuple(run for run in self.runs if run.status == "finished")
 
-    @property
+    @cached_property
     def unfinished(self) -> tuple[Run, ...]:
         return tuple(run for run in self.runs if run.status != "finished")
 
@@ -194,7 +195,14 @@ class Cell:
 
     def stat(self, key: str) -> Stat | None:
         """`key` over the finished runs that have it; None = none has."""
-        return _stat(run.value(key) for run in self.finished)
+        if key not in self._stats:
+            self._stats[key] = _stat(run.value(key) for run in self.finished)
+        return self._stats[key]
+
+    @cached_property
+    def _stats(self) -> dict[str, Stat | None]:
+        """What `stat` gave: a report asks for the same values in many places."""
+        return {}
 
     def best(self, key: str, lower_is_better: bool = True) -> Stat | None:
         """The best values of the runs' curves: optimistic, see `fresh_best`."""

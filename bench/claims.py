@@ -375,9 +375,17 @@ def check(claim: Claim, grid: Grid) -> None:
             raise ConfigError(f"{at}: {unknown(f'{kind_of} of grid {grid.name}', name, known)}")
 
 
-def examine(claim: Claim, grid: Grid, runs_dir: Path) -> Finding:
-    """What the records of a grid say of a claim."""
-    cells = {c.name: c for c in aggregate.cells(aggregate.read_runs(grid.runs, runs_dir))}
+def examine(
+    claim: Claim, grid: Grid, runs_dir: Path, read: Sequence[aggregate.Cell] | None = None
+) -> Finding:
+    """What the records of a grid say of a claim.
+
+    Args:
+        read: the grid's cells, where its records were read before.
+    """
+    if read is None:
+        read = aggregate.cells(aggregate.read_runs(grid.runs, runs_dir))
+    cells = {c.name: c for c in read}
     named = [*claim.these, *claim.than] if CHECKS[claim.check].of_rows else [*cells]
     used = [cells[name] for name in named]
     lines = tuple(_line(claim, cell) for cell in used)

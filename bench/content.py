@@ -55,7 +55,7 @@ def gather(grid: Grid, cells: Sequence[Cell], runs_dir: Path) -> Content:
         found["agreement"] = agreement.table(grid, cells, panel)
     if report.rank_by and (reached := speedup.table(grid, cells)):
         found["targets"] = leakage.mark(reached, cells, report.rank_by, {"first_kimg", "kimg"})
-    findings, fault = _findings(grid, runs_dir)
+    findings, fault = _findings(grid, cells, runs_dir)
     if findings:
         found["claims"] = claims.table(grid.name, findings)
     return Content(found, paper_rows(grid, cells), judged, panel, findings, fault)
@@ -101,7 +101,9 @@ def _seeds_table(grid: Grid, cells: Sequence[Cell], metric: str) -> tables.Table
     return compare.seeds_table(grid, cells, metric, header, better)
 
 
-def _findings(grid: Grid, runs_dir: Path) -> tuple[list[tuple[claims.Claim, claims.Finding]], str]:
+def _findings(
+    grid: Grid, cells: Sequence[Cell], runs_dir: Path
+) -> tuple[list[tuple[claims.Claim, claims.Finding]], str]:
     """The paper's claims about this grid, as its runs decide them; and why they cannot be told."""
     try:
         about = [claim for claim in grids.load_claims(grid.scale) if claim.grid == grid.name]
@@ -109,4 +111,4 @@ def _findings(grid: Grid, runs_dir: Path) -> tuple[list[tuple[claims.Claim, clai
             claims.check(claim, grid)
     except UserError as error:  # rows were left out or renamed
         return [], str(error)
-    return [(claim, claims.examine(claim, grid, runs_dir)) for claim in about], ""
+    return [(claim, claims.examine(claim, grid, runs_dir, cells)) for claim in about], ""

@@ -114,16 +114,16 @@ def load(
         where = f"{path.name}: row {row.label!r}"
         for values in itertools.product(*axes.values()):
             at = dict(zip(axes, values, strict=True))
+            layers = [*base, (where, row.set), (f"{path.name}: axes", at)]
+            cell = _config([*layers, ("command line", changes)], where)
             for seed in chosen:
-                layers = [*base, (where, row.set), (f"{path.name}: axes", at)]
-                layers += [("seeds", {SEED: seed}), ("command line", changes)]
-                config = _config(layers, where)
+                config = _seeded(cell, seed)
                 runs.append(RunSpec(file.name, row.label, at, scale, config, evaluation))
     _check_distinct(path, runs)
 
     with typed.at(f"{path.name}: eval.levels"):
-        for run in runs:
-            find(run.judge)
+        for judge in {run.judge for run in runs}:
+            find(judge)
     made = Grid(
         name=file.name,
         about=file.about,
@@ -317,6 +317,13 @@ def _config(layers: Sequence[tuple[str, Mapping[str, Any]]], where: str) -> Conf
         config = from_dict(nested)
         check(config.backbone)
         return config
+
+
+def _seeded(config: Config, seed: int) -> Config:
+    """The same with another seed: what differs between the runs of a cell."""
+    value = seed if type(seed) is int else typed.convert(SEED, seed, "seeds")
+    with typed.at("seeds"):
+        return dataclasses.replace(config, train=dataclasses.replace(config.train, seed=value))
 
 
 def _no_seed(where: str, keys: Iterable[str]) -> None:

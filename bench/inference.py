@@ -6,7 +6,11 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 ALPHA = 0.05  # of every test, and of what an interval leaves out
 BOOTSTRAP_FROM = 5  # points that a bootstrap needs; fewer show their range
@@ -48,11 +52,18 @@ def _bootstrap(points: tuple[float, ...]) -> Interval:
     from scipy.special import ndtri, stdtrit
 
     n, mean = len(points), math.fsum(points) / len(points)
-    chosen = np.random.default_rng(0).integers(n, size=(RESAMPLES, n))
-    means = np.asarray(points)[chosen].mean(axis=1)
+    means = np.asarray(points)[_resampled(n)].mean(axis=1)
     low, high = np.quantile(means, [ALPHA / 2, 1 - ALPHA / 2])
     stretch = math.sqrt(n / (n - 1)) * float(stdtrit(n - 1, ALPHA / 2) / ndtri(ALPHA / 2))
     return Interval(mean + stretch * (low - mean), mean + stretch * (high - mean), "bootstrap")
+
+
+@functools.lru_cache(maxsize=2)
+def _resampled(n: int) -> NDArray[np.int32]:
+    """[RESAMPLES, n]: which points each resample has; the same for all that have n points."""
+    import numpy as np
+
+    return np.random.default_rng(0).integers(n, size=(RESAMPLES, n)).astype(np.int32)
 
 
 def sign_flip_p(differences: Sequence[float]) -> float:
@@ -60,11 +71,17 @@ def sign_flip_p(differences: Sequence[float]) -> float:
 
     Under the null hypothesis each difference is as likely with the other sign: p is the share of
     all 2^n choices of signs whose mean is at least as far from 0. Exact up to `EXACT_UP_TO` pairs;
-    beyond, over 100,000 seeded choices.
+    beyond, over 100,000 seeded choices. The same differences are tested once in a process: several
+    tables of a report show them.
 
     Args:
         differences: one per pair; none gives 1.
     """
+    return _sign_flip_p(tuple(differences))
+
+
+@functools.cache
+def _sign_flip_p(differences: tuple[float, ...]) -> float:
     import numpy as np
 
     d = np.asarray(differences, dtype=np.float64)
@@ -72,12 +89,36 @@ def sign_flip_p(differences: Sequence[float]) -> float:
     if n == 0:
         return 1.0
     if n <= EXACT_UP_TO:
-        signs = 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+        sums = _signed_sums(d)
     else:
-        signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(100_000, n))
-        signs[0] = 1.0  # what was observed is one of the choices
+        # Sixteen pairs at a time: their 65,536 sums once, then each choice looks up its own.
+        groups = np.split(d, range(EXACT_UP_TO, n, EXACT_UP_TO))
+        sums = sum(
+            _signed_sums(group)[choice & (2 ** len(group) - 1)]
+            for group, choice in zip(groups, _choices(len(groups)), strict=True)
+        )
     slack = 1e-9 * float(np.abs(d).sum())  # sums of the same numbers in another order are equal
-    return float(np.mean(np.abs(signs @ d) >= abs(float(d.sum())) - slack))
+    return float(np.mean(np.abs(sums) >= abs(float(d.sum())) - slack))
+
+
+def _signed_sums(d: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[2^n]: the sum of n numbers for all choices of signs, none changed first."""
+    import numpy as np
+
+    sums = np.zeros(1)
+    for value in d:
+        sums = np.concatenate([sums + value, sums - value])
+    return sums
+
+
+@functools.lru_cache(maxsize=4)
+def _choices(groups: int) -> NDArray[np.uint16]:
+    """[groups, 100,000] random bits, seeded; what was observed, no sign changed, is the first."""
+    import numpy as np
+
+    drawn = np.random.default_rng(0).integers(1 << 16, size=(groups, 100_000), dtype=np.uint16)
+    drawn[:, 0] = 0
+    return drawn
 
 
 def smallest_p(n: int) -> float:

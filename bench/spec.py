@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -182,21 +182,38 @@ def in_batches(kimg: float, batch: int) -> int:
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     """A dataclass of dataclasses as dotted key -> plain value (tuples as lists)."""
     out: dict[str, Any] = {}
-    hints = get_type_hints(type(value))
-    for f in dataclasses.fields(value):
-        item = getattr(value, f.name)
+    kind: Any = type(value)
+    for name, is_float in _fields(kind):
+        item = getattr(value, name)
         if dataclasses.is_dataclass(item):
-            out |= flatten(item, f"{prefix}{f.name}.")
+            out |= flatten(item, f"{prefix}{name}.")
         elif isinstance(item, tuple):
-            out[prefix + f.name] = list(item)
+            out[prefix + name] = list(item)
         else:  # 6 and 6.0 are one number, and must give one identity
-            out[prefix + f.name] = float(item) if hints[f.name] is float else item
+            out[prefix + name] = float(item) if is_float else item
     return out
+
+
+@cache
+def _fields(kind: type) -> tuple[tuple[str, bool], ...]:
+    """Names of a dataclass's fields, and which are floats: the same for thousands of runs."""
+    hints = get_type_hints(kind)
+    return tuple((f.name, hints[f.name] is float) for f in dataclasses.fields(kind))
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    return flatten(Config())
 
 
 def changed(config: Config) -> dict[str, Any]:
     """The fields that differ from their defaults, dotted: what decides a run's identity."""
-    default = flatten(Config())
+    return dict(_changed(config))
+
+
+@cache
+def _changed(config: Config) -> dict[str, Any]:
+    default = _defaults()
     return {k: v for k, v in flatten(config).items() if v != default[k]}
 
 
