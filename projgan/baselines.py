@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from projgan.classes import ConditionalHeads
 from projgan.config import Config
 from projgan.generators.stylegan2 import channels_at
 from projgan.layers import EqualConv2d, EqualLinear, scaled_leaky_relu, seeded, sn_conv
@@ -35,13 +36,18 @@ class OnImages(nn.Module):
     def features(self, images: Tensor, seen: Seen | None = None) -> list[Tensor]:
         return [images]
 
-    def judge(self, maps: list[Tensor]) -> list[Tensor]:
-        """Images -> logits, one [N, 1, h, w] for each head."""
-        logits: list[Tensor] = self.heads(maps[0])
+    def judge(self, maps: list[Tensor], labels: Tensor | None = None) -> list[Tensor]:
+        """Images -> logits, one [N, 1, h, w] for each head.
+
+        Args:
+            labels: [N] int64, classes, where the discriminator is conditional.
+        """
+        given = maps[0]
+        logits: list[Tensor] = self.heads(given) if labels is None else self.heads(given, labels)
         return logits
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        return self.judge(self.features(images))
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> list[Tensor]:
+        return self.judge(self.features(images), labels)
 
 
 class ResidualBlock(nn.Module):
@@ -76,7 +82,7 @@ def minibatch_std(x: Tensor, group: int = MINIBATCH_GROUP) -> Tensor:
 class StyleGAN2Heads(nn.Module):
     """StyleGAN2's residual discriminator (Karras et al., CVPR 2020): one logit per image."""
 
-    def __init__(self, resolution: int, width: int):
+    def __init__(self, resolution: int, width: int, out: int = 1):
         super().__init__()
         sizes = [resolution >> i for i in range(int(math.log2(resolution // 4)) + 1)]
         channels = [channels_at(size, width) for size in sizes]
@@ -85,7 +91,7 @@ class StyleGAN2Heads(nn.Module):
         last = channels[-1]
         self.conv = EqualConv2d(last + 1, last, 3)
         self.dense = EqualLinear(last * 16, last)
-        self.out = EqualLinear(last, 1)
+        self.out = EqualLinear(last, out)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         x = self.blocks(scaled_leaky_relu(self.from_rgb(x)))
@@ -97,7 +103,10 @@ class StyleGAN2Discriminator(OnImages):
     def __init__(self, cfg: Config):
         super().__init__()
         with seeded(cfg.train.seed, "discriminator"):
-            self.heads = StyleGAN2Heads(cfg.data.resolution, cfg.discriminator.width // 8)
+            width = cfg.discriminator.width // 8
+            self.heads = StyleGAN2Heads(cfg.data.resolution, width, cfg.outputs)
+            if cfg.data.classes:
+                self.heads = ConditionalHeads(self.heads, cfg.data.classes, cfg.outputs)
 
 
 class DownBlock(nn.Module):

@@ -27,6 +27,7 @@ class Data:
     images: int | None = None  # how many images a rendered data set has. None = its default
     subset: int | None = None  # train on the first n of a fixed shuffle (nested). None = all
     mirror: bool = True  # random horizontal flips of real images
+    classes: int = 0  # train class-conditionally on so many classes of a prepared set; 0 = not
 
     def __post_init__(self) -> None:
         _require(
@@ -42,6 +43,8 @@ class Data:
         for name in ("images", "subset"):
             value = getattr(self, name)
             _require(value is None or value >= 1, f"data.{name}={value}: give 1 or more, or null")
+        c = self.classes
+        _require(c == 0 or c >= 2, f"data.classes={c}: give 2 or more, or 0")
         # The images of a folder are as many as it holds; `images` does not count there.
         if self.path is None and self.images is not None and self.subset is not None:
             _require(
@@ -107,6 +110,7 @@ class Discriminator:
     logits: Literal["4x4", "native"] = "4x4"  # paper: 4x4 on every level; released: what comes out
     reduce: Literal["sum", "mean"] = "sum"  # over the levels: paper, released code
     width: int = 512  # channels of the last block; halves with each block before it, 64 at least
+    cmap: int = 64  # class-conditional: length of what is projected onto a class's embedding
     separable: bool = False  # depthwise separable blocks (released code, StyleGAN2 only)
     extra_rgb: bool = False  # one more discriminator, on the image, beside the projected ones
     r1: float = 0.0  # weight of the R1 gradient penalty (Mescheder et al., 2018); 0 = none
@@ -119,6 +123,7 @@ class Discriminator:
             and set(self.layers) <= {1, 2, 3, 4},
             f"discriminator.layers={list(self.layers)}: give distinct levels of 1-4, ascending",
         )
+        _require(self.cmap >= 1, f"discriminator.cmap={self.cmap}: give 1 or more")
         b = self.base
         _require(b in (4, 8), f"discriminator.base={b}: give 4 or 8")
         w = self.width
@@ -158,6 +163,7 @@ class Generator:
     z_dim: int = 256
     width: int = 64  # channel multiplier (ngf); 64 paper, 128 released
     output: Literal["linear", "tanh"] = "linear"  # released code; FastGAN's own, bounded
+    embed: int = 128  # class-conditional FastGAN: length of a class's embedding
     # StyleGAN2 only.
     w_dim: int = 128
     mapping_layers: int = 2
@@ -171,7 +177,7 @@ class Generator:
         _require(self.z_dim >= 2, f"generator.z_dim={self.z_dim}: give 2 or more")
         w = self.width
         _require(w >= 4 and w % 4 == 0, f"generator.width={w}: give a multiple of 4")
-        for name in ("w_dim", "mapping_layers", "path_length_every"):
+        for name in ("w_dim", "mapping_layers", "path_length_every", "embed"):
             value = getattr(self, name)
             _require(value >= 1, f"generator.{name}={value}: give 1 or more")
         m, p = self.style_mixing, self.path_length
@@ -272,6 +278,17 @@ class Config:
     augment: Augment = field(default_factory=Augment)
     optim: Optim = field(default_factory=Optim)
     train: Train = field(default_factory=Train)
+
+    def __post_init__(self) -> None:
+        _require(
+            self.data.classes == 0 or self.discriminator.kind != "fastgan",
+            "discriminator.kind=fastgan knows no classes: give data.classes=0 or another one",
+        )
+
+    @property
+    def outputs(self) -> int:
+        """Channels that discriminators end in: logits, or what is projected onto a class."""
+        return self.discriminator.cmap if self.data.classes else 1
 
 
 def from_dict(values: dict[str, Any]) -> Config:

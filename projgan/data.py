@@ -70,7 +70,13 @@ def find_prepared(cfg: Data, data_dir: Path) -> Path | None:
 
 def check_data(cfg: Data, data_dir: Path = Path("data")) -> None:
     """Refuses a configuration whose data cannot be found; reads no pixels."""
-    if (prepared := find_prepared(cfg, data_dir)) is not None:
+    prepared = find_prepared(cfg, data_dir)
+    if cfg.classes and (prepared is None or not (prepared / TARGETS).is_file()):
+        raise DataError(
+            f"data.classes={cfg.classes}: {prepared or cfg.name} has no classes; do=prepare takes "
+            "them from subfolders, dataset.json or a column of labels"
+        )
+    if prepared is not None:
         shape = _open_array(prepared / IMAGES, prepared).shape
         if shape[2:] != (cfg.resolution, cfg.resolution):
             raise DataError(

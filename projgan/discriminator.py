@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from projgan import fast
 from projgan.backbones import build_backbone
 from projgan.baselines import FastGANDiscriminator, OnImages, Seen, StyleGAN2Discriminator
+from projgan.classes import ConditionalHeads
 from projgan.config import Config, Discriminator
 from projgan.errors import ConfigError
 from projgan.layers import NormalisedConv2d, seeded, sn_conv
@@ -71,14 +72,15 @@ class Head(nn.Module):
 
     fast: frozenset[str] = fast.NONE
 
-    def __init__(self, cfg: Discriminator, in_channels: int):
+    def __init__(self, cfg: Discriminator, in_channels: int, out: int = 1):
         super().__init__()
         self.resize = cfg.logits == "4x4"
-        self.conv = sn_conv(in_channels, 1, 4)
+        self.conv = sn_conv(in_channels, out, 4)
+        self.single = out == 1  # else for a projection onto classes
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, 1, h, w]: 4x4 logits, or H-3 x W-3 at native size."""
-        if self.resize and "head" in self.fast and fast.pays_to_multiply(x):
+        if self.resize and self.single and "head" in self.fast and fast.pays_to_multiply(x):
             assert isinstance(self.conv, NormalisedConv2d)
             return fast.resized_head(x, self.conv.normalised(), _MAP_FOR_4X4)
         if self.resize and x.shape[-1] != _MAP_FOR_4X4:
@@ -90,7 +92,7 @@ class Head(nn.Module):
 class LevelDiscriminator(nn.Module):
     """One independent network: blocks that halve the map down to `base`, then the head."""
 
-    def __init__(self, cfg: Discriminator, in_channels: int, size: int, count: int):
+    def __init__(self, cfg: Discriminator, in_channels: int, size: int, count: int, out: int = 1):
         super().__init__()
         layers: list[nn.Module] = []
         for width in block_widths(cfg, count):
@@ -98,7 +100,7 @@ class LevelDiscriminator(nn.Module):
             layers.append(block(in_channels, width, halve, cfg.separable))
             in_channels, size = width, math.ceil(size / 2) if halve else size
         self.blocks = nn.Sequential(*layers)
-        self.head = Head(cfg, in_channels)
+        self.head = Head(cfg, in_channels, out)
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.head(self.blocks(x))
@@ -112,7 +114,7 @@ class PerceptualHeads(nn.Module):
     on; after the deepest, blocks lead to the head.
     """
 
-    def __init__(self, cfg: Discriminator, channels: list[int], sizes: list[int]):
+    def __init__(self, cfg: Discriminator, channels: list[int], sizes: list[int], out: int = 1):
         super().__init__()
         widths = block_widths(cfg, len(channels))
         self.stages = nn.ModuleList()
@@ -129,7 +131,7 @@ class PerceptualHeads(nn.Module):
                     break
             self.stages.append(nn.Sequential(*layers))
             width = widths[i]
-        self.head = Head(cfg, width)
+        self.head = Head(cfg, width, out)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         x: Tensor | None = None
@@ -141,10 +143,10 @@ class PerceptualHeads(nn.Module):
 class IndependentHeads(nn.Module):
     """A LevelDiscriminator on each level."""
 
-    def __init__(self, cfg: Discriminator, channels: list[int], sizes: list[int]):
+    def __init__(self, cfg: Discriminator, channels: list[int], sizes: list[int], out: int = 1):
         super().__init__()
         self.levels = nn.ModuleList(
-            LevelDiscriminator(cfg, c, size, block_count(cfg, level, size))
+            LevelDiscriminator(cfg, c, size, block_count(cfg, level, size), out)
             for level, c, size in zip(itertools.cycle(cfg.layers), channels, sizes, strict=False)
         )
 
@@ -186,9 +188,11 @@ class ProjectedDiscriminator(nn.Module):
             )
         with seeded(cfg.train.seed, "discriminator"):
             heads = PerceptualHeads if d.kind == "perceptual" else IndependentHeads
-            self.heads: nn.Module = heads(d, channels, chosen)
+            self.heads: nn.Module = heads(d, channels, chosen, cfg.outputs)
             if isinstance(self.heads, IndependentHeads) and d.extra_rgb:
                 self.heads.levels.append(on_rgb(cfg))
+            if cfg.data.classes:
+                self.heads = ConditionalHeads(self.heads, cfg.data.classes, d.cmap)
         self.extra_rgb = d.extra_rgb
 
     def features(self, images: Tensor, seen: Seen | None = None) -> list[Tensor]:
@@ -206,19 +210,23 @@ class ProjectedDiscriminator(nn.Module):
         chosen = [maps[at] for at in self.taken]
         return [*chosen, images] if self.extra_rgb else chosen
 
-    def judge(self, maps: list[Tensor]) -> list[Tensor]:
-        """Projected maps -> logits, one [N, 1, h, w] for each discriminator."""
-        logits: list[Tensor] = self.heads(maps)
+    def judge(self, maps: list[Tensor], labels: Tensor | None = None) -> list[Tensor]:
+        """Projected maps -> logits, one [N, 1, h, w] for each discriminator.
+
+        Args:
+            labels: [N] int64, classes, where the discriminators are conditional.
+        """
+        logits: list[Tensor] = self.heads(maps) if labels is None else self.heads(maps, labels)
         return logits
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        return self.judge(self.features(images))
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> list[Tensor]:
+        return self.judge(self.features(images), labels)
 
 
 def on_rgb(cfg: Config) -> LevelDiscriminator:
     """The blocks of a level's discriminator, as many as the image has halvings and one more."""
     d, size = cfg.discriminator, cfg.data.resolution
-    return LevelDiscriminator(d, 3, size, math.ceil(math.log2(size / d.base)) + 1)
+    return LevelDiscriminator(d, 3, size, math.ceil(math.log2(size / d.base)) + 1, cfg.outputs)
 
 
 class RGBDiscriminator(OnImages):
@@ -228,9 +236,11 @@ class RGBDiscriminator(OnImages):
         super().__init__()
         with seeded(cfg.train.seed, "discriminator"):
             self.heads = on_rgb(cfg)
+            if cfg.data.classes:
+                self.heads = ConditionalHeads(self.heads, cfg.data.classes, cfg.outputs)
 
-    def judge(self, maps: list[Tensor]) -> list[Tensor]:
-        return [self.heads(maps[0])]
+    def judge(self, maps: list[Tensor], labels: Tensor | None = None) -> list[Tensor]:
+        return [self.heads(maps[0])] if labels is None else self.heads(maps[0], labels)
 
 
 def build_projection(cfg: Config, channels: tuple[int, ...]) -> Projection | Projections:

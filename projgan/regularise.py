@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from projgan import config
+from projgan.classes import labels_for
 from projgan.generators.stylegan2 import StyleGAN2
 from projgan.losses import path_lengths, r1_penalty
 from projgan.parallel import World
@@ -46,7 +47,7 @@ class PathLength:
         """The penalty on a part of the batch at `where`, weighed for all steps without it."""
         count = max(1, len(where.index) // SHRINK)
         where = Coordinates(where.seed, where.stream, where.index[:count])
-        w = generator.styles(where.normal(generator.z_dim), where)
+        w = generator.styles(where.normal(generator.z_dim), where, labels_for(generator, where))
         images = generator.synthesis(w, where)
         # Another part of the samples' stream than latent, mixing and noise.
         noise = where.normal(images[0].numel(), part=3).view_as(images)

@@ -16,6 +16,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from projgan import fast
+from projgan.classes import labels_for
 from projgan.config import Config, from_dict
 from projgan.errors import DataError
 from projgan.files import write_bytes_atomic
@@ -50,7 +51,9 @@ def generate(
         index = torch.tensor(indices[start : start + batch], dtype=torch.int64, device=device)
         where = Coordinates(seed, Stream.LATENT_EVAL, index)
         how = {} if truncation == 1.0 else {"truncation": truncation}
-        yield to_uint8(generator(where.normal(z_dim), where, **how))
+        labels = labels_for(generator, where)
+        said: dict[str, Any] = how if labels is None else {**how, "labels": labels}
+        yield to_uint8(generator(where.normal(z_dim), where, **said))
 
 
 @torch.no_grad()
@@ -64,7 +67,7 @@ def interpolate(
     """From each sample to the next one, and from the last to the first.
 
     Latents are turned into each other on the sphere; styles, where a generator has them, are
-    blended. The noise stays that of the first sample.
+    blended. The noise stays that of the first sample; a class stays that of the sample it began at.
 
     Yields:
         [steps + 1, 3, R, R] uint8 for each of `indices`, the sample itself first.
@@ -75,16 +78,19 @@ def interpolate(
     z = where.normal(int(generator.z_dim))  # type: ignore[arg-type]
     at = torch.linspace(0, 1, steps + 2, device=device)[:-1, None]
     noise = Coordinates(seed, Stream.LATENT_EVAL, index[:1].expand(steps + 1))
-    for a, b in zip(z, z.roll(-1, dims=0), strict=True):
+    drawn = labels_for(generator, where)
+    for i, (a, b) in enumerate(zip(z, z.roll(-1, dims=0), strict=True)):
+        how = {} if drawn is None else {"labels": drawn[i].expand(steps + 1)}
         if hasattr(generator, "synthesis"):
-            ends = generator.mapping(torch.stack([a, b]))  # type: ignore[operator]
+            same = None if drawn is None else drawn[i].expand(2)
+            ends = generator.mapping(torch.stack([a, b]), same)  # type: ignore[operator]
             w = ends[:1].lerp(ends[1:], at)
             mean: Tensor = generator.mapping.mean  # type: ignore[assignment]
             yield to_uint8(generator.synthesis(mean.lerp(w, truncation), noise))  # type: ignore[operator]
         else:
             angle = torch.acos(torch.cosine_similarity(a, b, dim=0).clamp(-0.999, 0.999))
             mixed = (torch.sin((1 - at) * angle) * a + torch.sin(at * angle) * b) / angle.sin()
-            yield to_uint8(generator(mixed, noise))
+            yield to_uint8(generator(mixed, noise, **how))
 
 
 def image_grid(images: np.ndarray, columns: int) -> Image.Image:

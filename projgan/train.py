@@ -21,6 +21,7 @@ from projgan import config, fast
 from projgan.ada import Adaptive
 from projgan.baselines import FastGANHeads, OnImages
 from projgan.checkpoint import load_checkpoint, save_checkpoint
+from projgan.classes import labels_for, shares
 from projgan.compiled import NOT_COMPILED, Compiling
 from projgan.config import Config, from_dict
 from projgan.data import Dataset, open_dataset, sample_order, training_indices
@@ -123,6 +124,8 @@ class Trainer:
             parts = [self.generator, d.backbone, d.projection, d.heads]
             self.compiling = Compiling([part for part in parts if part is not None], device)
         self.ledger = Ledger(device)
+        # Classes of the real images at some indices; training sets it to what the data have.
+        self.labels_of: Callable[[Tensor], Tensor] = lambda index: index % cfg.data.classes
         self.number = 0  # of the step; some regularisers have their turn now and then
 
     def _place(self, module: nn.Module) -> None:
@@ -193,8 +196,10 @@ class Trainer:
             maps_real, maps_fake = self._features(shown, fake)
             maps_real = self._disturbed(maps_real, Stream.NOISE_REAL, index)
             maps_fake = self._disturbed(maps_fake, Stream.NOISE_FAKE_D, index)
-        logits_real = as_float(discriminator.judge(maps_real))
-        logits_fake = as_float(discriminator.judge(maps_fake))
+        labels = self.labels_of(index) if cfg.data.classes else None
+        logits_real = as_float(discriminator.judge(maps_real, labels))
+        drawn = labels_for(self.generator, self._draw(Stream.LATENT_D, index))
+        logits_fake = as_float(discriminator.judge(maps_fake, drawn))
         self.adaptive.see(logits_real)
         how = (cfg.discriminator.reduce, cfg.train.loss, self._weights(logits_real), self.balanced)
         loss = discriminator_loss(logits_real, logits_fake, *how)
@@ -245,7 +250,8 @@ class Trainer:
         maps = self.discriminator.features(fake, self._seen)
         self.ledger.when_gradient_arrives("discriminator", [m for m in maps if m is not fake])
         maps = self._disturbed(maps, Stream.NOISE_FAKE_G, index)
-        logits = as_float(self.discriminator.judge(maps))
+        drawn = labels_for(self.generator, self._draw(Stream.LATENT_G, index))
+        logits = as_float(self.discriminator.judge(maps, drawn))
         how = (self.cfg.discriminator.reduce, self.cfg.train.loss)
         loss = generator_loss(logits, *how, self._weights(logits), self.balanced)
         g = self.cfg.generator
@@ -260,7 +266,8 @@ class Trainer:
         extras: Tensor | float = 0.0
         if due(d.r1, d.r1_every, self.number):
             images = shown.detach().requires_grad_()
-            extras = extras + r1(d, self.number, images, self.discriminator(images))
+            labels = self.labels_of(index) if self.cfg.data.classes else None
+            extras = extras + r1(d, self.number, images, self.discriminator(images, labels))
         if isinstance(heads, FastGANHeads):
             quadrant = (self._draw(Stream.QUADRANT, index).uniform(1)[:, 0] * 4).long()
             extras = extras + heads.reconstruction(shown, quadrant)
@@ -293,12 +300,25 @@ class Trainer:
         self.ledger.mark("optimiser")
         return total
 
+    def use_labels(self, share: Tensor, labels: np.ndarray) -> None:
+        """Takes the classes of the training images, and how often each occurs."""
+        for generator in (self.generator, self.average):
+            generator.get_buffer("class_share").copy_(share)
+
+        def labels_of(index: Tensor) -> Tensor:
+            order = sample_order(self.cfg.train.seed, int(index[0]), len(index), len(labels))
+            return torch.from_numpy(labels[order]).to(self.device)
+
+        self.labels_of = labels_of
+
     def _draw(self, stream: Stream, index: Tensor) -> Coordinates:
         return Coordinates(self.cfg.train.seed, stream, index)
 
     def _fake(self, stream: Stream, augmentation: Stream, index: Tensor) -> Tensor:
         where = self._draw(stream, index)
-        images = self.generator(where.normal(self.cfg.generator.z_dim), where).float()
+        z, labels = where.normal(self.cfg.generator.z_dim), labels_for(self.generator, where)
+        how = {} if labels is None else {"labels": labels}
+        images = self.generator(z, where, **how).float()
         self.ledger.mark("generator")
         self.ledger.when_gradient_arrives("augmentation", [images])
         return self._augment(images, augmentation, index)
@@ -358,6 +378,8 @@ def train(
     dataset = open_dataset(cfg.data, data_dir, on_data)
     chosen = training_indices(cfg.data, len(dataset.images), dataset.order)
     trainer = Trainer(cfg, device, world)
+    if cfg.data.classes:
+        trainer.use_labels(*shares(dataset, chosen, cfg.data.classes))
     batch = cfg.train.batch
     mine = world.share(batch)
     total = round_up(round(cfg.train.total_kimg * 1000), batch)

@@ -40,6 +40,15 @@ def test_images_have_their_size_at_every_resolution(name: str, resolution: int) 
     assert images.shape == (2, 3, resolution, resolution) and images.isfinite().all()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(GENERATORS))
+@pytest.mark.parametrize("resolution", [512, 1024])
+def test_large_images_have_their_size(name: str, resolution: int) -> None:
+    generator = make(resolution, name=name)
+    images = generator(where(0, 1).normal(32), where(0, 1))
+    assert images.shape == (2, 3, resolution, resolution) and images.isfinite().all()
+
+
 def test_presets_differ_in_blocks_and_in_the_latents_sphere() -> None:
     paper, released = make(64, preset="paper"), make(64, preset="released")
     assert [type(b) for b in paper.blocks.values()] == [LargeBlock, SmallBlock, LargeBlock, SmallBlock]  # fmt: skip  # noqa: E501

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.metrics.extractor import BATCH, Extractor, Images
+from projgan.classes import ConditionalHeads
 from projgan.config import Data
 from projgan.data import Dataset, subset_order
 
@@ -148,7 +149,9 @@ class TrainingSet:
         values: dict[str, float] = {}
         missing: dict[str, str] = {}
         if "logit_gap" in keys:
-            if discriminator is None:
+            if discriminator is not None and isinstance(discriminator.heads, ConditionalHeads):
+                missing["logit_gap"] = "not measured of class-conditional discriminators"
+            elif discriminator is None:
                 missing["logit_gap"] = "the discriminator of a kept snapshot is gone"
             else:
                 sides = [mean_logits(discriminator, x, self._device) for x in self._split]

@@ -100,19 +100,25 @@ class FastGAN(nn.Module):
         normalize_z: scale each latent to unit second moment.
         bounded: pass the images through tanh, as FastGAN's authors do and the released code of
             Projected GANs does not.
+        classes: for a class-conditional generator; the embedding of a class, of length `embed`,
+            stands beside the latent.
     """
 
     fast: frozenset[str] = fast.NONE
 
     def __init__(self, z_dim: int, resolution: int, width: int, blocks: str, normalize_z: bool,
-                 bounded: bool):  # fmt: skip
+                 bounded: bool, classes: int = 0, embed: int = 128):  # fmt: skip
         super().__init__()
         self.z_dim = z_dim
         self.resolution = resolution
         self.normalize_z = normalize_z
         self.bounded = bounded
         channels = {r: max(1, int(m * width)) for r, m in MULTIPLIERS.items() if r <= resolution}
-        self.start = spectral_norm(NormalisedStart(z_dim, channels[4] * 2, 4))
+        self.embed = nn.Embedding(classes, embed) if classes else None
+        if classes:  # how often each is drawn; training sets it to what the data have
+            self.register_buffer("class_share", torch.full((classes,), 1 / classes))
+        seen = z_dim + (embed if classes else 0)
+        self.start = spectral_norm(NormalisedStart(seen, channels[4] * 2, 4))
         self.start_norm = nn.BatchNorm2d(channels[4] * 2)
         self.blocks = nn.ModuleDict()
         self.excitations = nn.ModuleDict()
@@ -128,10 +134,17 @@ class FastGAN(nn.Module):
                 self.excitations[str(r)] = SkipExcitation(channels[max(4, r // 16)], channels[r])
         self.to_rgb = sn_conv(channels[resolution], 3, 3, padding=1)
 
-    def forward(self, z: Tensor, noise: Coordinates) -> Tensor:
-        """z: [N, z_dim] float, standard normal -> [N, 3, R, R] float, about [-1, 1]."""
+    def forward(self, z: Tensor, noise: Coordinates, labels: Tensor | None = None) -> Tensor:
+        """z: [N, z_dim] float, standard normal -> [N, 3, R, R] float, about [-1, 1].
+
+        Args:
+            labels: [N] int64, for a class-conditional generator.
+        """
         if self.normalize_z:
             z = z * torch.rsqrt(z.square().mean(dim=1, keepdim=True) + 1e-8)
+        if self.embed is not None:
+            assert labels is not None, "a class-conditional generator needs labels"
+            z = torch.cat([z, self.embed(labels)], dim=1)
         noise = noise.with_stream(Stream.NOISE + 256 * int(noise.stream))
         x = gate(self.start_norm(self.start(z[:, :, None, None])), self.fast)
         maps = {4: x}
@@ -153,6 +166,8 @@ def _build(cfg: Config, blocks: str) -> nn.Module:
         blocks,
         normalize_z=g.preset == "released",
         bounded=g.output == "tanh",
+        classes=cfg.data.classes,
+        embed=g.embed,
     )
 
 

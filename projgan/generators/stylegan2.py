@@ -147,6 +147,8 @@ class StyleGAN2(nn.Module):
         self.z_dim, self.w_dim, self.mixing = z_dim, w_dim, mixing
         self.resolution, self.classes, self.bounded = resolution, classes, bounded
         self.mapping = Mapping(z_dim, w_dim, mapping_layers, classes)
+        if classes:  # how often each is drawn; training sets it to what the data have
+            self.register_buffer("class_share", torch.full((classes,), 1 / classes))
         first = channels_at(4, width)
         self.const = nn.Parameter(torch.randn(first, 4, 4))
         self.convs = nn.ModuleList([StyledConv(first, first, w_dim, part=8, up=False)])
@@ -209,5 +211,5 @@ def stylegan2(cfg: Config) -> nn.Module:
     g = cfg.generator
     return StyleGAN2(
         g.z_dim, g.w_dim, g.mapping_layers, cfg.data.resolution, g.width,
-        mixing=g.style_mixing, bounded=g.output == "tanh",
+        mixing=g.style_mixing, bounded=g.output == "tanh", classes=cfg.data.classes,
     )  # fmt: skip

@@ -1,0 +1,68 @@
+"""Class-conditional training: the class of a generated image, and what discriminators make of it.
+
+The generator gets an embedding of the class beside the latent; the discriminators end in a vector
+for each place, which is projected onto an embedding of the class (Miyato and Koyama, ICLR 2018).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from projgan.data import Dataset
+from projgan.errors import DataError
+from projgan.rng import Coordinates
+
+_PART = 4  # of a latent's stream: latent, mixing, path noise have others
+
+
+def labels_for(generator: nn.Module, where: Coordinates) -> Tensor | None:
+    """The classes [N] int64 of the images at `where`, as often as in the data; None = none."""
+    shares = getattr(generator, "class_share", None)
+    if shares is None:
+        return None
+    u = where.uniform(1, _PART)
+    return (u >= shares.cumsum(0)[None, :-1]).sum(dim=1)
+
+
+def shares(dataset: Dataset, chosen: np.ndarray, classes: int) -> tuple[Tensor, np.ndarray]:
+    """How often each class is among the training images, and their classes.
+
+    Raises:
+        DataError: the data set has no classes, or others than 0 to classes - 1.
+    """
+    if dataset.labels is None:
+        raise DataError(
+            f"data.classes={classes}: {dataset.name} has no classes; do=prepare takes them from "
+            "subfolders, dataset.json or a column of labels"
+        )
+    labels = dataset.labels[chosen].astype(np.int64)
+    low, high = int(dataset.labels.min()), int(dataset.labels.max())
+    if low < 0 or high >= classes:
+        raise DataError(
+            f"data.classes={classes}: {dataset.name} has classes {low} to {high}; "
+            f"give data.classes={high + 1}"
+        )
+    counts = torch.from_numpy(np.bincount(labels, minlength=classes)).float()
+    return counts / counts.sum(), labels
+
+
+class ConditionalHeads(nn.Module):
+    """Discriminators whose outputs [N, cmap, h, w] are projected onto the class: [N, 1, h, w]."""
+
+    def __init__(self, heads: nn.Module, classes: int, cmap: int):
+        super().__init__()
+        self.heads = heads
+        self.embed = nn.Embedding(classes, cmap)
+        self.scale = 1 / math.sqrt(cmap)
+
+    def forward(self, maps: list[Tensor] | Tensor, labels: Tensor) -> list[Tensor]:
+        found = self.heads(maps)
+        each = self.embed(labels)
+        each = each * torch.rsqrt(each.square().mean(dim=1, keepdim=True) + 1e-8)
+        each = each[:, :, None, None] * self.scale
+        outputs: list[Tensor] = found if isinstance(found, list) else [found]
+        return [(x * each.to(x.dtype)).sum(dim=1, keepdim=True) for x in outputs]
