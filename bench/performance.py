@@ -1,0 +1,339 @@
+"""What each optimisation of the training step gains: `python -m bench.performance`.
+
+Every variant is timed side by side with the plain path: the two take steps in turn in one process,
+and the gain is the median of the ratios. Writes the tables between the marks in
+docs/performance.md and the figures as JSON to results/reference/throughput/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench import grid as grids
+from bench.environment import environment
+from bench.roofline import roofline, synchronise
+from projgan import fast
+from projgan.config import Backbone, Config, Data, Train
+from projgan.files import write_bytes_atomic, write_json_atomic
+from projgan.train import Trainer
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "performance.md"
+FIGURES = ROOT / "results" / "reference" / "throughput"
+BEGIN, END = "<!-- measured: python -m bench.performance -->", "<!-- end of what is measured -->"
+CONTENDED = 0.9  # of the wall clock: with less processor time others had the machine
+
+# Kernels by what they do, for the profile; the first that a name contains counts.
+KINDS = {
+    "convolutions": ("convolution", "conv2d", "conv_transpose"),
+    "batch norm": ("batch_norm",),
+    "matrix products": ("addmm", "::mm", "bmm", "addmv", "::mv", "::dot"),
+    "resizing": ("upsample",),
+    "gates and activations": ("sigmoid", "glu", "relu", "hardtanh", "silu", "_Gate", "clamp"),
+    "optimiser": ("adam",),
+    "spectral norm": ("_Spectral",),
+    "copies and layout": ("copy_", "contiguous", "clone", "cat", "empty", "as_strided", "reshape"),
+}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A training step that is timed.
+
+    Attributes:
+        title: over its table.
+        config: of the run.
+        target: how many times the plain path's speed the project aims at.
+        rounds: steps of each variant at most; None = as many as asked for.
+        alone: the optimisations that are measured alone. None = all.
+        without: whether each is also left out of all the others.
+    """
+
+    title: str
+    config: Config
+    target: float
+    rounds: int | None = None
+    alone: tuple[str, ...] | None = None
+    without: bool = True
+
+
+def scenes() -> dict[str, Scene]:
+    """The steps that targets are set for, on a CPU."""
+    lab = grids.load("backbones", only="EfficientNet-lite1").runs[0].config
+    full = Config(
+        data=Data(resolution=256),
+        backbone=Backbone(name="efficientnet_lite0", weights="random"),
+        train=Train(batch=4),
+    )
+    return {
+        "lab": Scene("Lab scale: 32 px, batch 16, lab efficientnet_lite1", lab, 1.8),
+        "256": Scene(
+            "256 px, batch 4, efficientnet_lite0 with random weights",
+            full,
+            target=1.5,
+            rounds=2,
+            alone=("upsampling",),
+            without=False,
+        ),
+    }
+
+
+class Stepper:
+    """Steps of one variant, timed.
+
+    Args:
+        switches: of `projgan.fast`.
+    """
+
+    def __init__(self, cfg: Config, switches: frozenset[str], device: torch.device) -> None:
+        self.trainer = Trainer(cfg, device, switches=switches)
+        self.batch, r = cfg.train.batch, cfg.data.resolution
+        pixels = torch.linspace(0, 40, self.batch * 3 * r * r, device=device).sin()
+        self.real = pixels.view(self.batch, 3, r, r)
+        self.number = 0
+        self.wall = 0.0  # of the last step, seconds
+        self.cpu = 0.0  # processor time of the same, all threads
+
+    def step(self) -> None:
+        """One training step with its moving average, synchronised at both ends."""
+        t, first = self.trainer, self.number * self.batch
+        index = torch.arange(first, first + self.batch, device=t.device)
+        synchronise(t.device)
+        wall, cpu = time.perf_counter(), time.process_time()
+        t.number = self.number
+        t.step(self.real, index)
+        t.update_average(first + self.batch)
+        synchronise(t.device)
+        self.wall, self.cpu = time.perf_counter() - wall, time.process_time() - cpu
+        self.number += 1
+
+    @property
+    def seconds(self) -> float:
+        """Of the last step: on one thread of a CPU its processor time, which others cannot slow."""
+        alone = self.trainer.device.type == "cpu" and torch.get_num_threads() == 1
+        return self.cpu if alone else self.wall
+
+
+def side_by_side(plain: Stepper, other: Stepper, rounds: int) -> dict[str, Any]:
+    """Both in turn; how many times the plain path's speed the other one has."""
+    ratios, seconds, shares = [], [], []
+    other.step()
+    for _ in range(rounds):
+        plain.step()
+        other.step()
+        ratios.append(plain.seconds / other.seconds)
+        seconds.append(other.seconds)
+        shares.append((plain.cpu + other.cpu) / (plain.wall + other.wall))
+    return {
+        "gain": statistics.median(ratios),
+        "gains": ratios,
+        "seconds": statistics.median(seconds),
+        "processor_share": statistics.median(shares),
+    }
+
+
+def measure(
+    scene: Scene, rounds: int, device: torch.device, tell: Callable[[str], None], compiled: bool
+) -> dict[str, Any]:
+    """All variants of a step beside the plain one."""
+    cfg = scene.config
+    half = replace(cfg, train=replace(cfg.train, precision="bf16"))
+    variants: dict[str, tuple[Config, frozenset[str]]] = {}
+    alone = tuple(fast.SWITCHES) if scene.alone is None else scene.alone
+    variants |= {f"only {name}": (cfg, frozenset([name])) for name in alone}
+    if scene.without:
+        variants |= {f"all but {name}": (cfg, fast.ALL - {name}) for name in fast.SWITCHES}
+    variants |= {"all": (cfg, fast.ALL), "all, bf16": (half, fast.ALL)}
+    if compiled:
+        for name, base in (("all, compiled", cfg), ("all, bf16, compiled", half)):
+            variants[name] = (replace(base, train=replace(base.train, compile=True)), fast.ALL)
+    plain = Stepper(cfg, fast.NONE, device)
+    plain.step()
+    found: dict[str, Any] = {}
+    variants = {"plain": (cfg, fast.NONE), **variants}
+    for name, (config, switches) in variants.items():
+        found[name] = side_by_side(plain, Stepper(config, switches, device), rounds)
+        tell(f"{scene.title}: {name}: {found[name]['gain']:.3f} times")
+    quick = Stepper(cfg, fast.ALL, device)
+    return {
+        "title": scene.title,
+        "target": scene.target,
+        "batch": cfg.train.batch,
+        "rounds": rounds,
+        "variants": found,
+        "flops": {"plain": _flops(plain), "all": _flops(quick)},
+        "profile": {"plain": _profile(plain), "all": _profile(quick)},
+    }
+
+
+def _flops(stepper: Stepper) -> int:
+    with FlopCounterMode(display=False) as counter:
+        stepper.step()
+    return int(counter.get_total_flops())
+
+
+def _profile(stepper: Stepper) -> dict[str, float]:
+    """Shares of a step's time by what its kernels do."""
+    stepper.step()
+    with torch.profiler.profile() as profile:
+        stepper.step()
+    cuda = stepper.trainer.device.type == "cuda"
+    shares = dict.fromkeys([*KINDS, "other, and Python"], 0.0)
+    for event in profile.key_averages():
+        spent = event.self_device_time_total if cuda else event.self_cpu_time_total
+        kind = next(
+            (k for k, parts in KINDS.items() if any(p in event.key for p in parts)),
+            "other, and Python",
+        )
+        shares[kind] += spent
+    total = sum(shares.values()) or 1.0
+    return {kind: spent / total for kind, spent in shares.items()}
+
+
+def page(figures: dict[str, Any]) -> str:
+    """The measured part of docs/performance.md."""
+    env, roof = figures["environment"], figures["roofline"]
+    shares = [
+        v["processor_share"] for s in figures["scenes"].values() for v in s["variants"].values()
+    ]
+    lines = [
+        f"Measured {figures['date']} on {env['cpu']}, {env['threads']} thread"
+        f"{'' if env['threads'] == 1 else 's'}, torch {env['torch']}, Python {env['python']}, "
+        f"device {env['device']}. Roofline in the same run: {roof['flops'] / 1e9:.1f} GFLOP/s in a "
+        f"float32 matrix product, {roof['copy_bytes'] / 1e9:.1f} GB/s in a copy. Gains are medians "
+        "over steps of each, in turn with the plain path"
+        + (", from processor time." if env["threads"] == 1 else "."),
+    ]
+    if env["device"] == "cpu" and env["threads"] == 1 and statistics.median(shares) < CONTENDED:
+        share = f"{statistics.median(shares):.0%}"
+        lines.append("")
+        lines.append(
+            f"**The machine was shared**: the process had {share} of the wall clock. Its processor "
+            "time is counted, but memory and caches were shared too, so the roofline is too low."
+        )
+    for scene in figures["scenes"].values():
+        lines += ["", f"### {scene['title']}", "", *_gains(scene), "", *_limits(scene, roof)]
+    return "\n".join(lines) + "\n"
+
+
+def _gains(scene: dict[str, Any]) -> list[str]:
+    found = scene["variants"]
+    lines = ["| optimisation | alone | without it | what it does |", "|---|---|---|---|"]
+    for name, what in fast.SWITCHES.items():
+        alone, rest = (found.get(f"{kind} {name}") for kind in ("only", "all but"))
+        lines.append(f"| {name} | {_times(alone)} | {_times(rest)} | {what} |")
+    rows = {
+        "**all of them, float32**": "all",
+        "all, and bfloat16": "all, bf16",
+        "all, and compiled": "all, compiled",
+        "all, bfloat16 and compiled": "all, bf16, compiled",
+    }
+    for label, key in rows.items():
+        lines.append(f"| {label} | {_times(found.get(key))} | – | together |")
+    lines.append("| any of them on a GPU | not measured | – | no GPU was at hand |")
+    same, whole = found["plain"]["gains"], found["all"]["gains"]
+    reached = "reached" if found["all"]["gain"] >= scene["target"] else "not reached"
+    lines.append("")
+    lines.append(
+        f"Target {scene['target']:g}×: {reached} in float32 ({found['all']['gain']:.2f}×, single "
+        f"steps {min(whole):.2f} to {max(whole):.2f}). The plain path beside itself: "
+        f"{found['plain']['gain']:.2f}×, single steps {min(same):.2f} to {max(same):.2f}. "
+        f"{scene['rounds']} steps of each."
+    )
+    return lines
+
+
+def _times(found: dict[str, Any] | None) -> str:
+    return f"{found['gain']:.2f}×" if found else "not measured"
+
+
+def _limits(scene: dict[str, Any], roof: dict[str, float]) -> list[str]:
+    lines = [
+        "| | s per step | images/s | GFLOP per image | share of the measured peak |",
+        "|---|---|---|---|---|",
+    ]
+    for label, key in (("plain", "plain"), ("fast", "all")):
+        seconds, flops = scene["variants"][key]["seconds"], scene["flops"][key]
+        lines.append(
+            f"| {label} | {seconds:.3f} | {scene['batch'] / seconds:.1f} | "
+            f"{flops / scene['batch'] / 1e9:.2f} | {flops / seconds / roof['flops']:.0%} |"
+        )
+    plain, quick = scene["flops"]["plain"], scene["flops"]["all"]
+    floor = scene["variants"]["plain"]["seconds"] * roof["flops"] / quick
+    lines.append("")
+    lines.append(
+        f"Fewer products alone are worth {plain / quick:.2f}×; were all of the rest free and every "
+        f"product at the measured peak, the step would be {floor:.2f}× the plain one's speed."
+    )
+    lines += ["", "| share of a step's time (profile) | plain | fast |", "|---|---|---|"]
+    profile = scene["profile"]
+    for kind in profile["plain"]:
+        lines.append(f"| {kind} | {profile['plain'][kind]:.0%} | {profile['all'][kind]:.0%} |")
+    return lines
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measures and writes."""
+    parser = argparse.ArgumentParser(prog="python -m bench.performance", description=__doc__)
+    parser.add_argument("--scene", choices=["lab", "256"], action="append", help="default: both")
+    parser.add_argument("--rounds", type=int, default=9, help="steps of each variant")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--compile", action="store_true", help="torch.compile too (minutes)")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    path = FIGURES / f"{device.type}.json"
+    roof = roofline(device)
+    figures: dict[str, Any] = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "environment": environment(device),
+        "roofline": {"flops": roof.flops, "copy_bytes": roof.copy_bytes},
+        "scenes": {},
+    }
+    if args.scene and path.exists():  # the other scene keeps its figures
+        figures["scenes"] = json.loads(path.read_text(encoding="utf-8"))["scenes"]
+    for name, scene in scenes().items():
+        if args.scene is None or name in args.scene:
+            tell = _say
+            rounds = min(args.rounds, scene.rounds or args.rounds)
+            found = measure(scene, rounds, device, tell, args.compile)
+            figures["scenes"][name] = found
+            write_json_atomic(path, figures)
+            publish(PAGE, page(figures))
+    return 0
+
+
+def publish(path: Path, measured: str) -> None:
+    """Puts the measured part between the marks of a page."""
+    before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+    _, found, after = rest.partition(END)
+    if not found:
+        raise ValueError(f"{path}: the marks around what is measured are missing")
+    text = f"{before}{BEGIN}\n{measured}{END}{after}"
+    write_bytes_atomic(path, text.encode())
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+def from_file(path: Path) -> str:
+    """The measured part again, from its figures."""
+    return page(json.loads(path.read_text(encoding="utf-8")))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
