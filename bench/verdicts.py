@@ -19,6 +19,7 @@ from bench.leakage import leakage
 from bench.metrics.table import METRICS
 from bench.spec import Grid, changed
 from bench.tables import Column, Entry, Row, Table
+from projgan.config import LIKENESSES
 
 Word = Literal[
     "reproduced",
@@ -219,7 +220,7 @@ def _protocol_of(run: Run, key: str, varied: Collection[str]) -> dict[str, Any]:
     note = (record.get("backbone") or {}).get("note", "")
     other = {k: v for k, v in changed(spec.config).items() if k not in {*NOT_RECIPE, *varied}}
     name = data.get("name")
-    if name and spec.config.data.path is None:  # a likeness, whatever its name
+    if name in LIKENESSES and spec.config.data.path is None:
         name = f"{name} as rendered here"
     return {
         "scale": record.get("scale"),

@@ -19,6 +19,9 @@ def _require(ok: bool, message: str) -> None:
         raise ConfigError(message)
 
 
+LIKENESSES = ("clevr",)  # data sets that are rendered here (projgan.data.RENDERED)
+
+
 @dataclass(frozen=True)
 class Data:
     name: str = "lsun_church"  # "clevr" is rendered here; any other is a name for what `path` holds

@@ -20,7 +20,7 @@ from bench.cli import main
 from bench.prepare import known
 from projgan import data as datasets
 from projgan import prepare as preparing
-from projgan.config import Data
+from projgan.config import LIKENESSES, Data
 from projgan.data import open_dataset, subset_fingerprint, training_indices
 from projgan.errors import DataError
 from projgan.prepare import prepare
@@ -231,3 +231,9 @@ def test_the_papers_data_sets_are_listed() -> None:
         for run in grids.load(name, "paper").runs:
             wanted.setdefault(run.config.data.name, set()).add(run.config.data.resolution)
     assert {name: set(entry.resolutions) for name, entry in known().items()} == wanted
+
+
+def test_likenesses_are_what_is_rendered_here() -> None:
+    """A prepared data set of the paper's name is the paper's, and verdicts may compare it."""
+    assert set(LIKENESSES) == datasets.RENDERED.keys()
+    assert not known().keys() & datasets.RENDERED.keys()
