@@ -109,6 +109,7 @@ def _saved(name: str, build: Callable[[], Figure]) -> dict[str, bytes]:
         matplotlib.rcParams.update(STYLE)
         figure = build()
         figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
+        figure.set_layout_engine("none")  # as the first one laid it out
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
         figure.savefig(pdf, format="pdf", metadata=NO_DATE)
     return {
