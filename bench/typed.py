@@ -25,6 +25,7 @@ from projgan.config import Config
 from projgan.errors import UserError, unknown
 
 MOST_NODES = 100_000  # values in a YAML file
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same in C, where it was built
 
 
 def read(cls: type[Any], path: Path) -> Any:
@@ -56,6 +57,13 @@ def read(cls: type[Any], path: Path) -> Any:
         raise
     except Exception as error:  # the YAML library's own
         raise UserError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from error
+
+
+def text_of(path: Path, key: str) -> str:
+    """One text at the top level of a file that ships, without checking the rest; "" = none."""
+    with path.open("rb") as file:
+        root = yaml.compose(file, Loader=_LOADER)
+    return next((str(value.value) for name, value in root.value if name.value == key), "")
 
 
 def merged(made: Any, values: Mapping[str, Any], prefix: str) -> Any:
@@ -208,7 +216,7 @@ def _size(path: Path) -> int:
         return counted[id(node)]
 
     with path.open("rb") as file:
-        root = yaml.compose(file, Loader=yaml.SafeLoader)
+        root = yaml.compose(file, Loader=_LOADER)
     return 0 if root is None else count(root)
 
 
