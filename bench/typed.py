@@ -62,7 +62,7 @@ def read(cls: type[Any], path: Path) -> Any:
 def text_of(path: Path, key: str) -> str:
     """One text at the top level of a file that ships, without checking the rest; "" = none."""
     with path.open("rb") as file:
-        root = yaml.compose(file, Loader=_LOADER)
+        root: Any = yaml.compose(file, Loader=_LOADER)
     return next((str(value.value) for name, value in root.value if name.value == key), "")
 
 
