@@ -261,7 +261,8 @@ def _fault(record: Record) -> str:
             and all(_is_number(v) for v in snapshot["metrics"].values())
             and _is_number(snapshot.get("train_seconds"))
             and isinstance(snapshot.get("missing", {}), dict)
-            and isinstance(snapshot.get("eval", {}), dict)
+            and isinstance(done := snapshot.get("eval", {}), dict)
+            and all(isinstance(done.get(name), int | None) for name in ("fake", "real"))
             and isinstance(snapshot.get("samples", ""), str)
         )
         if not ok:
