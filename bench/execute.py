@@ -36,9 +36,10 @@ from bench.metrics.training_set import TrainingSet
 from bench.paths import RunPaths
 from bench.progress import Progress
 from bench.record import Record
+from bench.roofline import throughput
 from bench.spec import RunSpec
 from bench.stop import Stop
-from bench.throughput import PeakMemory, throughput
+from bench.throughput import PeakMemory
 from projgan.backbones import build_backbone, describe
 from projgan.checkpoint import load_checkpoint, previous
 from projgan.config import Config

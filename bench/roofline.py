@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from projgan import fast
+from projgan.config import Config
+from projgan.parallel import world
+from projgan.train import Snapshot, Trainer
 
 _SIDE = {"cpu": 1024, "cuda": 8192}  # of the matrices
 _BYTES = {"cpu": 1 << 26, "cuda": 1 << 30}  # that are copied: more than any cache
@@ -41,6 +48,47 @@ def roofline(device: torch.device) -> Roofline:
     target = torch.empty_like(source)
     copy = _seconds(lambda: target.copy_(source), device)
     return Roofline(2 * _SIDE[kind] ** 3 / product, 2 * _BYTES[kind] / copy)
+
+
+def throughput(snapshot: Snapshot, config: Config) -> dict[str, Any]:
+    """The `throughput` part of a record.
+
+    Returns:
+        images_per_s: of steady training steps; warmup_seconds: of the first ones;
+        gflop_per_image: of a training step, by torch's counter; and beside them what this machine
+        does at most, measured in the same process: peak_gflops (a float32 matrix product),
+        copy_gb_per_s, and the `peak_share` (%) that training reaches.
+    """
+    speed = snapshot.images_per_s
+    assert speed is not None
+    limit, work = roofline(snapshot.device), flops_per_image(config)
+    return {
+        "images_per_s": speed,
+        "warmup_seconds": snapshot.warmup_seconds,
+        "gflop_per_image": work / 1e9,
+        "peak_gflops": limit.flops / 1e9,
+        "copy_gb_per_s": limit.copy_bytes / 1e9,
+        "peak_share": 100 * work * speed / world().size / limit.flops,
+    }
+
+
+@lru_cache(maxsize=4)
+def flops_per_image(config: Config) -> float:
+    """Floating-point operations of a plain training step, for each image of its batch.
+
+    Counted on a step of two images with networks of their own, on the CPU: the counter takes
+    operators apart, which changes their rounding, so a run's own steps are left alone. It is the
+    plain path's count whatever the run does, so that doing less for the same shows as speed.
+    """
+    backbone = replace(config.backbone, weights="random")
+    train = replace(config.train, batch=2, micro_batch=None, compile=False, precision="fp32")
+    small = replace(config, backbone=backbone, train=train)
+    trainer = Trainer(small, torch.device("cpu"), switches=fast.NONE)
+    trainer.number = 1  # a step on which no lazy regulariser has its turn
+    side = config.data.resolution
+    with FlopCounterMode(display=False) as counter:
+        trainer.step(torch.zeros(2, 3, side, side), torch.arange(2))
+    return counter.get_total_flops() / 2
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:

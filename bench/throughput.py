@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import resource
 import sys
-from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from bench.environment import current_device
-from projgan.config import Config
 
 if TYPE_CHECKING:
     import torch
-
-    from projgan.train import Snapshot
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
@@ -69,56 +64,6 @@ class PeakMemory:
             return {"peak_mb": peak / _MB, "kind": "cuda", "scope": "run"}
         peak = _peak_since_reset() if self._scope == "run" else _peak_of_process()
         return {"peak_mb": peak / _MB, "kind": "rss", "scope": self._scope}
-
-
-def throughput(snapshot: Snapshot, config: Config) -> dict[str, Any]:
-    """The `throughput` part of a record.
-
-    Returns:
-        images_per_s: of steady training steps; warmup_seconds: of the first ones;
-        gflop_per_image: of a training step, by torch's counter; and beside them what this machine
-        does at most, measured in the same process: peak_gflops (a float32 matrix product),
-        copy_gb_per_s, and the `peak_share` (%) that training reaches.
-    """
-    from bench.roofline import roofline
-    from projgan.parallel import world
-
-    speed = snapshot.images_per_s
-    assert speed is not None
-    limit, work = roofline(snapshot.device), flops_per_image(config)
-    return {
-        "images_per_s": speed,
-        "warmup_seconds": snapshot.warmup_seconds,
-        "gflop_per_image": work / 1e9,
-        "peak_gflops": limit.flops / 1e9,
-        "copy_gb_per_s": limit.copy_bytes / 1e9,
-        "peak_share": 100 * work * speed / world().size / limit.flops,
-    }
-
-
-@lru_cache(maxsize=4)
-def flops_per_image(config: Config) -> float:
-    """Floating-point operations of a plain training step, for each image of its batch.
-
-    Counted on a step of two images with networks of their own, on the CPU: the counter takes
-    operators apart, which changes their rounding, so a run's own steps are left alone. It is the
-    plain path's count whatever the run does, so that doing less for the same shows as speed.
-    """
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from projgan import fast
-    from projgan.train import Trainer
-
-    backbone = replace(config.backbone, weights="random")
-    train = replace(config.train, batch=2, micro_batch=None, compile=False, precision="fp32")
-    small = replace(config, backbone=backbone, train=train)
-    trainer = Trainer(small, torch.device("cpu"), switches=fast.NONE)
-    trainer.number = 1  # a step on which no lazy regulariser has its turn
-    side = config.data.resolution
-    with FlopCounterMode(display=False) as counter:
-        trainer.step(torch.zeros(2, 3, side, side), torch.arange(2))
-    return counter.get_total_flops() / 2
 
 
 def _reset_peak() -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.aggregate import Run
-from bench.throughput import throughput
+from bench.roofline import throughput
 from projgan import fast, ledger
 from projgan.config import (
     Backbone,
