@@ -25,7 +25,7 @@ from projgan.config import Config
 from projgan.errors import UserError, unknown
 
 MOST_NODES = 100_000  # values in a YAML file
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same in C, where it was built
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where built
 
 
 def read(cls: type[Any], path: Path) -> Any:
@@ -62,7 +62,7 @@ def read(cls: type[Any], path: Path) -> Any:
 def text_of(path: Path, key: str) -> str:
     """One text at the top level of a file that ships, without checking the rest; "" = none."""
     with path.open("rb") as file:
-        root: Any = yaml.compose(file, Loader=_LOADER)
+        root: Any = yaml.compose(file, Loader=_SafeLoader)
     return next((str(value.value) for name, value in root.value if name.value == key), "")
 
 
@@ -216,7 +216,7 @@ def _size(path: Path) -> int:
         return counted[id(node)]
 
     with path.open("rb") as file:
-        root = yaml.compose(file, Loader=_LOADER)
+        root = yaml.compose(file, Loader=_SafeLoader)
     return 0 if root is None else count(root)
 
 
