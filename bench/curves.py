@@ -44,6 +44,7 @@ def draw(
     lower_is_better: bool = True,
     log_x: bool | None = None,
     targets: Sequence[float] = (),
+    pdf: bool = False,
 ) -> dict[str, bytes]:
     """Draws one metric of a grid.
 
@@ -54,9 +55,10 @@ def draw(
         lower_is_better: Which end of the ranking the legend begins with.
         log_x: Logarithmic axis of images. None = where its ends differ much (`lines.wide`).
         targets: Values to reach, each drawn as a level line.
+        pdf: Write that form too; it takes as long as the other two together.
 
     Returns:
-        `curves/<metric>.png`, `.svg`, `.pdf` and `.csv` (every point drawn, run by run); empty
+        `curves/<metric>.png`, `.svg` and `.csv` (every point drawn, run by run); empty
         where no run has two snapshots with the metric.
     """
     lines = [found for i, cell in enumerate(cells) if (found := line(cell, metric, i))]
@@ -64,14 +66,21 @@ def draw(
         return {}
     return {
         **_saved(
-            f"curves/{metric}", lambda: _figure(lines, column, lower_is_better, log_x, targets)
+            f"curves/{metric}",
+            lambda: _figure(lines, column, lower_is_better, log_x, targets),
+            pdf,
         ),
         f"curves/{metric}.csv": data_csv(cells, metric).encode(),
     }
 
 
 def draw_axis(
-    cells: Sequence[Cell], metric: str, column: Column, axis: str, places: Sequence[float]
+    cells: Sequence[Cell],
+    metric: str,
+    column: Column,
+    axis: str,
+    places: Sequence[float],
+    pdf: bool = False,
 ) -> dict[str, bytes]:
     """Draws the last value of a metric against an axis of the grid (Figure 4 right: subsets).
 
@@ -81,10 +90,10 @@ def draw_axis(
         column: Its header and unit.
         axis: Dotted key of the axis.
         places: Where each cell stands on it.
+        pdf: Write that form too.
 
     Returns:
-        `curves/<metric>_by_<axis>.png`, `.svg`, `.pdf` and `.csv`; empty where no row has two
-        points.
+        `curves/<metric>_by_<axis>.png`, `.svg` and `.csv`; empty where no row has two points.
     """
     rows: dict[str, list[tuple[float, Stat]]] = {}
     for cell, place in zip(cells, places, strict=True):
@@ -96,27 +105,24 @@ def draw_axis(
     order = list(dict.fromkeys(cell.row for cell in cells))
     name = f"curves/{metric}_by_{short}"
     return {
-        **_saved(name, lambda: _axis_figure(rows, order, column, axis)),
+        **_saved(name, lambda: _axis_figure(rows, order, column, axis), pdf),
         f"{name}.csv": axis_csv(cells, metric, axis, places).encode(),
     }
 
 
-def _saved(name: str, build: Callable[[], Figure]) -> dict[str, bytes]:
-    """A figure as PNG, SVG and PDF, whatever style the user's matplotlib has."""
-    png, svg, pdf = io.BytesIO(), io.BytesIO(), io.BytesIO()
+def _saved(name: str, build: Callable[[], Figure], pdf: bool) -> dict[str, bytes]:
+    """A figure as PNG, SVG and perhaps PDF, whatever style the user's matplotlib has."""
+    forms = {kind: io.BytesIO() for kind in ("png", "svg", *(["pdf"] if pdf else []))}
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
         figure = build()
-        figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
+        figure.savefig(forms["png"], format="png", dpi=160, metadata={"Software": None})
         figure.set_layout_engine("none")  # as the first one laid it out
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-        figure.savefig(pdf, format="pdf", metadata=NO_DATE)
-    return {
-        f"{name}.png": png.getvalue(),
-        f"{name}.svg": svg.getvalue(),
-        f"{name}.pdf": pdf.getvalue(),
-    }
+        figure.savefig(forms["svg"], format="svg", metadata={"Date": None, "Creator": None})
+        if pdf:
+            figure.savefig(forms["pdf"], format="pdf", metadata=NO_DATE)
+    return {f"{name}.{kind}": form.getvalue() for kind, form in forms.items()}
 
 
 def _axis_figure(

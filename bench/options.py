@@ -13,7 +13,7 @@ from bench.schema import SlurmFile
 from bench.spec import Grid
 from projgan.errors import UserError, unknown
 
-EXPORTS = ("parquet",)  # of bench.export, which is read by do=report alone
+EXPORTS = ("parquet", "pdf")  # of bench.export and bench.curves, read by do=report alone
 
 USAGE = """\
 python run_bench.py grid=NAME [key=value …]      train, measure and report a grid
@@ -42,7 +42,7 @@ python run_bench.py do=prove-resume              that a killed run goes on to th
   truncation=0.7 interpolate=6     do=sample: styles nearer to their mean; images in between
   target=20           report: images to a value of the ranking metric, to a row's best
                       (row:LABEL), or to 5% above each run's own best (5%)
-  export=parquet      report: all records in one typed file, beside records.csv
+  export=[parquet,pdf]   report: all records in one typed file, the figures as PDF too
   dispatch=local      a process per GPU or CPU core; inprocess: one run after the other, here;
                       slurm: jobs on a cluster, with dispatch.partition=… and the like
   gpus_per_run=2      with dispatch=local: GPUs that train each run together
@@ -71,7 +71,7 @@ class Options:
     out: Path | None = None
     runs: list[str] | None = None  # of do=compare: ids
     grids: list[str] | None = None  # of do=compare: names
-    export: list[str] | None = None  # of do=report: names of bench.export.EXPORTS
+    export: list[str] | None = None  # of do=report: names of EXPORTS
     run: str | None = None  # of do=sample: an id, a folder or a .safetensors file
     n: int = 64
     truncation: float = 1.0

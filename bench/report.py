@@ -40,7 +40,7 @@ def write_report(
         width: Columns of the terminal. None = ask it.
         show: The tables that are printed, where the grid has them.
         command: What writes the same again, for the page. None = do=report.
-        exports: Names of `export.EXPORTS`: further forms of all records.
+        exports: Names of `export.EXPORTS`, further forms of all records; `pdf`: of the figures.
 
     Returns:
         The files written; empty when no run has finished.
@@ -61,10 +61,10 @@ def write_report(
             echo(terminal(content.tables[name], width))
     files = written(content)
     files["records.csv"] = export.to_csv(runs)
-    for name in exports:
+    for name in export.EXPORTS.keys() & set(exports):
         file, make = export.EXPORTS[name]
         files[file] = make(runs)
-    files |= _pictures(grid, cells, echo)
+    files |= _pictures(grid, cells, echo, "pdf" in exports)
     files["index.html"] = page(grid, cells, content, list(files), command).encode()
     before = manifest.previous(folder)
     for name, data in files.items():
@@ -116,7 +116,7 @@ def written(content: Content) -> dict[str, bytes]:
     return found
 
 
-def _pictures(grid: Grid, cells: Sequence[Cell], echo: Echo) -> dict[str, bytes]:
+def _pictures(grid: Grid, cells: Sequence[Cell], echo: Echo, pdf: bool) -> dict[str, bytes]:
     """Curves and samples; a missing drawing library costs the pictures, not the tables."""
     files: dict[str, bytes] = {}
     # The ranking metric and what else is one number; the levels of a ladder stand in the table.
@@ -130,12 +130,12 @@ def _pictures(grid: Grid, cells: Sequence[Cell], echo: Echo) -> dict[str, bytes]
     for metric in chosen:
         better = columns.lower_is_better(metric)
         marks = speedup.values(grid, cells) if metric == grid.report.rank_by else []
-        files |= curves.draw(cells, metric, columns.column(metric), better, targets=marks)
+        files |= curves.draw(cells, metric, columns.column(metric), better, targets=marks, pdf=pdf)
         for axis in grid.axes:
             places = [place(cell, axis) for cell in cells]
             if len(grid.axes) == 1 and all(where is not None for where in places):
                 at = [where for where in places if where is not None]
-                files |= curves.draw_axis(cells, metric, columns.column(metric), axis, at)
+                files |= curves.draw_axis(cells, metric, columns.column(metric), axis, at, pdf)
     files |= sheets.sheets(cells, echo)
     return files
 

@@ -83,7 +83,7 @@ def test_the_report_of_a_grid(made: tuple[Grid, Path], tmp_path: Path) -> None:
     assert names == sorted(
         [f"{name}.{kind}" for name in ("table", "verdicts") for kind in ("md", "csv", "tex")]
         + ["index.html", "manifest.json", "records.csv", "samples/all.png"]
-        + [f"curves/fd_lab.{kind}" for kind in ("png", "svg", "pdf", "csv")]
+        + [f"curves/fd_lab.{kind}" for kind in ("png", "svg", "csv")]
         + [f"samples/{row}.png" for row in ("efficientnet-lite1", "efficientnet-lite2", "resnet18")]
     )
     assert all(path.is_file() for path in files)
