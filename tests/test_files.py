@@ -198,6 +198,7 @@ DIRECT = {
     "bench/source.py": "a folder that is renamed into its place when it is whole",
     "bench/throughput.py": "no file, a switch of the kernel",
     "projgan/checkpoint.py": "into memory",
+    "projgan/prepare.py": "grows over sessions, and counts once its meta.json is there",
     "bench/metrics/statistics.py": "into memory",
 }
 

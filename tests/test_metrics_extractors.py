@@ -410,6 +410,8 @@ def test_dinov2_is_timms_at_224_pixels(weights: Path, monkeypatch: pytest.Monkey
     tag = "vit_small_patch14_dinov2.lvd142m"  # a tenth of the size, the same form
     monkeypatch.setattr(pretrained, "DINOV2", tag)
     path = weights / f"{tag}.safetensors"
+    file = replace(pretrained.FILES["dinov2"], name=path.name, fetch=None)
+    monkeypatch.setitem(pretrained.FILES, "dinov2", file)
     save_file(timm.create_model(tag, num_classes=0).state_dict(), path)
     got = EXTRACTORS["dinov2"].load(Source(40, CPU, weights))(squares())[""]
     network = timm.create_model(tag, num_classes=0, img_size=224).eval()
@@ -434,6 +436,8 @@ def test_clip_is_open_clips_image_tower(
     (tmp_path / "tiny-clip.json").write_text(json.dumps(tiny))
     open_clip.add_model_config(tmp_path / "tiny-clip.json")
     monkeypatch.setattr(pretrained, "CLIP", "tiny-clip.openai")
+    file = replace(pretrained.FILES["clip"], name="tiny-clip.openai.safetensors", fetch=None)
+    monkeypatch.setitem(pretrained.FILES, "clip", file)
     network, _, shown = open_clip.create_model_and_transforms("tiny-clip", pretrained=None)
     save_file(network.state_dict(), weights / "tiny-clip.openai.safetensors")
     got = EXTRACTORS["clip"].load(Source(40, CPU, weights))(squares())[""]
