@@ -15,6 +15,8 @@ import sys
 import time
 from pathlib import Path
 
+from killed_processes import together
+
 from bench.claim import Claim, RunIsTaken
 from projgan.files import fenced, remove_leftovers, replacing
 
@@ -66,22 +68,10 @@ def do(run: Path, draw: random.Random, finished: Path) -> None:
 def main(folder: Path, processes: int, count: int, seed: int) -> int:
     """Prints how many processes there were and how many of them were killed."""
     runs = [folder / f"run{i}" for i in range(count)]
-    started, killed, living = 0, 0, set[int]()
-    while started == 0 or living:
-        while len(living) < processes and started < processes + killed:
-            started += 1
-            if (child := os.fork()) == 0:
-                work(runs, random.Random(seed * 10_000 + started), folder / "finished.txt")
-                os._exit(0)
-            living.add(child)
-        child, status = os.wait()
-        living.discard(child)
-        code = os.waitstatus_to_exitcode(status)
-        if code not in (0, -signal.SIGKILL):
-            return 1
-        killed += code != 0
-    print(started, killed)
-    return 0
+    return together(
+        processes,
+        lambda n: work(runs, random.Random(seed * 10_000 + n), folder / "finished.txt"),
+    )
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import fake_training
 import pytest
 import torch
 from fake_training import Engine
+from killed_processes import together
 
 import bench.execute
 import projgan.files
@@ -106,27 +107,9 @@ def main(folder: Path, processes: int, seed: int) -> int:
     torch.set_num_threads(1)
     engine = fake_training.install(pytest.MonkeyPatch())
     specs = grid(folder)
-    started, killed, living = 0, 0, set[int]()
-    while started == 0 or living:
-        while len(living) < processes and started < processes + killed:
-            started += 1
-            if (child := os.fork()) == 0:
-                try:
-                    work(specs, folder, engine, random.Random(seed * 10_000 + started))
-                except BaseException as error:
-                    sys.stderr.write(f"{type(error).__name__}: {error}\n")
-                    sys.stderr.flush()
-                    os._exit(1)
-                os._exit(0)
-            living.add(child)
-        child, status = os.wait()
-        living.discard(child)
-        code = os.waitstatus_to_exitcode(status)
-        if code not in (0, -signal.SIGKILL):
-            return 1
-        killed += code != 0
-    print(started, killed)
-    return 0
+    return together(
+        processes, lambda n: work(specs, folder, engine, random.Random(seed * 10_000 + n))
+    )
 
 
 if __name__ == "__main__":
