@@ -83,9 +83,7 @@ def scenes() -> dict[str, Scene]:
             "256 px, batch 4, efficientnet_lite0 with random weights",
             full,
             target=1.5,
-            rounds=2,
-            alone=("upsampling",),
-            without=False,
+            rounds=3,
         ),
     }
 
