@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from bench import aggregate, leakage, speedup, targets
+from bench import aggregate, columns, leakage, speedup, targets
 from bench import record as records
 from bench.aggregate import FIELDS, Cell
 from bench.inference import ALPHA, Interval, mean_interval, pairs_needed, sign_flip_p, smallest_p
@@ -28,6 +28,7 @@ from projgan.errors import ConfigError, UserError, unknown
 Word = Literal["supported", "contradicted", "undecided", "not run"]
 WORDS: tuple[Word, ...] = get_args(Word)
 
+LEANS = {True: "as claimed", False: "the other way round"}
 DEALS = 20_000  # random ones, where all cannot be tried
 
 
@@ -55,6 +56,7 @@ class Finding:
 
     verdict: Word
     reason: str = ""  # why it is undecided or not run
+    leans: bool | None = None  # whether what was seen is as claimed. None = it is neither
     n: int = 0  # of what was counted
     unit: str = ""  # seeds or rows
     effect: str = ""  # in words, with its interval
@@ -85,6 +87,16 @@ class Evidence:
     def sign(self) -> int:
         return 1 if METRICS[self.claim.metric].lower_is_better else -1
 
+    def effect(self, difference: float, interval: Interval | None, base: float) -> str:
+        """A difference of values that were turned, in words and the right way round."""
+        seen, over = self.sign * difference, self.sign * base
+        share = f" ({seen / abs(over):+.0%})" if over else ""
+        span = ""
+        if interval:
+            low, high = sorted((self.sign * interval.low, self.sign * interval.high))
+            span = f" [{low:+.3g}, {high:+.3g}]"
+        return f"{METRICS[self.claim.metric].header} {seen:+.3g}{share}{span}"
+
     def by_seed(self, cell: Cell) -> dict[int, float]:
         """Seed -> value, turned so that lower is better; the mean over pretraining seeds."""
         found: dict[int, list[float]] = {}
@@ -111,13 +123,14 @@ class Outcome:
     p: float | None
     test: str
     reason: str = ""
+    leans: bool | None = None  # as claimed, the other way, or neither
 
 
 def _below(e: Evidence) -> Outcome:
     ours, theirs = (e.group_by_seed(names) for names in (e.claim.these, e.claim.than))
     common = [seed for seed in ours if seed in theirs]
     base = statistics.fmean(theirs[s] for s in common) if common else 0.0
-    return _signs([ours[s] - theirs[s] for s in common], base, "seeds")
+    return _signs(e, [ours[s] - theirs[s] for s in common], base, "seeds")
 
 
 def _axis(e: Evidence) -> Outcome:
@@ -130,32 +143,39 @@ def _axis(e: Evidence) -> Outcome:
     (low,), (high,) = e.claim.these, e.claim.than
     values = [(e.value(pair[low]), e.value(pair[high])) for pair in pairs.values()]
     differences = [a - b for a, b in values]
-    return _signs(differences, statistics.fmean(b for _, b in values), "rows")
+    return _signs(e, differences, statistics.fmean(b for _, b in values), "rows")
 
 
-def _signs(d: Sequence[float], base: float, unit: str) -> Outcome:
+def _signs(e: Evidence, d: Sequence[float], base: float, unit: str) -> Outcome:
     """Paired differences by the exact sign-flip test; below 0 = as claimed."""
     n, test = len(d), "exact sign-flip test"
     if n == 0:
         return Outcome("not run", 0, unit, "", None, test, f"no common {unit.rstrip('s')}")
-    effect = _effect(statistics.fmean(d), mean_interval(d), base)
+    mean, interval, p = statistics.fmean(d), mean_interval(d), sign_flip_p(d)
+    below = sum(value < 0 for value in d)
+    effect = f"{e.effect(mean, interval, base)}, as claimed in {below} of {n} {unit}"
     if smallest_p(n) > ALPHA:
-        few = f"{n} {unit if n > 1 else unit.rstrip('s')}: it can never reject"
-        return Outcome("undecided", n, unit, effect, sign_flip_p(d), test, f"{few}; {_needs()}")
-    if (i := mean_interval(d)) and i.low <= 0 <= i.high:
+        few = f"{n} {unit if n > 1 else unit.rstrip('s')}: it can never reject; {_needs()}"
+        return Outcome("undecided", n, unit, effect, p, test, few, _way(mean))
+    if interval and interval.low <= 0 <= interval.high:
         reason = "the interval includes 0"
-        return Outcome("undecided", n, unit, effect, sign_flip_p(d), test, reason)
-    return _by_p(sign_flip_p(d), statistics.fmean(d) < 0, n, unit, effect, test)
+        return Outcome("undecided", n, unit, effect, p, test, reason, _way(mean))
+    return _by_p(p, _way(mean), n, unit, effect, test)
 
 
 def _needs() -> str:
     return f"it needs {pairs_needed(1)}"
 
 
-def _by_p(p: float, as_claimed: bool, n: int, unit: str, effect: str, test: str) -> Outcome:
+def _way(difference: float) -> bool | None:
+    """Below 0 = as claimed."""
+    return difference < 0 if difference else None
+
+
+def _by_p(p: float, leans: bool | None, n: int, unit: str, effect: str, test: str) -> Outcome:
     if p > ALPHA:
-        return Outcome("undecided", n, unit, effect, p, test, f"p above {ALPHA:g}")
-    return Outcome("supported" if as_claimed else "contradicted", n, unit, effect, p, test)
+        return Outcome("undecided", n, unit, effect, p, test, f"p above {ALPHA:g}", leans)
+    return Outcome("supported" if leans else "contradicted", n, unit, effect, p, test, leans=leans)
 
 
 def _groups(e: Evidence) -> Outcome:
@@ -180,10 +200,11 @@ def _groups(e: Evidence) -> Outcome:
         drawn = itertools.chain([these], (dealer.sample(every, size) for _ in range(DEALS - 1)))
         count, test = DEALS, f"permutation test over rows, {DEALS} deals"
     p = sum(abs(apart(chosen)) >= abs(seen) - slack for chosen in drawn) / count
-    n, effect = len(every), _effect(seen, None, statistics.fmean(than))
+    n, effect = len(every), e.effect(seen, None, statistics.fmean(than))
     if (2 if len(these) == len(than) else 1) / deals > ALPHA:
-        return Outcome("undecided", n, "rows", effect, p, test, f"{n} rows can never decide it")
-    return _by_p(p, seen < 0, n, "rows", effect, test)
+        few = f"{n} rows can never decide it"
+        return Outcome("undecided", n, "rows", effect, p, test, few, _way(seen))
+    return _by_p(p, _way(seen), n, "rows", effect, test)
 
 
 def _best(e: Evidence) -> Outcome:
@@ -200,15 +221,16 @@ def _best(e: Evidence) -> Outcome:
     p = sum(math.comb(n, i) * (1 / k) ** i * (1 - 1 / k) ** (n - i) for i in range(first, n + 1))
     effect = (
         f"first of {k} in {first} of {n} seeds; "
-        f"{_effect(means[name] - means[rival], None, means[rival])} against {rival}"
+        f"{e.effect(means[name] - means[rival], None, means[rival])} against {rival}"
     )
-    if p <= ALPHA and means[name] < means[rival]:
-        return Outcome("supported", n, "seeds", effect, p, test)
+    leans = _way(means[name] - means[rival])
+    if p <= ALPHA and leans:
+        return Outcome("supported", n, "seeds", effect, p, test, leans=leans)
     beaten = (k - 1) * sign_flip_p([seeds[name][s] - seeds[rival][s] for s in common])
     if means[name] > means[rival] and beaten <= ALPHA:
         test = "exact sign-flip test against the best, Bonferroni"
-        return Outcome("contradicted", n, "seeds", effect, beaten, test)
-    return Outcome("undecided", n, "seeds", effect, p, test, f"p above {ALPHA:g}")
+        return Outcome("contradicted", n, "seeds", effect, beaten, test, leans=leans)
+    return Outcome("undecided", n, "seeds", effect, p, test, f"p above {ALPHA:g}", leans)
 
 
 def _correlation(e: Evidence) -> Outcome:
@@ -226,7 +248,7 @@ def _correlation(e: Evidence) -> Outcome:
     low, high = _fisher(rho, n)
     p = shuffled(x, y)
     way = "worse" if rho > 0 else "better"
-    effect = f"rho {rho:+.2f} [{low:+.2f}, {high:+.2f}], more {e.claim.x} goes with {way}"
+    effect = f"rho {rho:+.2f} [{low:+.2f}, {high:+.2f}], more {_named(e.claim.x)} goes with {way}"
     if e.claim.expects == "none":
         bound = e.claim.within or 0.0
         if -bound < low and high < bound:
@@ -279,23 +301,24 @@ def _sooner(e: Evidence) -> Outcome:
     if not pairs:
         return Outcome("not run", 0, "seeds", "", None, test, "no common seed")
     # Who has not reached it when the other had is later; where noise leaves that open, neither is.
-    n = len(pairs)
-    more = sum(a.reached and a.images < b.images for a, b in pairs)
+    n, by_time = len(pairs), e.claim.x == "train_s"
+    spent = [((a.seconds, b.seconds) if by_time else (a.images, b.images)) for a, b in pairs]
+    both = [(a, *cost) for (a, _), cost in zip(pairs, spent, strict=True)]
+    more = sum(a.reached and ours < theirs for a, ours, theirs in both)
     less = sum(
-        (a.reached and a.images > b.images)
-        or (not a.reached and not a.undecided and a.images >= b.images)
-        for a, b in pairs
+        (a.reached and ours > theirs) or (not a.reached and not a.undecided and ours >= theirs)
+        for a, ours, theirs in both
     )
-    ratios = [b.images / a.images if a.reached else 0.0 for a, b in pairs]
-    middle = statistics.median(ratios)
-    said = f"{middle:.3g} times fewer images" if middle else "not reached within the budget"
+    middle = statistics.median(theirs / ours if a.reached else 0.0 for a, ours, theirs in both)
+    said = f"{middle:.3g} times " + ("less training time" if by_time else "fewer images")
+    said = said if middle else "not reached within the budget"
     how = "surely reached" if sound else "first snapshot below"
     effect = f"{said} (median, {how}), sooner in {more}, later in {less} of {n} seeds"
-    p = _sign_p(more, less)
+    p, leans = _sign_p(more, less), _way(less - more)
     if smallest_p(n) > ALPHA:
         reason = f"{n} seed{'s' if n > 1 else ''}: it can never reject; {_needs()}"
-        return Outcome("undecided", n, "seeds", effect, p, test, reason)
-    return _by_p(p, more > less, n, "seeds", effect, test)
+        return Outcome("undecided", n, "seeds", effect, p, test, reason, leans)
+    return _by_p(p, leans, n, "seeds", effect, test)
 
 
 def _seeds_of(run: aggregate.Run) -> tuple[int, int]:
@@ -306,12 +329,6 @@ def _sign_p(more: int, less: int) -> float:
     """Two-sided p of the sign test: what so uneven a split of fair coins would be."""
     n, most = more + less, max(more, less)
     return min(1.0, 2 * sum(math.comb(n, i) for i in range(most, n + 1)) / 2**n)
-
-
-def _effect(difference: float, interval: Interval | None, base: float) -> str:
-    share = f" ({difference / abs(base):+.0%})" if base else ""
-    span = f" [{interval.low:+.3g}, {interval.high:+.3g}]" if interval else ""
-    return f"difference {difference:+.3g}{share}{span}"
 
 
 @dataclass(frozen=True)
@@ -332,7 +349,7 @@ CHECKS: dict[str, Check] = {
     "correlation": Check(_correlation, frozenset({"these", "x", "expects"})),
     "sooner": Check(_sooner, frozenset({"these", "than"}), frozenset({"these", "than"})),
 }
-_OPTIONAL = {"correlation": {"within"}}
+_OPTIONAL = {"correlation": {"within"}, "sooner": {"x"}}
 _USED = ("these", "than", "axis", "x", "expects", "within")
 
 
@@ -359,6 +376,8 @@ def check(claim: Claim, grid: Grid) -> None:
     if claim.x is not None and claim.x not in {*FIELDS, *METRICS}:
         raise ConfigError(f"{at}: {unknown('x', claim.x, {*FIELDS, *METRICS})}")
     words = ("none", "positive", "negative")
+    if claim.check == "sooner" and claim.x not in (None, "train_s"):
+        raise ConfigError(f"{at}: check sooner counts images, or training time with x: train_s")
     if claim.expects is not None and claim.expects not in words:
         raise ConfigError(f"{at}: {unknown('value of expects', claim.expects, words)}")
     if claim.expects == "none" and not 0 < (claim.within or 0) < 1:
@@ -398,8 +417,11 @@ def examine(
         reason = f"{without[0].name}{rest}: {why} (grid={grid.name} runs it)"
         return Finding("not run", reason, evidence=lines if len(without) < len(used) else ())
     found = CHECKS[claim.check].decide(Evidence(claim, grid, cells))
+    reason = found.reason
+    if found.verdict == "undecided" and found.leans is not None:
+        reason += f"; so far it is {LEANS[found.leans]}"
     return Finding(
-        found.verdict, found.reason, found.n, found.unit, found.effect, found.p, found.test,
+        found.verdict, reason, found.leans, found.n, found.unit, found.effect, found.p, found.test,
         lines, flags,
     )  # fmt: skip
 
@@ -407,7 +429,11 @@ def examine(
 def _line(claim: Claim, cell: Cell) -> str:
     """A row's own evidence."""
     said = f"{METRICS[claim.metric].header} of {cell.name}: {_measured(cell, claim.metric)}"
-    return f"{said}, {claim.x} {_measured(cell, claim.x)}" if claim.x else said
+    return f"{said}, {_named(claim.x)} {_measured(cell, claim.x)}" if claim.x else said
+
+
+def _named(key: str) -> str:
+    return columns.column(key).header
 
 
 def _measured(cell: Cell, metric: str) -> str:

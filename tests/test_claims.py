@@ -18,6 +18,7 @@ from bench.aggregate import FIELDS
 from bench.claims import (
     CHECKS,
     Claim,
+    Evidence,
     Finding,
     _signs,
     check,
@@ -70,7 +71,8 @@ def test_a_clear_difference_over_enough_seeds_is_decided(tmp_path: Path) -> None
     found = decide(tmp_path / "1", BELOW, {"A": low, "B": high})
     assert (found.verdict, found.n, found.unit) == ("supported", 8, "seeds")
     assert found.p == pytest.approx(2 / 2**8)
-    assert found.effect.startswith("difference -1") and "(-5" in found.effect
+    assert found.effect.startswith("FD-lab -1") and "(-5" in found.effect
+    assert found.effect.endswith("as claimed in 8 of 8 seeds")
     assert found.evidence[0].startswith("FD-lab of A: 0.96")
     assert decide(tmp_path / "2", BELOW, {"A": high, "B": low}).verdict == "contradicted"
 
@@ -78,8 +80,11 @@ def test_a_clear_difference_over_enough_seeds_is_decided(tmp_path: Path) -> None
 def test_few_seeds_decide_nothing_however_clear(tmp_path: Path) -> None:
     for n, needed in ((1, "1 seed:"), (3, "3 seeds:"), (5, "5 seeds:")):
         found = decide(tmp_path / str(n), BELOW, {"A": [1.0] * n, "B": [9.0] * n})
-        assert found.verdict == "undecided"
-        assert found.reason == f"{needed} it can never reject; it needs 6"
+        assert found.verdict == "undecided" and found.leans is True
+        never = f"{needed} it can never reject; it needs 6"
+        assert found.reason == f"{never}; so far it is as claimed"
+        found = decide(tmp_path / f"{n} turned", BELOW, {"A": [9.0] * n, "B": [1.0] * n})
+        assert found.reason == f"{never}; so far it is the other way round"
     assert decide(tmp_path / "6", BELOW, {"A": [1.0] * 6, "B": [9.0] * 6}).verdict == "supported"
 
 
@@ -90,7 +95,8 @@ def test_noise_is_undecided(tmp_path: Path) -> None:
 
 
 def test_of_equal_rows_about_one_in_twenty_is_decided() -> None:
-    found = [_signs(around(0, 8, i), 1.0, "seeds").verdict for i in range(200)]
+    e = Evidence(BELOW, make_grid(ROWS, ReportSpec()), {})
+    found = [_signs(e, around(0, 8, i), 1.0, "seeds").verdict for i in range(200)]
     assert 1 <= 200 - found.count("undecided") <= 18
 
 
@@ -105,7 +111,7 @@ def test_groups_of_rows_are_means(tmp_path: Path) -> None:
     what = claim("below", these=["A", "B"], than=["C", "D"])
     values = {"A": [1.0] * 6, "B": [5.0] * 6, "C": [4.0] * 6, "D": [4.0] * 6}
     found = decide(tmp_path, what, values)
-    assert found.verdict == "supported" and "difference -1 (-25%)" in found.effect
+    assert found.verdict == "supported" and "FD-lab -1 (-25%)" in found.effect
 
 
 def test_a_metric_of_which_more_is_better_is_turned(tmp_path: Path) -> None:
@@ -113,7 +119,9 @@ def test_a_metric_of_which_more_is_better_is_turned(tmp_path: Path) -> None:
     for spec in grid.runs:
         metrics = {"recall": 0.8 if spec.row == "A" else 0.4}
         write_record(tmp_path, spec, make_record(spec, {4000: metrics}))
-    assert examine(replace(BELOW, metric="recall"), grid, tmp_path).verdict == "supported"
+    found = examine(replace(BELOW, metric="recall"), grid, tmp_path)
+    assert found.verdict == "supported"
+    assert found.effect.startswith("Recall +0.4 (+100%) [+0.4, +0.4], as claimed in 6")
 
 
 # A class of networks.
@@ -129,7 +137,7 @@ def test_rows_are_dealt_to_groups_by_chance(tmp_path: Path) -> None:
     assert decide(tmp_path / "2", what, mixed).verdict == "undecided"
     small = claim("groups", these=["A", "B"], than=["C", "D"])
     found = decide(tmp_path / "3", small, {"A": [1], "B": [1], "C": [9], "D": [9]})
-    assert (found.verdict, found.reason) == ("undecided", "4 rows can never decide it")
+    assert found.verdict == "undecided" and found.reason.startswith("4 rows can never decide it")
 
 
 # The best of a grid.
@@ -248,6 +256,11 @@ def test_sooner(tmp_path: Path) -> None:
     found = finding("2", slow, quick, 6)
     assert found.verdict == "contradicted" and found.effect.startswith("not reached")
     assert finding("3", quick, slow, 5).verdict == "undecided"
+    # A thousand images take 10 s in either, so the factor is the same by time.
+    what = replace(what, x="train_s")
+    found = finding("1", quick, slow, 6)
+    assert float(found.effect.split()[0]) == factor and "less training time" in found.effect
+    what = replace(what, x=None)
     few = finding("4", [{1000: 2.0, 4000: 1.0}] * 6, [{1000: 9.0, 4000: 3.0}] * 6, 6)
     assert few.verdict == "supported" and "first snapshot below" in few.effect
 
@@ -275,9 +288,10 @@ def test_leakage_is_told_with_the_evidence(tmp_path: Path) -> None:
 
 def test_the_text_has_it_all(tmp_path: Path) -> None:
     found = decide(tmp_path, BELOW, {"A": [1.0] * 6, "B": [2.0] * 6})
+    test = "n = 6 seeds; p = 0.031 (exact sign-flip test)"
     assert to_text(BELOW, found).splitlines() == [
         "SUPPORTED     c: It is so. (Table 0)",
-        "    difference -1 (-50%) [-1, -1]; n = 6 seeds; p = 0.031 (exact sign-flip test)",
+        f"    FD-lab -1 (-50%) [-1, -1], as claimed in 6 of 6 seeds; {test}",
         "    FD-lab of A: 1 (n=6)",
         "    FD-lab of B: 2 (n=6)",
     ]
@@ -343,6 +357,7 @@ def test_a_check_needs_its_fields() -> None:
         ("below", {"these": ["A"]}, "check below needs than"),
         ("best", {"these": ["A", "B"]}, "these takes one entry"),
         ("below", {"these": ["A"], "than": ["B"], "metric": "fdlab"}, "metric 'fdlab'"),
+        ("sooner", {"these": ["A"], "than": ["B"], "x": "accuracy"}, "with x: train_s"),
     ):
         with pytest.raises(ConfigError, match=message):
             check(claim(kind, **fields), grid)
@@ -360,13 +375,16 @@ def test_the_command_prints_every_claim(tmp_path: Path, capsys: pytest.CaptureFi
     assert seeds_found(tmp_path) == [0, 1, 2, 3, 4, 5]
     assert cli.main(["do=claims", f"runs_dir={tmp_path}"]) == 0
     said = capsys.readouterr().out
+    known = grids.load_claims()
+    about = sum(claim.grid == "subsets" for claim in known)
     assert "SUPPORTED     less-data: " in said and "n = 6 seeds" in said
     assert "NOT RUN       fewer-images: " in said
     assert said.splitlines()[-1] == (
-        "scale lab: 1 supported, 0 contradicted, 0 undecided, 9 not run"
+        f"scale lab, each claim tested alone at 5%: {about} supported, 0 contradicted, "
+        f"0 undecided, {len(known) - about} not run"
     )
     assert cli.main(["do=claims", "grid=subsets", f"runs_dir={tmp_path}", "seeds=[0,1]"]) == 0
     said = capsys.readouterr().out
-    assert "2 seeds: it can never reject; it needs 6" in said and "1 undecided" in said
+    assert "2 seeds: it can never reject; it needs 6" in said and f"{about} undecided" in said
     assert cli.main(["do=claims", "grid=smoke", f"runs_dir={tmp_path}"]) == 2
     assert "grid with claims 'smoke'" in capsys.readouterr().err

@@ -136,7 +136,7 @@ def _margin(order: Ranked) -> Sentence:
     if last is not second:
         said += f", and {_apart(order, last)} {word} the last, {last.name} ({order.said(last)})"
     gap = abs(order.stat(second).mean - order.stat(first).mean)
-    short = f"{gap:.2g} ahead of the next" if gap else "not at all"
+    short = f"{gap:.2g} {order.header} ahead of the next" if gap else "not at all"
     return Sentence("By how much?", short, f"{said}.")
 
 
@@ -291,15 +291,22 @@ def _findings(findings: Sequence[tuple[claims.Claim, claims.Finding]]) -> list[S
     for word in counts:
         for claim, finding in findings:
             if finding.verdict == word:
-                n = f", n = {finding.n} {finding.unit}" if finding.n else ""
-                p = f" (p = {finding.p:.2g}{n})" if finding.p is not None else ""
-                each.append(f"{word.capitalize()}: {claim.says.rstrip('.')}{p}.")
+                each.append(f"{word.capitalize()}: {claim.says.rstrip('.')}{_measured(finding)}.")
     tone: Tone = "open"
     if "contradicted" in counts:
         tone = "no"
     elif set(counts) == {"supported"}:
         tone = "yes"
     return [Sentence("Do its findings hold?", short, " ".join(each), tone)]
+
+
+def _measured(finding: claims.Finding) -> str:
+    """How sure a finding is, and which way an undecided one points."""
+    parts = [f"p = {finding.p:.2g}"] if finding.p is not None else []
+    parts += [f"n = {finding.n} {finding.unit}"] if finding.n else []
+    if finding.verdict == "undecided" and finding.leans is not None:
+        parts.append(f"so far {claims.LEANS[finding.leans]}")
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def _listed(names: Sequence[str], most: int = 4) -> str:
