@@ -25,7 +25,8 @@ REPORT_SIDE = ["aggregate", "agreement", "inference", "compare", "targets", "sur
                "leakage", "verdicts", "claims", "tables", "columns", "lines", "curves",
                "sheets", "remarks", "manifest", "content", "export", "verify", "versus",
                "watch", "page", "page.answer", "page.build", "page.charts",
-               "page.evidence", "page.parts", "page.pictures", "report"]  # fmt: skip
+               "page.evidence", "page.table", "page.curves", "page.heat", "page.scatter",
+               "page.cost", "page.pictures", "report"]  # fmt: skip
 ONLY_IN = {
     "omegaconf": {"bench/typed.py"},
     "matplotlib": {"bench/curves.py"},

@@ -16,7 +16,8 @@ from bench.content import gather
 from bench.page import charts
 from bench.page.answer import Sentence, answer
 from bench.page.build import page
-from bench.page.parts import heats, ledger
+from bench.page.cost import ledger
+from bench.page.heat import heats
 from bench.spec import Grid, ReportSpec
 
 NAMES = {

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from bench import agreement, columns, speedup
 from bench.aggregate import Cell
 from bench.content import Content
-from bench.page import evidence, parts, pictures
+from bench.page import cost, curves, evidence, heat, pictures, scatter, table
 from bench.page.answer import answer, ranked
 from bench.spec import Grid
 
@@ -37,9 +37,9 @@ def page(
     """
     order = ranked(grid, cells)
     metric = order.metric if order else None
-    main, opens = parts.main_table(grid, cells, content.tables["table"], order, content.paper)
+    main, opens = table.main_table(grid, cells, content.tables["table"], order, content.paper)
     marks = speedup.values(grid, cells) if metric else []
-    drawn = parts.curves(grid, cells, metric, marks) if metric else None
+    drawn = curves.curves(grid, cells, metric, marks) if metric else None
     environment = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,
@@ -56,24 +56,24 @@ def page(
         evidence=_json({"cells": opens, "curves": drawn.values if drawn else []}),
         header=columns.column(metric).header if metric else "",
         curves=drawn,
-        heats=parts.heats(grid, cells, content.tables["table"], metric),
-        scatters=parts.scatters(grid, cells, order, content.paper),
-        slopes=parts.slopes(grid, cells, order, content.paper),
+        heats=heat.heats(grid, cells, content.tables["table"], metric),
+        scatters=scatter.scatters(grid, cells, order, content.paper),
+        slopes=scatter.slopes(grid, cells, order, content.paper),
         films=pictures.films(cells, metric),
         real=pictures.real(cells),
-        costs=parts.costs(cells),
-        alike=parts.alike(cells),
+        costs=cost.costs(cells),
+        alike=cost.alike(cells),
         best=order.first.name if order else "",
-        ledger=parts.ledger(cells),
+        ledger=cost.ledger(cells),
         claims=content.findings,
         claims_fault=content.findings_fault,
-        tau=parts.tau_matrix(content.panel) if content.panel else None,
+        tau=heat.tau_matrix(content.panel) if content.panel else None,
         panel=agreement.conclusion(content.panel, metric) if content.panel else "",
         tables={
-            name: parts.plain(content.tables[name]) if name in content.tables else None
+            name: table.plain(content.tables[name]) if name in content.tables else None
             for name in ("seeds", "targets", "verdicts")
         },
-        counts=parts.verdict_counts(content.judged),
+        counts=table.verdict_counts(content.judged),
         cards=[(cell.name, [evidence.card(run) for run in cell.runs]) for cell in cells],
         unfinished=[(cell.name, run) for cell in cells for run in cell.unfinished],
         total=sum(len(cell.runs) for cell in cells),

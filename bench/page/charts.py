@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bench.aggregate import Stat
+from bench.aggregate import Cell, Stat
 from bench.lines import COLOURS, Line, wide
 from bench.tables import decimals
 
@@ -90,6 +90,15 @@ def look(row: int, variant: int = 0) -> Look:
         DASHES[(row // len(COLOURS) + variant) % len(DASHES)],
         SHAPES[(row // len(COLOURS) + variant) % len(SHAPES)],
     )
+
+
+def looks(cells: Sequence[Cell]) -> dict[str, Look]:
+    """A look for each cell: the colour of its row, the dash and shape of its axis values."""
+    rows = list(dict.fromkeys(cell.row for cell in cells))
+    variants = list(dict.fromkeys(repr(sorted(cell.axes.items())) for cell in cells))
+    return {
+        c.name: look(rows.index(c.row), variants.index(repr(sorted(c.axes.items())))) for c in cells
+    }
 
 
 @dataclass(frozen=True)
