@@ -330,6 +330,7 @@ def sample(options: Options) -> int:
         options.runs_dir,
         options.out or options.results_dir / "samples" / Path(options.run).stem,
         n=options.n,
+        of_class=options.of_class,
         seed=options.seeds[0] if options.seeds else 0,
         truncation=options.truncation,
         steps=options.interpolate,

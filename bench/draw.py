@@ -6,7 +6,7 @@ import io
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,11 +16,13 @@ from bench import record as records
 from bench.metrics.table import METRICS
 from bench.paths import RunPaths
 from bench.preflight import check_folder
+from projgan.classes import known_classes
 from projgan.errors import UserError
 from projgan.files import write_bytes_atomic
 from projgan.sample import generate, image_grid, interpolate, load_generator
 
 COLUMNS = 8
+IMAGES, OF_EACH_CLASS = 64, 8  # where n is not given
 
 
 def draw(
@@ -28,11 +30,12 @@ def draw(
     runs_dir: Path,
     out: Path,
     *,
-    n: int = 64,
+    n: int | None = None,
     seed: int = 0,
     truncation: float = 1.0,
     steps: int = 0,
     metric: str | None = None,
+    of_class: int | Literal["all"] | None = None,
     echo: Callable[[str], None] = print,
 ) -> list[Path]:
     """Writes samples of a run's averaged generator.
@@ -41,18 +44,20 @@ def draw(
         run: a run's id, a run's folder, or a .safetensors file that a run kept.
         runs_dir: where ids are looked for.
         out: folder for `00000.png …`, `grid.png` and, with `steps`, `interpolation.png`.
-        n: images.
+        n: images, or images of each class. None = 64, or 8 of each class.
         seed: of the latents; the first 64 of seed 0 are those of the run's own pictures.
         truncation: pulls styles towards their mean; 1 = as trained.
         steps: images between each two latents of the interpolation; 0 = none.
         metric: take the snapshot that is best by it. None = the last one.
+        of_class: the class of all images, of a class-conditional run; "all" = a row of the grid and
+            a folder for each class, from the same latents. None = as often as in the data.
 
     Returns:
         The files.
 
     Raises:
         UserError: no such run or snapshot, a metric that was not measured, a generator that has
-            no styles to truncate.
+            no styles to truncate or no such class.
     """
     path = _snapshot(run, runs_dir, metric)
     check_folder("out", out)
@@ -63,17 +68,33 @@ def draw(
         raise UserError(
             f"truncation={truncation}: generator.name={cfg.generator.name} has no styles; leave it"
         )
-    images = _gather(generate(generator, seed, range(n), truncation=truncation))
-    files = [out / f"{i:05d}.png" for i in range(n)]
-    for file, image in zip(files, images, strict=True):
-        _write(file, Image.fromarray(image.transpose(1, 2, 0)))
+    every, known = of_class == "all", known_classes(generator)
+    if every and not known:
+        raise UserError(f"class=all: {path} was trained without classes; leave class=")
+    n = n or (OF_EACH_CLASS if every else IMAGES)
+    classes = range(known) if of_class == "all" else [of_class]
+    files, rows, between = [], [], []
+    for label in classes:
+        images = _gather(generate(generator, seed, range(n), truncation=truncation, label=label))
+        # As many digits for each, so that folders are sorted as the classes are.
+        place = out / f"{label:0{len(str(known - 1))}d}" if every else out
+        for i, image in enumerate(images):
+            files.append(place / f"{i:05d}.png")
+            _write(files[-1], Image.fromarray(image.transpose(1, 2, 0)))
+        rows.append(images)
+        if steps:  # of every class one way, of one class as many as the grid has columns
+            starts = range(2 if every else min(n, COLUMNS))
+            ways = list(interpolate(generator, seed, starts, steps, truncation, label))
+            between += ways[:1] if every else ways
+    columns = n if every else min(COLUMNS, math.ceil(math.sqrt(n)))
     files.append(out / "grid.png")
-    _write(files[-1], image_grid(images, min(COLUMNS, math.ceil(math.sqrt(n)))))
+    _write(files[-1], image_grid(np.concatenate(rows), columns))
     if steps:
-        between = _gather(interpolate(generator, seed, range(min(n, COLUMNS)), steps, truncation))
         files.append(out / "interpolation.png")
-        _write(files[-1], image_grid(between, steps + 1))
-    echo(f"{n} images of {path} (after {nimg / 1000:g} thousand images) in {out}")
+        _write(files[-1], image_grid(_gather(between), steps + 1))
+    said = "" if of_class is None else f" of class {of_class}"
+    said = f" of each of {known} classes" if every else said
+    echo(f"{n} images{said} of {path} (after {nimg / 1000:g} thousand images) in {out}")
     return files
 
 

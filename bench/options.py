@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bench import cluster, typed
 from bench.dispatch import BACKENDS
@@ -40,6 +40,7 @@ python run_bench.py do=prove-resume              that a killed run goes on to th
   metrics=[fid,kid]   what do=score measures (default: all that needs no download)
   out=FILE            where do=score writes its table too, .json or .csv; the folder of do=sample
   truncation=0.7 interpolate=6     do=sample: styles nearer to their mean; images in between
+  class=3             do=sample of a class-conditional run: one class; class=all: a row for each
   target=20           report: images to a value of the ranking metric, to a row's best
                       (row:LABEL), or to 5% above each run's own best (5%)
   export=[parquet,pdf]   report: all records in one typed file, the figures as PDF too
@@ -73,7 +74,8 @@ class Options:
     grids: list[str] | None = None  # of do=compare: names
     export: list[str] | None = None  # of do=report: names of EXPORTS
     run: str | None = None  # of do=sample: an id, a folder or a .safetensors file
-    n: int = 64
+    n: int | None = None  # images; None = 64, or 8 of each class
+    of_class: int | Literal["all"] | None = None  # class=
     truncation: float = 1.0
     interpolate: int = 0
     target: str | None = None  # of the report: 20, row:LABEL, 5%
@@ -107,7 +109,8 @@ def parse(argv: Sequence[str], verbs: Collection[str]) -> Options:
             raise UserError(f"{key} is given twice")
         given.add(key)
         if key in CONVERT:
-            setattr(options, key.removeprefix("dispatch."), CONVERT[key](key, value))
+            name = ATTRIBUTES.get(key, key.removeprefix("dispatch."))
+            setattr(options, name, CONVERT[key](key, value))
         elif key.startswith("dispatch."):
             options.cluster.append(text.removeprefix("dispatch."))
         elif key in typed.fields():
@@ -130,6 +133,8 @@ def parse(argv: Sequence[str], verbs: Collection[str]) -> Options:
         raise UserError(f"target={options.target} is for do=report; a grid file has report.target")
     if options.export and options.do != "report":
         raise UserError("export= is for do=report")
+    if options.of_class is not None and options.do != "sample":
+        raise UserError("class= is for do=sample; data.classes= trains with classes")
     if (options.runs or options.grids) and options.do != "compare":
         raise UserError("runs= and grids= are for do=compare; grid=NAME names the one of do=run")
     if "do" not in given and options.grid is None and given:
@@ -188,6 +193,15 @@ def _number(key: str, value: str) -> int:
     return parsed
 
 
+def _class(key: str, value: str) -> int | str:
+    if value == "all":
+        return value
+    parsed = typed.parse_value(_text(key, value), key)
+    if type(parsed) is not int or parsed < 0:
+        raise UserError(f"{key}={value}: give the number of a class, from 0, or all")
+    return parsed
+
+
 def _real(key: str, value: str) -> float:
     parsed = typed.parse_value(_text(key, value), key)
     if type(parsed) not in (int, float) or not 0 <= parsed <= 2:
@@ -226,9 +240,12 @@ CONVERT: dict[str, Callable[[str, str], Any]] = {
     "export": _exports,
     "run": _text,
     "n": _number,
+    "class": _class,
     "truncation": _real,
     "interpolate": _number,
     "gpus_per_run": _number,
     "kills": _number,
     "steps": _number,
 }
+
+ATTRIBUTES = {"class": "of_class"}  # where the key cannot be a name

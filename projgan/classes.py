@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from projgan.data import Dataset
-from projgan.errors import DataError
+from projgan.errors import ConfigError, DataError
 from projgan.rng import Coordinates
 
 _PART = 4  # of a latent's stream: latent, mixing, path noise have others
@@ -26,6 +26,28 @@ def labels_for(generator: nn.Module, where: Coordinates) -> Tensor | None:
         return None
     u = where.uniform(1, _PART)
     return (u >= shares.cumsum(0)[None, :-1]).sum(dim=1)
+
+
+def known_classes(generator: nn.Module) -> int:
+    """How many classes a generator tells apart; 0 = it was trained without."""
+    shares = getattr(generator, "class_share", None)
+    return 0 if shares is None else len(shares)
+
+
+def labels_of(generator: nn.Module, where: Coordinates, label: int | None) -> Tensor | None:
+    """As `labels_for`, or the class `label` for every image at `where`.
+
+    Raises:
+        ConfigError: the generator has no such class, or none at all.
+    """
+    if label is None:
+        return labels_for(generator, where)
+    known = known_classes(generator)
+    if not known:
+        raise ConfigError(f"class={label}: the generator was trained without classes; leave class=")
+    if not 0 <= label < known:
+        raise ConfigError(f"class={label}: the generator has classes 0 to {known - 1}")
+    return torch.full((len(where.index),), label, dtype=torch.int64, device=where.index.device)
 
 
 def shares(dataset: Dataset, chosen: np.ndarray, classes: int) -> tuple[Tensor, np.ndarray]:

@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from projgan import fast
-from projgan.classes import labels_for
+from projgan.classes import labels_of
 from projgan.config import Config, from_dict
 from projgan.errors import DataError
 from projgan.files import write_bytes_atomic
@@ -36,14 +36,19 @@ def generate(
     indices: Sequence[int],
     batch: int = 64,
     truncation: float = 1.0,
+    label: int | None = None,
 ) -> Iterator[Tensor]:
     """Samples of an EMA generator in eval mode.
 
-    Image i depends on (seed, i) alone, whatever the batch, up to rounding. `truncation` other than
-    1 is for generators with styles.
+    Image i depends on (seed, i) and `label` alone, whatever the batch, up to rounding. `truncation`
+    other than 1 is for generators with styles. `label` is the class of all images; None = classes
+    as often as in the data, where the generator has some.
 
     Yields:
         [B, 3, R, R] uint8 on the generator's device.
+
+    Raises:
+        ConfigError: the generator has no class `label`.
     """
     device = next(generator.parameters()).device
     z_dim = int(generator.z_dim)  # type: ignore[arg-type]
@@ -51,7 +56,7 @@ def generate(
         index = torch.tensor(indices[start : start + batch], dtype=torch.int64, device=device)
         where = Coordinates(seed, Stream.LATENT_EVAL, index)
         how = {} if truncation == 1.0 else {"truncation": truncation}
-        labels = labels_for(generator, where)
+        labels = labels_of(generator, where, label)
         said: dict[str, Any] = how if labels is None else {**how, "labels": labels}
         yield to_uint8(generator(where.normal(z_dim), where, **said))
 
@@ -63,14 +68,19 @@ def interpolate(
     indices: Sequence[int],
     steps: int,
     truncation: float = 1.0,
+    label: int | None = None,
 ) -> Iterator[Tensor]:
     """From each sample to the next one, and from the last to the first.
 
     Latents are turned into each other on the sphere; styles, where a generator has them, are
-    blended. The noise stays that of the first sample; a class stays that of the sample it began at.
+    blended. The noise stays that of the first sample; a class stays that of the sample it began at,
+    or is `label` throughout.
 
     Yields:
         [steps + 1, 3, R, R] uint8 for each of `indices`, the sample itself first.
+
+    Raises:
+        ConfigError: the generator has no class `label`.
     """
     device = next(generator.parameters()).device
     index = torch.tensor(indices, dtype=torch.int64, device=device)
@@ -78,7 +88,7 @@ def interpolate(
     z = where.normal(int(generator.z_dim))  # type: ignore[arg-type]
     at = torch.linspace(0, 1, steps + 2, device=device)[:-1, None]
     noise = Coordinates(seed, Stream.LATENT_EVAL, index[:1].expand(steps + 1))
-    drawn = labels_for(generator, where)
+    drawn = labels_of(generator, where, label)
     for i, (a, b) in enumerate(zip(z, z.roll(-1, dims=0), strict=True)):
         how = {} if drawn is None else {"labels": drawn[i].expand(steps + 1)}
         if hasattr(generator, "synthesis"):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,22 +14,35 @@ import torch
 from made_records import make_grid, make_record, write_record
 from PIL import Image
 
+import projgan
 from bench import cli
 from bench.paths import RunPaths
 from bench.spec import ReportSpec
 from projgan.config import Config, Data, Generator
 from projgan.generators import build_generator
-from projgan.sample import generate, interpolate, save_generator
+from projgan.rng import Coordinates, Stream
+from projgan.sample import generate, interpolate, save_generator, to_uint8
 
 FASTGAN = Config(data=Data(resolution=32), generator=Generator(width=4, z_dim=16))
 STYLEGAN2 = Config(
     data=Data(resolution=32), generator=Generator(name="stylegan2", width=4, z_dim=16, w_dim=16)
 )
 
+OF_CLASSES = {
+    cfg.generator.name: replace(cfg, data=replace(cfg.data, classes=3))
+    for cfg in (FASTGAN, STYLEGAN2)
+}
+
 
 def kept(folder: Path, cfg: Config, nimg: int, seed: int = 0) -> torch.nn.Module:
     torch.manual_seed(seed)
-    generator = build_generator(cfg).eval()
+    generator = build_generator(cfg)
+    with torch.no_grad():  # with statistics of batch norm, or its images are grey
+        for step in range(20):
+            where = Coordinates(1, Stream.LATENT_G, torch.arange(8) + 8 * step)
+            labels = {"labels": torch.arange(8) % cfg.data.classes} if cfg.data.classes else {}
+            generator(where.normal(16), where, **labels)
+    generator.eval()
     (folder / "snapshots").mkdir(parents=True, exist_ok=True)
     (folder / "spec.json").write_text("{}")
     save_generator(RunPaths(folder).snapshot(nimg), generator, cfg, nimg)
@@ -91,12 +108,18 @@ def test_the_best_snapshot_can_be_asked_for(tmp_path: Path) -> None:
         (["run=abc", "metrics=fd_lab"], "metrics=fd_lab: not measured"),
         (["run=abc", "n=0"], "give a whole number from 1"),
         (["run=abc", "truncation=x"], "give a number from 0 to 2"),
+        (["run=abc", "class=0"], "class=0: the generator was trained without classes"),
+        (["run=abc", "class=all"], "was trained without classes"),
+        (["run=classes", "class=3"], "class=3: the generator has classes 0 to 2"),
+        (["run=classes", "class=-1"], "give the number of a class, from 0, or all"),
+        (["run=classes", "class=dog"], "give the number of a class, from 0, or all"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(
     arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kept(tmp_path / "abc", FASTGAN, 1000)
+    kept(tmp_path / "classes", OF_CLASSES["fastgan"], 1000)
     (tmp_path / "empty").mkdir()
     assert sample(tmp_path, *arguments) == 2
     error = capsys.readouterr().err
@@ -112,3 +135,56 @@ def test_truncated_styles_are_nearer_to_each_other(tmp_path: Path) -> None:
         images = np.stack([pixels(tmp_path / "out" / f"{i:05d}.png") for i in range(4)])
         spread.append(images.astype(float).std(axis=0).mean())
     assert spread[1] < spread[0]
+
+
+@pytest.mark.parametrize("name", OF_CLASSES)
+def test_a_class_can_be_asked_for_and_all_of_them(name: str, tmp_path: Path) -> None:
+    generator = kept(tmp_path / "abc", OF_CLASSES[name], 1000)
+    out = tmp_path / "out"
+    z = Coordinates(0, Stream.LATENT_EVAL, torch.arange(2))
+    with torch.no_grad():
+        wanted = [
+            to_uint8(generator(z.normal(16), z, labels=torch.full((2,), c))).numpy()
+            for c in range(3)
+        ]
+    assert np.abs(wanted[0].astype(int) - wanted[2]).max() > 2
+
+    def near(found: np.ndarray, expected: np.ndarray) -> bool:
+        return bool(np.abs(found.astype(int) - expected).max() <= 1)
+
+    assert sample(tmp_path, "run=abc", "class=2", "n=2", "interpolate=1") == 0
+    assert all(near(pixels(out / f"{i:05d}.png"), wanted[2][i]) for i in range(2))
+    assert near(pixels(out / "interpolation.png")[:, :32, :32], wanted[2][0])
+
+    assert sample(tmp_path, "run=abc", "class=all", "n=2", "interpolate=1") == 0
+    rows = np.concatenate([np.concatenate(list(row), axis=2) for row in wanted], axis=1)
+    assert near(pixels(out / "grid.png"), rows)
+    assert near(pixels(out / "1" / "00001.png"), wanted[1][1])
+    between = pixels(out / "interpolation.png")
+    assert between.shape == (3, 3 * 32, 2 * 32)  # a way in each class
+    assert all(near(between[:, 32 * c : 32 * c + 32, :32], wanted[c][0]) for c in range(3))
+
+
+def test_the_class_is_for_samples_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["grid=smoke", "do=plan", "class=1"]) == 2
+    assert "data.classes= trains with classes" in capsys.readouterr().err
+
+
+def test_an_export_loads_without_the_harness(tmp_path: Path) -> None:
+    """In a process of its own, from a folder where `bench` cannot be imported."""
+    kept(tmp_path / "abc", OF_CLASSES["stylegan2"], 1000)
+    shutil.copytree(Path(projgan.__file__).parent, tmp_path / "alone" / "projgan")
+    code = """
+import importlib.util, sys
+from pathlib import Path
+from projgan.sample import generate, load_generator
+generator, cfg, nimg = load_generator(Path(sys.argv[1]))
+(images,) = generate(generator, 0, range(2), truncation=0.5, label=1)
+assert importlib.util.find_spec("bench") is None
+print(tuple(images.shape), nimg, cfg.data.classes)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(RunPaths(tmp_path / "abc").snapshot(1000))],
+        cwd=tmp_path / "alone", env={"PATH": ""}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout == "(2, 3, 32, 32) 1000 3\n", done.stderr
