@@ -43,7 +43,7 @@ def prepare(
 
     Args:
         name: of the data set; data.name finds it again.
-        source: folder, zip, tar, LMDB folder, parquet file or folder of these.
+        source: folder, zip, tar, LMDB folder, parquet or Arrow file or folder of these.
         resolution: pixels of a side.
         data_dir: where packed data sets are kept.
         progress: told what is done and how far.

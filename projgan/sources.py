@@ -1,4 +1,4 @@
-"""Where images to be packed come from: a folder, a zip, a tar, an LMDB or parquet files.
+"""Where images to be packed come from: a folder, a zip, a tar, an LMDB, parquet or Arrow files.
 
 Each is a list of entries by name, in the order in which it is read fastest, and a way to walk
 through them from any place on. A tar's members are in the order of the archive, so that a
@@ -20,6 +20,7 @@ from projgan.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 LABELS = "dataset.json"  # {"labels": [[name, class], …]}, as StyleGAN's data sets have it
+EXPORTS = (".parquet", ".arrow")  # of Hugging Face: from the hub, and of save_to_disk
 LARGEST = 2**28  # bytes of one image: more is no image but an attack
 
 Walk = Callable[[int], Iterator[bytes]]  # the entries' contents from a number on
@@ -31,7 +32,7 @@ class ImageSource:
 
     Attributes:
         path: where they are.
-        kind: folder, zip, tar, lmdb or parquet.
+        kind: folder, zip, tar, lmdb, parquet or arrow.
         names: of the entries, in reading order.
         walk: gives their contents in that order, from a number on.
         labels: class of each entry; None = it has no classes.
@@ -55,21 +56,21 @@ def open_source(path: Path) -> ImageSource:
     if path.is_dir():
         if (path / "data.mdb").is_file():
             source = _lmdb(path)
-        elif any(path.rglob("*.parquet")):
-            source = _parquet(path, sorted(path.rglob("*.parquet")))
+        elif files := _files_of_export(path):
+            source = _export(path, files)
         else:
             source = _folder(path)
     elif not path.is_file():
         raise DataError(f"source={path}: no such file or folder")
-    elif path.suffix == ".parquet":
-        source = _parquet(path, [path])
+    elif path.suffix in EXPORTS:
+        source = _export(path, [path])
     elif zipfile.is_zipfile(path):
         source = _zip(path)
     elif tarfile.is_tarfile(path):
         source = _tar(path)
     else:
         raise DataError(
-            f"source={path}: neither a folder nor a zip, tar, LMDB or parquet file of images"
+            f"source={path}: neither a folder nor a zip, tar, LMDB, parquet or Arrow file of images"
         )
     if not source.names:
         raise DataError(f"source={path}: a {source.kind} without a PNG, JPEG, WebP, BMP or TIFF")
@@ -166,18 +167,68 @@ def _lmdb(path: Path) -> ImageSource:
     return ImageSource(path, "lmdb", names, walk)
 
 
-def _parquet(path: Path, files: list[Path]) -> ImageSource:
-    """Hugging Face's export: a column of images ({bytes, path} or bytes), perhaps one of labels."""
-    try:
+def _files_of_export(folder: Path) -> list[Path]:
+    """Of one kind; the caches that the library leaves beside its Arrow files are no data."""
+    for suffix in EXPORTS:
+        found = sorted(folder.rglob(f"*{suffix}"))
+        if found := [file for file in found if not file.name.startswith("cache-")]:
+            return found
+    return []
+
+
+@dataclass(frozen=True)
+class _Table:
+    """One file of an export: its columns, how many rows, and one column in pieces."""
+
+    schema: Any
+    rows: int
+    column: Callable[[str], Iterator[Any]]
+
+
+def _table(file: Path) -> _Table:
+    """A parquet file, or an Arrow file as `save_to_disk` writes it (a stream) or others do."""
+    if file.suffix == ".parquet":
         import pyarrow.parquet as pq
+
+        table = pq.ParquetFile(file)
+
+        def of_parquet(name: str) -> Iterator[Any]:
+            return (part.column(0) for part in table.iter_batches(batch_size=64, columns=[name]))
+
+        return _Table(table.schema_arrow, table.metadata.num_rows, of_parquet)
+
+    from pyarrow import ipc, memory_map
+
+    def parts() -> tuple[Any, Iterator[Any]]:
+        held = memory_map(str(file))
+        if held.read(6) == b"ARROW1":
+            whole = ipc.open_file(held)
+            return whole.schema, (whole.get_batch(i) for i in range(whole.num_record_batches))
+        held.seek(0)
+        stream = ipc.open_stream(held)
+        return stream.schema, iter(stream)
+
+    def of_arrow(name: str) -> Iterator[Any]:
+        return (part.column(name) for part in parts()[1])
+
+    schema, batches = parts()
+    return _Table(schema, sum(part.num_rows for part in batches), of_arrow)
+
+
+def _export(path: Path, files: list[Path]) -> ImageSource:
+    """Hugging Face's export: a column of images ({bytes, path} or bytes), perhaps one of labels."""
+    kind = files[0].suffix.removeprefix(".")
+    try:
         from pyarrow import types
     except ModuleNotFoundError:
         raise DataError(
-            f"source={path} is parquet: pip install 'projected-gan-bench[data]' to read it"
+            f"source={path} is {kind}: pip install 'projected-gan-bench[data]' to read it"
         ) from None
-    with _readable(path):
-        tables = [pq.ParquetFile(file) for file in files]
-    columns: dict[str, Any] = {field.name: field.type for field in tables[0].schema_arrow}
+    tables = []
+    for file in files:
+        with _readable(file):
+            tables.append(_table(file))
+    columns: dict[str, Any] = {field.name: field.type for field in tables[0].schema}
 
     def holds_images(kind: Any) -> bool:
         return types.is_binary(kind) or (
@@ -191,37 +242,36 @@ def _parquet(path: Path, files: list[Path]) -> ImageSource:
     names = [
         f"{file.relative_to(path.parent if path.is_file() else path).as_posix()}:{row}"
         for file, table in zip(files, tables, strict=True)
-        for row in range(table.metadata.num_rows)
+        for row in range(table.rows)
     ]
     labels: list[int] | None = None
     classes: tuple[str, ...] = ()
     label = next((n for n in ("label", "labels") if n in columns), None)
     if label is not None and types.is_integer(columns[label]):
-        labels = [int(x) for t in tables for x in t.read(columns=[label]).column(label).to_pylist()]
-        classes = _classes_of_export(tables[0], label)
+        with _readable(path):
+            labels = [int(x) for t in tables for part in t.column(label) for x in part.to_pylist()]
+        classes = _classes_of_export(tables[0].schema, label)
 
     def walk(start: int) -> Iterator[bytes]:
         before = 0
         for table in tables:
-            rows = table.metadata.num_rows
-            if before + rows > start:
-                for batch in table.iter_batches(batch_size=64, columns=[column]):
-                    for value in batch.column(0):
-                        if before >= start:
-                            held = value.as_py()
-                            content = held["bytes"] if isinstance(held, dict) else held
-                            yield content or b""
-                        before += 1
-            else:
-                before += rows
+            if before + table.rows <= start:
+                before += table.rows
+                continue
+            for part in table.column(column):
+                for value in part[max(0, start - before) :]:
+                    held = value.as_py()
+                    content = held["bytes"] if isinstance(held, dict) else held
+                    yield content or b""
+                before += len(part)
 
-    return ImageSource(path, "parquet", names, walk, labels, classes)
+    return ImageSource(path, kind, names, walk, labels, classes)
 
 
-def _classes_of_export(table: Any, label: str) -> tuple[str, ...]:
+def _classes_of_export(schema: Any, label: str) -> tuple[str, ...]:
     """Names of the classes, which Hugging Face keeps in the file's metadata."""
     try:
-        said = json.loads((table.schema_arrow.metadata or {})[b"huggingface"])
+        said = json.loads((schema.metadata or {})[b"huggingface"])
         return tuple(said["info"]["features"][label]["names"])
     except (KeyError, ValueError, TypeError):
         return ()

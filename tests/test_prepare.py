@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 import tarfile
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from bench import paths
 from bench.cli import main
 from bench.prepare import known
 from projgan import data as datasets
@@ -71,7 +75,7 @@ def tarred(place: Path) -> Path:
 
 
 def database(place: Path) -> Path:
-    with lmdb.open(str(place), map_size=2**24) as env, env.begin(write=True) as transaction:
+    with lmdb.open(str(place), map_size=2**26) as env, env.begin(write=True) as transaction:
         for name in PICTURES:
             transaction.put(name.encode(), encoded(name))
     return place
@@ -80,15 +84,33 @@ def database(place: Path) -> Path:
 def exported(place: Path) -> Path:
     """Two parquet files, as the hub's exports are cut."""
     place.mkdir()
+    for part, table in enumerate(tables()):
+        pq.write_table(table, place / f"train-{part}.parquet")
+    return place
+
+
+def saved(place: Path) -> Path:
+    """Two Arrow files, as `save_to_disk` cuts them, in batches; and a cache of the library's."""
+    place.mkdir()
+    for part, table in enumerate(tables()):
+        with pa.ipc.new_stream(place / f"data-{part:05d}-of-00002.arrow", table.schema) as writer:
+            writer.write_table(table, max_chunksize=2)
+    with pa.ipc.new_file(place / "cache-1.arrow", tables()[0].schema) as writer:
+        writer.write_table(tables()[0])
+    (place / "state.json").write_text("{}")
+    return place
+
+
+def tables() -> list[pa.Table]:
+    found = []
     names = sorted(PICTURES)
     about = {"info": {"features": {"label": {"names": ["a", "b"]}}}}
-    for part, chosen in enumerate((names[:3], names[3:])):
+    for chosen in (names[:3], names[3:]):
         images = [{"bytes": encoded(n), "path": n} for n in chosen]
         labels = ["ab".index(n[0]) for n in chosen]
         table = pa.table({"image": images, "label": labels})
-        table = table.replace_schema_metadata({"huggingface": json.dumps(about)})
-        pq.write_table(table, place / f"train-{part}.parquet")
-    return place
+        found.append(table.replace_schema_metadata({"huggingface": json.dumps(about)}))
+    return found
 
 
 SOURCES: dict[str, Callable[[Path], Path]] = {
@@ -97,6 +119,7 @@ SOURCES: dict[str, Callable[[Path], Path]] = {
     "tar": tarred,
     "lmdb": database,
     "parquet": exported,
+    "arrow": saved,
 }
 
 
@@ -118,8 +141,11 @@ def test_every_source_gives_the_same_data_set(kind: str, tmp_path: Path) -> None
     assert again.fingerprint == found.fingerprint
 
 
-def test_an_interrupted_call_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = tarred(tmp_path / "source")
+@pytest.mark.parametrize("kind", SOURCES)
+def test_an_interrupted_call_goes_on(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = SOURCES[kind](tmp_path / "source")
     whole = prepare("whole", source, 32, tmp_path)
     monkeypatch.setattr(preparing, "CHUNK", 2)
     read: list[str] = []
@@ -139,9 +165,47 @@ def test_an_interrupted_call_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert not (tmp_path / "cut-32px" / "meta.json").exists() and len(read) == 4
     cut = prepare("cut", source, 32, tmp_path)
     assert len(read) == COUNT  # none twice
-    for name in ("images.npy", "order.npy", "labels.npy", "meta.json"):
-        assert (cut / name).read_bytes() == (whole / name).read_bytes()
+    for file in whole.iterdir():
+        assert (cut / file.name).read_bytes() == file.read_bytes()
     assert prepare("cut", source, 32, tmp_path) == cut and len(read) == COUNT  # nothing to do
+
+
+MANY = 3000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", SOURCES)
+def test_a_killed_command_goes_on(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """kill -9 at any moment, again and again, until a call comes to its end."""
+    pictures = {
+        f"{'ab'[i % 2]}/{i:04d}.png": RNG.integers(0, 256, (40, 50, 3), np.uint8)
+        for i in range(MANY)
+    }
+    monkeypatch.setitem(globals(), "PICTURES", pictures)
+    source = SOURCES[kind](tmp_path / "source")
+    words = [sys.executable, str(paths.ROOT / "run_bench.py"), "do=prepare", "data=cut",
+             f"source={source}", "data.resolution=32", f"data_dir={tmp_path}"]  # fmt: skip
+    noted, begun = tmp_path / "cut-32px" / "progress.json", []
+    for _ in range(3):
+        before = noted.read_bytes() if noted.exists() else b""
+        with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as call:
+            while call.poll() is None and (noted.read_bytes() if noted.exists() else b"") == before:
+                time.sleep(0.001)
+            call.kill()
+        if not noted.exists():
+            break
+        begun.append(json.loads(noted.read_text())["done"])
+    assert begun and begun == sorted(set(begun)) and begun[0] < MANY
+    assert not (tmp_path / "cut-32px" / "meta.json").exists()
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert f"cut: {MANY} images" in done.stdout
+    whole = prepare("whole", source, 32, tmp_path)
+    names = sorted(file.name for file in whole.iterdir())
+    assert sorted(file.name for file in (tmp_path / "cut-32px").iterdir()) == names
+    for name in names:
+        assert (tmp_path / "cut-32px" / name).read_bytes() == (whole / name).read_bytes()
 
 
 def test_what_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
