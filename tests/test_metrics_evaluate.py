@@ -24,7 +24,7 @@ from bench.metrics.evaluate import COMPUTE, Scores, evaluate, rebatch
 from bench.metrics.extractors import BATCH, EXTRACTORS, Extractor, Source
 from bench.metrics.frechet import features_to_frechet
 from bench.metrics.kernel import features_to_kernel
-from bench.metrics.reference import Reference
+from bench.metrics.reference import Collector, Reference
 from bench.metrics.statistics import Statistics
 from bench.metrics.table import EXTRACTOR_INFO, TRAINING
 from projgan.errors import ConfigError, UserError
@@ -359,6 +359,29 @@ def test_rebatch_keeps_images_and_order(sizes: list[int]) -> None:
     assert [len(batch) for batch in got[:-1]] == [BATCH] * (len(got) - 1)
     assert 0 < len(got[-1]) <= BATCH
     np.testing.assert_array_equal(np.concatenate(got), images)
+
+
+def test_images_of_a_generator_stay_where_they_were_made() -> None:
+    made = [torch.zeros(size, 3, 8, 8, dtype=torch.uint8) for size in (BATCH, BATCH, 3)]
+    assert [a is b for a, b in zip(rebatch(made), made, strict=True)] == [True, True, False]
+
+
+def test_the_feature_pass_waits_for_nothing() -> None:
+    """On a device whose values cannot be read, from images to sums: nothing asks for one."""
+    device = torch.device("meta")
+
+    def forward(images: Tensor) -> dict[str, Tensor]:
+        pixels = extractors.signed(images).double()
+        return {"": pixels.mean((2, 3)), "patches": pixels.flatten(2)}
+
+    extractor, collector = Extractor("any", device, forward), Collector()
+    images = torch.empty((BATCH, 3, 8, 8), dtype=torch.uint8, device=device)
+    for batch in (images, draw(BATCH, seed=0), [*draw(2, seed=0)]):
+        collector.add(extractor.on_device(batch), np.zeros(len(batch), bool))
+    assert collector._moments[""].n == 2 * BATCH + 2
+    assert collector._moments["patches"]._scatter.shape == (64, 64)
+    with pytest.raises(NotImplementedError, match="meta tensor"):
+        collector.features()
 
 
 # The reference's cache.

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from bench.metrics import statistics
 from bench.metrics.statistics import (
     Accumulator,
     Features,
@@ -44,7 +45,7 @@ def test_takes_torch_and_half_precision() -> None:
     x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
     wanted = features_to_statistics(x.numpy())
     accumulator = Accumulator()
-    accumulator.update(x)  # type: ignore[arg-type]
+    accumulator.update(x)
     np.testing.assert_array_equal(accumulator.statistics().cov, wanted.cov)
     halves = features_to_statistics(x.numpy().astype(np.float16))
     assert halves.cov.dtype == np.float64
@@ -60,6 +61,47 @@ def test_too_little_or_misshapen_is_refused() -> None:
         accumulator.update(np.zeros((2, 4)))
     with pytest.raises(ValueError, match=r"\[B, D\]"):
         accumulator.update(np.zeros((2, 3, 1)))
+
+
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_sums_on_a_device_are_those_of_the_host(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same formulas in torch's operators, with features that have a large common offset."""
+    x = torch.randn(300, 12, generator=torch.Generator().manual_seed(0)) + 100
+    found = []
+    for there in (False, True):
+        monkeypatch.setattr(statistics, "sums_on", lambda kind, there=there: there)
+        accumulator = Accumulator()
+        for part in x.split(size):
+            accumulator.update(part)
+        assert isinstance(accumulator._scatter, torch.Tensor) == there
+        found.append(accumulator.statistics())
+    host, device = found
+    assert device.cov.dtype == np.float64 and device.n == host.n == 300
+    np.testing.assert_allclose(device.mean, host.mean, rtol=1e-14)
+    np.testing.assert_allclose(device.cov, host.cov, rtol=0, atol=1e-12)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_sums_on_a_gpu_are_those_of_the_host() -> None:
+    x = torch.randn(300, 64, generator=torch.Generator().manual_seed(0)) + 100
+    accumulator = Accumulator()
+    for part in x.cuda().split(64):
+        accumulator.update(part)
+    assert accumulator._scatter.is_cuda
+    wanted, got = features_to_statistics(x.numpy()), accumulator.statistics()
+    np.testing.assert_allclose(got.mean, wanted.mean, rtol=1e-13)
+    np.testing.assert_allclose(got.cov, wanted.cov, rtol=0, atol=1e-11)
+
+
+def test_a_device_without_float64_gives_its_features_to_the_host(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    statistics.sums_on.cache_clear()
+    assert statistics.sums_on("cuda") and not statistics.sums_on("cpu")
+    assert not caplog.messages
+    for _ in range(2):
+        assert not statistics.sums_on("mps")
+    assert caplog.messages == ["mps has no float64: statistics of features are summed on the host"]
 
 
 def some(seed: int = 0) -> dict[str, Features]:

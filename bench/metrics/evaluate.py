@@ -186,7 +186,7 @@ def evaluate(
     for images in rebatch(batches):
         number = scores.fake + np.arange(len(images))
         for name, collector in collectors.items():
-            outputs = reference.extractor(name)(images)
+            outputs = reference.extractor(name).on_device(images)
             collector.add(outputs, number < EXTRACTORS[name].keeps)
         scores.fake += len(images)
     scores.real = reference.count
@@ -248,14 +248,18 @@ def _compute(
 
 def rebatch(
     batches: Iterable[Images | Sequence[Images] | Tensor], size: int = BATCH
-) -> Iterator[Images | list[Images]]:
+) -> Iterator[Images | list[Images] | Tensor]:
     """The same images in batches of `size` (the last may be smaller).
 
     Yields:
-        An array [B, 3, H, W], or, where sizes differ, a list of [3, H, W].
+        An array [B, 3, H, W], or, where sizes differ, a list of [3, H, W]. A tensor that comes in
+        the right size goes on as it is, so that images stay on the device they were made on.
     """
     held: list[Images] = []
     for batch in batches:
+        if not held and len(batch) == size and not isinstance(batch, Sequence):
+            yield batch
+            continue
         # A list or an array of images; a tensor becomes the latter.
         images = batch if isinstance(batch, np.ndarray | Sequence) else batch.cpu().numpy()
         for start in range(0, len(images), size):

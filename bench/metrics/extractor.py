@@ -50,33 +50,42 @@ class Extractor:
     device: torch.device
     forward: Callable[[Tensor], dict[str, Tensor]]  # [B, 3, R, R] uint8 on `device` -> [B, D]
 
-    def __call__(self, images: Images | Sequence[Images]) -> Outputs:
-        """Features by output name, of at most BATCH images.
+    def __call__(self, images: Images | Sequence[Images] | Tensor) -> Outputs:
+        """Features by output name, of at most BATCH images, as arrays.
+
+        Args:
+            images: as `on_device` takes them.
+        """
+        return {name: value.cpu().numpy() for name, value in self.on_device(images).items()}
+
+    def on_device(self, images: Images | Sequence[Images] | Tensor) -> dict[str, Tensor]:
+        """Features float32 by output name, of at most BATCH images, left where they were computed.
 
         Args:
             images: [N, 3, H, W] uint8, or N arrays [3, H, W] of any sizes: each size is shown by
                 itself, through the extractor's own resize.
         """
-        if isinstance(images, np.ndarray):
+        if not isinstance(images, Sequence):
             return self._of_one_size(images)
         shapes = [image.shape for image in images]
-        outputs: Outputs = {}
+        outputs: dict[str, Tensor] = {}
         for shape in dict.fromkeys(shapes):
             at = [i for i, s in enumerate(shapes) if s == shape]
             for name, features in self._of_one_size(np.stack([images[i] for i in at])).items():
-                empty = np.empty((len(images), *features.shape[1:]), np.float32)
+                empty = features.new_empty((len(images), *features.shape[1:]))
                 outputs.setdefault(name, empty)[at] = features
         return outputs
 
-    def _of_one_size(self, images: Images) -> Outputs:
+    def _of_one_size(self, images: Images | Tensor) -> dict[str, Tensor]:
         import torch
 
-        if images.dtype != np.uint8:
+        if isinstance(images, np.ndarray):
+            images = torch.from_numpy(np.array(images))  # a copy: memory maps cannot be written
+        if images.dtype != torch.uint8:
             raise TypeError(f"an extractor takes uint8 images, not {images.dtype}")
         with torch.no_grad(), _full_precision():
-            batch = torch.from_numpy(np.array(images)).to(self.device)
-            outputs = self.forward(batch)
-            return {name: value.float().cpu().numpy() for name, value in outputs.items()}
+            outputs = self.forward(images.to(self.device))
+            return {name: value.float() for name, value in outputs.items()}
 
 
 @dataclass(frozen=True)

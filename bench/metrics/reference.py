@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.metrics.extractors import BATCH, EXTRACTORS, Extractor, Images, Outputs, Source
-from bench.metrics.statistics import Accumulator, Features, load_features, save_features
+from bench.metrics.extractors import BATCH, EXTRACTORS, Extractor, Images, Source
+from bench.metrics.statistics import Accumulator, Features, load_features, on_host, save_features
 from bench.metrics.table import METRICS, TRAINING, metric_keys
 from bench.once import Check, once
 from projgan.weights import weights_dir
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import Tensor, nn
 
     from projgan.config import Backbone
 
@@ -159,7 +159,7 @@ class Reference:
         for start in range(0, self._count, BATCH):
             check()
             at = chosen[start : start + BATCH]
-            outputs = extractor(self._images[at])
+            outputs = extractor.on_device(self._images[at])
             collector.add({n: v for n, v in outputs.items() if n not in unwanted}, kept[at])
             if self._progress:
                 self._progress(start + len(at), self._count)
@@ -182,17 +182,24 @@ class Collector:
         self._moments: dict[str, Accumulator] = {}
         self._kept: dict[str, list[NDArray[np.float32]]] = {}
 
-    def add(self, outputs: Outputs, keep: NDArray[np.bool_]) -> None:
-        """Adds the features of one batch by output; `keep` [B] chooses images to hold those of."""
+    def add(self, outputs: Mapping[str, Tensor], keep: NDArray[np.bool_]) -> None:
+        """Adds the features of one batch by output; `keep` [B] chooses images to hold those of.
+
+        Moments stay on the features' device until the end; what is held comes to the host at once.
+        """
         for name, features in outputs.items():
-            rows = features.reshape(-1, features.shape[-1])
-            self._moments.setdefault(name, Accumulator()).update(rows)
-            whole = name in self._whole
-            self._kept.setdefault(name, []).append(features if whole else features[keep])
+            self._moments.setdefault(name, Accumulator()).update(features.flatten(0, -2))
+            held = self._kept.setdefault(name, [])
+            if name in self._whole or keep.all():
+                held.append(on_host(features))
+            elif keep.any():
+                held.append(on_host(features[np.flatnonzero(keep)]))
 
     def features(self) -> dict[str, Features]:
         """Everything so far, by output."""
-        return {
-            name: Features(moments.statistics(), np.concatenate(self._kept[name]))
-            for name, moments in self._moments.items()
-        }
+        found = {}
+        for name, moments in self._moments.items():
+            statistics, held = moments.statistics(), self._kept[name]
+            none = np.empty((0, len(statistics.mean)), np.float32)
+            found[name] = Features(statistics, np.concatenate(held) if held else none)
+        return found

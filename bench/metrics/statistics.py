@@ -1,7 +1,8 @@
 """Features -> mean and covariance, streamed in float64, and kept on disk.
 
 Features are float32 as networks give them; their moments are float64, because a covariance summed
-in float32 loses the digits that a small Fréchet distance is made of.
+in float32 loses the digits that a small Fréchet distance is made of. Features that are on a GPU are
+summed there, and only the sums come back.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import logging
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +22,12 @@ from numpy.typing import NDArray
 from bench.metrics.frechet import frechet_distance
 from projgan.files import write_bytes_atomic
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 log = logging.getLogger(__name__)
+
+WITHOUT_FLOAT64 = ("mps",)  # kinds of device that have no float64
 
 
 @dataclass(frozen=True)
@@ -37,40 +44,69 @@ class Accumulator:
 
     Each batch is centred on its own mean and then merged (the pairwise update of Chan, Golub and
     LeVeque), so that a large common offset does not cancel digits, and how the samples were
-    batched changes the result by rounding only.
+    batched changes the result by rounding only. Nothing is read back from a GPU before the end.
     """
 
     def __init__(self) -> None:
         self.n = 0
-        self._mean = np.zeros(0)
-        self._scatter = np.zeros((0, 0))
+        self._mean: Any = None  # [D], where the features are: NumPy's or torch's, float64
+        self._scatter: Any = None  # [D, D]
 
-    def update(self, features: NDArray[np.floating]) -> None:
-        """Adds features [B, D] of any float type; a torch tensor on the CPU will do."""
-        batch = np.asarray(features, dtype=np.float64)
-        if batch.ndim != 2:
-            raise ValueError(f"features must be [B, D], not {batch.shape}")
-        if self.n == 0:
-            dim = batch.shape[1]
-            self._mean, self._scatter = np.zeros(dim), np.zeros((dim, dim))
-        if batch.shape[1] != len(self._mean):
-            raise ValueError(f"{batch.shape[1]} dimensions after batches of {len(self._mean)}")
-        if len(batch) == 0:
+    def update(self, features: NDArray[np.floating] | Tensor) -> None:
+        """Adds features [B, D] of any float type."""
+        if features.ndim != 2:
+            raise ValueError(f"features must be [B, D], not {tuple(features.shape)}")
+        if self.n and features.shape[1] != len(self._mean):
+            was = len(self._mean)
+            raise ValueError(f"{features.shape[1]} dimensions after batches of {was}")
+        if len(features) == 0:
             return
-        total = self.n + len(batch)
-        mean = batch.mean(axis=0)
+        batch = in_float64(features)
+        mean = batch.mean(0)
         centred = batch - mean
-        step = mean - self._mean
-        self._scatter += centred.T @ centred
-        self._scatter += np.outer(step, step * (self.n * len(batch) / total))
-        self._mean += step * (len(batch) / total)
-        self.n = total
+        scatter = centred.T @ centred
+        if self.n == 0:
+            self._mean, self._scatter = mean, scatter
+        else:
+            total = self.n + len(batch)
+            step = mean - self._mean
+            self._scatter += scatter
+            self._scatter += step[:, None] * (step * (self.n * len(batch) / total))
+            self._mean += step * (len(batch) / total)
+        self.n += len(batch)
 
     def statistics(self) -> Statistics:
         """The moments of everything added so far."""
         if self.n < 2:
             raise ValueError("a covariance needs two samples or more")
-        return Statistics(self.n, self._mean.copy(), self._scatter / (self.n - 1))
+        mean, scatter = (on_host(sums) for sums in (self._mean, self._scatter))
+        return Statistics(self.n, mean.copy(), scatter / (self.n - 1))
+
+
+def in_float64(features: NDArray[np.floating] | Tensor) -> Any:
+    """As float64 where the features are: NumPy's on the host, torch's on a GPU.
+
+    A device without float64 gives them to the host, which the log says once.
+    """
+    if isinstance(features, np.ndarray):
+        return np.asarray(features, dtype=np.float64)
+    if not sums_on(features.device.type):
+        return features.cpu().double().numpy()
+    return features.double()
+
+
+@lru_cache
+def sums_on(kind: str) -> bool:
+    """Whether statistics of features on this kind of device are summed there."""
+    if kind in WITHOUT_FLOAT64:
+        log.warning("%s has no float64: statistics of features are summed on the host", kind)
+    return kind not in ("cpu", *WITHOUT_FLOAT64)
+
+
+def on_host(values: Any) -> NDArray[Any]:
+    """A tensor of any device, or an array, as an array."""
+    found: NDArray[Any] = values if isinstance(values, np.ndarray) else values.cpu().numpy()
+    return found
 
 
 def features_to_statistics(features: NDArray[np.floating]) -> Statistics:
