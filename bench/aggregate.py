@@ -38,6 +38,12 @@ FIELDS: dict[str, tuple[str, str]] = {
     "train_s": ("time", "train_s"),
     "eval_s": ("time", "eval_s"),
 }
+# Clocks of a run's last session, the same.
+SESSION: dict[str, tuple[str, ...]] = {
+    "warmup_s": ("throughput", "warmup_seconds"),
+    "checkpoint_s": ("ledger", "session", "checkpoint_s"),
+    "unexplained_s": ("ledger", "session", "rest_s"),
+}
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,10 @@ class Run:
             found = ((self.record or {}).get(part) or {}).get(name)
             if key == "s_per_kimg" and found:
                 found = 1000 / found
+        elif key in SESSION:
+            found = self.record or {}
+            for name in SESSION[key]:
+                found = (found or {}).get(name)
         elif key.startswith("share_"):
             spent = ((self.record or {}).get("ledger") or {}).get("shares") or {}
             share = _finite(spent.get(key.removeprefix("share_")))
@@ -103,7 +113,7 @@ class Run:
 
     def why_missing(self, key: str) -> str:
         """The reason that `value(key)` is None, for a footnote."""
-        if key in FIELDS or key.startswith("share_"):
+        if key in FIELDS or key in SESSION or key.startswith("share_"):
             if FIELDS.get(key, ("",))[0] == "backbone" and not (self.record or {}).get("backbone"):
                 return "has no feature network"
             random = key == "accuracy" and self.spec.config.backbone.weights == "random"

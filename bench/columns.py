@@ -25,6 +25,9 @@ MEASURED = {
     "time_s": Column("time_s", "time", "s", decimals=0),
     "train_s": Column("train_s", "training", "s", decimals=0),
     "eval_s": Column("eval_s", "evaluation", "s", decimals=0),
+    "warmup_s": Column("warmup_s", "warm-up", "s", decimals=1),
+    "checkpoint_s": Column("checkpoint_s", "checkpoints", "s", decimals=1),
+    "unexplained_s": Column("unexplained_s", "unexplained", "s", decimals=1),
     "kimg": Column("kimg", "images", "k"),
     "n": Column("n", "n", decimals=0),
 }

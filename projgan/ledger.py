@@ -1,13 +1,15 @@
 """Where a run's time goes: every part of a training step measured, on sampled steps only.
 
-One step in `SAMPLE_EVERY` is divided by a lap timer: each mark waits for the device and puts the
-time since the mark before it on one account. The backward pass is divided where gradients arrive at
-the tensors between two networks. Sampled steps are kept out of the throughput, since waiting for
-the device slows them; the other steps carry no clock but the run's own.
+One step in `SAMPLE_EVERY` is divided by a lap timer: each mark puts the time since the mark before
+it on one account. The backward pass is divided where gradients arrive at the tensors between two
+networks. A sampled step begins and ends with the device's work done, so that neither it nor the
+steps beside it have the other's work on their clock, and is kept out of the throughput; the other
+steps carry no clock but the run's own.
 
 On a CPU a lap is the processor time of the thread that trains, and what the wall clock shows
 beyond it is `idle`: the process was ready and something else had the core, or it slept. On a GPU a
-lap is wall time between two synchronisations, and the device's idling is not measured.
+lap is the time between two events on its stream, which nothing waits for before the step's end; a
+gap in which it waited for the host is on the account of what came next, so `idle` is not measured.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -39,8 +42,7 @@ class Ledger:
         self.parts = dict.fromkeys(PARTS, 0.0)
         self.outside = {"training": 0.0, "checkpoint": 0.0, "evaluation": 0.0}
         self._started = time.perf_counter()
-        self._begun = (0.0, 0.0)
-        self._last = (0.0, 0.0)
+        self._laps: list[tuple[str, Any]] = []  # of the step that is divided: (account, its end)
 
     @staticmethod
     def samples(number: int) -> bool:
@@ -53,29 +55,41 @@ class Ledger:
         if not self.samples(number):
             yield
             return
-        self._begun = self._last = self._now()
+        self.synchronise()
+        began = time.perf_counter()
+        self._laps = []
         self.active = True
-        before = sum(self.parts.values())
+        self.mark("")
         try:
             yield
         finally:
             self.mark("rest")
             self.active = False
-        wall = self._now()[0] - self._begun[0]
+        self.synchronise()
+        wall = time.perf_counter() - began
         self.seconds += wall
         self.steps += 1
-        self.parts["rest"] += wall - (sum(self.parts.values()) - before)
+        explained = self._settle()
+        self.parts["rest"] += wall - explained
 
     def mark(self, part: str) -> None:
         """Puts the time since the last mark on an account."""
-        if not self.active:
-            return
-        now = self._now()
-        wall = now[0] - self._last[0]
-        own = wall if self.device.type == "cuda" else min(wall, now[1] - self._last[1])
-        self.parts[part] += own
-        self.parts["idle"] += wall - own
-        self._last = now
+        if self.active:
+            self._laps.append((part, self._clock()))
+
+    def _settle(self) -> float:
+        """Enters the laps of a step in the accounts; returns the seconds that these are."""
+        total = 0.0
+        for (_, start), (part, end) in pairwise(self._laps):
+            if self.device.type == "cuda":
+                wall = own = start.elapsed_time(end) / 1000
+            else:
+                wall = end[0] - start[0]
+                own = min(wall, end[1] - start[1])
+            self.parts[part] += own
+            self.parts["idle"] += wall - own
+            total += wall
+        return total
 
     def when_gradient_arrives(self, part: str, tensors: Sequence[Tensor]) -> None:
         """Marks a part as the backward pass leaves it, at the first of these tensors.
@@ -126,8 +140,15 @@ class Ledger:
             "contended": self.device.type != "cuda" and shares["idle"] > CONTENDED,
         }  # fmt: skip
 
-    def _now(self) -> tuple[float, float]:
-        """Wall clock and this thread's processor time, once the device is done."""
+    def _clock(self) -> Any:
+        """Wall clock and this thread's processor time; on a GPU an event on its stream."""
+        if self.device.type != "cuda":
+            return time.perf_counter(), time.thread_time()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def synchronise(self) -> None:
+        """Waits until the device has done what it was given."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        return time.perf_counter(), time.thread_time()

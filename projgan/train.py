@@ -461,8 +461,8 @@ def train(
         # The clock of training; the first steps of a session warm up, sampled ones do not count.
         if steps % FINITE_CHECK_STEPS == 0 or nimg in due:
             examine()  # waits for the device, so that the clock is synchronised
-        elif steps == WARMUP_STEPS and device.type == "cuda":
-            torch.cuda.synchronize(device)
+        elif steps == WARMUP_STEPS or ledger.samples(steps + 1):
+            ledger.synchronise()
         seconds = time.perf_counter() - started
         train_seconds += seconds
         ledger.outside["training"] += seconds

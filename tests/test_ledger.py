@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.aggregate import Run
+from bench.columns import SHARES
 from bench.roofline import throughput
 from projgan import fast, ledger
 from projgan.config import (
@@ -24,6 +25,7 @@ from projgan.config import (
     Projection,
     Train,
 )
+from projgan.divergence import LossWatch
 from projgan.ledger import PARTS, Ledger
 from projgan.train import Snapshot, Trainer, train
 
@@ -48,7 +50,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
 def test_a_run_accounts_for_its_sampled_steps(trained: Snapshot) -> None:
     found = trained.ledger
     assert found is not None and found["sampled_steps"] == 1  # step 16 of 20
-    assert list(found["shares"]) == list(PARTS)
+    assert list(found["shares"]) == list(PARTS) == list(SHARES)
     assert sum(found["shares"].values()) == pytest.approx(1)
     shares = dict(found["shares"])
     assert shares.pop("rest") < 0.01 and shares.pop("idle") >= 0
@@ -85,6 +87,73 @@ def test_sampled_steps_do_not_count_as_throughput(
     assert last.ledger["sampled_step_s"] > 20 > 5 * 8 / last.images_per_s
     assert last.ledger["contended"] and last.ledger["shares"]["idle"] > 0.9
     assert last.train_seconds > 20 > last.warmup_seconds
+
+
+def test_no_step_has_another_ones_work_on_its_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a device that works behind the host's back, 20 s a step: all are on the clock of steps."""
+    whole, check, now = Trainer.step, LossWatch.check, time.perf_counter
+    queued = spent = 0.0
+
+    def step(self: Trainer, real: Tensor, index: Tensor) -> object:
+        nonlocal queued
+        queued += 20
+        return whole(self, real, index)
+
+    def wait(*_: object) -> None:
+        nonlocal queued, spent
+        queued, spent = 0.0, spent + queued
+
+    def waiting(self: LossWatch) -> None:
+        wait()
+        check(self)
+
+    monkeypatch.setattr(time, "perf_counter", lambda: now() + spent)
+    monkeypatch.setattr(Trainer, "step", step)
+    monkeypatch.setattr(LossWatch, "check", waiting)
+    monkeypatch.setattr(Ledger, "synchronise", wait)
+    *_, last = train(CFG, tmp_path, tmp_path / "data", ())
+    assert last.ledger is not None and last.images_per_s is not None
+    assert 20 < last.ledger["sampled_step_s"] < 30
+    assert 20 < 8 / last.images_per_s < 30
+    assert 100 < last.warmup_seconds < 150
+
+
+class Event:
+    """What a GPU's stream marks, on the clock of the host."""
+
+    def __init__(self, enable_timing: bool) -> None:
+        assert enable_timing
+
+    def record(self) -> None:
+        self.at = time.perf_counter()
+
+    def elapsed_time(self, end: Event) -> float:
+        return 1000 * (end.at - self.at)
+
+
+def test_on_a_gpu_laps_lie_between_events_that_nothing_waits_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its events are stood in for: what is held here is the bookkeeping."""
+    waits: list[bool] = []
+    accounts = Ledger(torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _: waits.append(accounts.active))
+    for _ in range(2):
+        with accounts.step(ledger.SAMPLE_EVERY // 2):
+            time.sleep(0.02)
+            accounts.mark("data")
+            time.sleep(0.04)
+            accounts.mark("generator")
+    assert waits == [False] * 4
+    found = accounts.summary(None)
+    assert found is not None and found["sampled_steps"] == 2 and not found["contended"]
+    shares = found["shares"]
+    assert "idle" not in shares and sum(shares.values()) == pytest.approx(1)
+    assert accounts.parts["data"] > 0.04 and accounts.parts["generator"] > 0.08
+    assert accounts.parts["rest"] < accounts.parts["data"]
 
 
 def test_looking_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,4 +232,9 @@ def test_what_a_record_keeps_of_it(trained: Snapshot) -> None:
     assert run.contended == trained.ledger["contended"]
     old = Run(None, Path(), "finished", record={"throughput": {"images_per_s": 8.0}})  # type: ignore[arg-type]
     assert old.value("share_backbone") is None and old.why_missing("share_rest") == "not recorded"
+    assert run.value("warmup_s") == trained.warmup_seconds > 0
+    session = trained.ledger["session"]
+    assert run.value("checkpoint_s") == session["checkpoint_s"] > 0
+    assert run.value("unexplained_s") == session["rest_s"]
+    assert old.value("unexplained_s") is None and old.why_missing("warmup_s") == "not recorded"
     assert not old.contended and old.value("s_per_kimg") == 125 and old.value("peak_share") is None
