@@ -101,7 +101,8 @@ def _colour(x: Tensor, p: float, where: Coordinates) -> Tensor:
     eye = torch.eye(3, device=x.device)
     grey = torch.full((3,), 1 / math.sqrt(3), device=x.device)
     along = torch.outer(grey, grey)  # projects a colour onto its luma
-    cross = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]], device=x.device)
+    turn = eye.roll(1, dims=1)
+    cross = turn.T - turn  # cross @ v is the cross product of (1, 1, 1) and v
 
     brightness = torch.where(apply[:, 0], 0.2 * g[:, 0], zero)
     contrast = torch.where(apply[:, 1], torch.exp2(0.5 * g[:, 1]), one)[:, None, None]

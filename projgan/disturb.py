@@ -66,4 +66,4 @@ def level_weights(
 
 
 def _step(seed: int, number: int, device: torch.device) -> Coordinates:
-    return Coordinates(seed, Stream.DISTURB, torch.tensor([number], device=device))
+    return Coordinates(seed, Stream.DISTURB, torch.full((1,), number, device=device))

@@ -59,7 +59,12 @@ def enable(module: nn.Module, names: Iterable[str]) -> None:
 # 2m sees input rows m-1, m through taps 0 and 1+2, output row 2m+1 sees m, m+1 through 0+1 and 2.
 # A transposed convolution of stride 2 and padding 1 hands input m to output row 2m-1+k by its k-th
 # tap: k = 0..3 are the taps 2, 1+2, 0+1 and 0. Both directions at once are the Kronecker square.
-_TAPS = torch.tensor([[0.0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
+@lru_cache(maxsize=8)
+def _taps(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """[16, 9] zeros and ones, made on the device: a step that fetched them would wait for them."""
+    k, tap = torch.arange(4, device=device), torch.arange(3, device=device)
+    one = ((k[:, None] + tap) // 2 == 1).to(dtype)  # [4, 3]
+    return torch.kron(one, one)
 
 
 def pays_to_merge(x: Tensor) -> bool:
@@ -78,7 +83,7 @@ def doubled_conv(x: Tensor, weight: Tensor) -> Tensor:
         [N, O, 2H, 2W].
     """
     o, c = weight.shape[:2]
-    both = torch.kron(_TAPS, _TAPS).to(weight)  # [16, 9]
+    both = _taps(weight.device, weight.dtype)
     with torch.autocast(x.device.type, enabled=False):
         kernel = both @ weight.permute(0, 2, 3, 1).reshape(o, 9, c)  # [O, 16, C]
     return F.conv_transpose2d(x, kernel.view(o, 4, 4, c).permute(3, 0, 1, 2), stride=2, padding=1)

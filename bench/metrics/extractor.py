@@ -106,7 +106,7 @@ def make_extractor(
 
 def signed(images: Tensor) -> Tensor:
     """uint8 to float in [-1, 1]."""
-    return images.float() / 127.5 - 1.0
+    return images.float().div_(127.5).sub_(1.0)
 
 
 def _sha256(network: nn.Module) -> str:
