@@ -32,21 +32,37 @@ def settle(generator: torch.nn.Module) -> torch.nn.Module:
     return generator.eval()
 
 
-@pytest.mark.parametrize("name", list(GENERATORS))
+# FastGAN in both of its accounts, and every other generator.
+ACCOUNTS = [("fastgan", "paper"), ("fastgan", "released"), ("fastgan_lite", "paper"),
+            ("stylegan2", "paper")]  # fmt: skip
+
+
+def test_every_generator_has_an_account_here() -> None:
+    assert {name for name, _ in ACCOUNTS} == set(GENERATORS)
+
+
+@pytest.mark.parametrize(("name", "preset"), ACCOUNTS)
 @pytest.mark.parametrize("resolution", [32, 64, 128, 256])
-def test_images_have_their_size_at_every_resolution(name: str, resolution: int) -> None:
-    generator = make(resolution, name=name)
+def test_images_have_their_size_at_every_resolution(
+    name: str, preset: str, resolution: int
+) -> None:
+    generator = make(resolution, name=name, preset=preset)
     images = generator(where(0, 1).normal(32), where(0, 1))
     assert images.shape == (2, 3, resolution, resolution) and images.isfinite().all()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", list(GENERATORS))
+@pytest.mark.parametrize(("name", "preset"), ACCOUNTS)
 @pytest.mark.parametrize("resolution", [512, 1024])
-def test_large_images_have_their_size(name: str, resolution: int) -> None:
-    generator = make(resolution, name=name)
+def test_large_images_have_their_size_and_every_weight_learns(
+    name: str, preset: str, resolution: int
+) -> None:
+    generator = make(resolution, name=name, preset=preset)
     images = generator(where(0, 1).normal(32), where(0, 1))
     assert images.shape == (2, 3, resolution, resolution) and images.isfinite().all()
+    images.square().sum().backward()
+    without = [n for n, p in generator.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not without
 
 
 def test_presets_differ_in_blocks_and_in_the_latents_sphere() -> None:
