@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
+import re
 import subprocess
 import sys
 import tarfile
@@ -295,6 +297,18 @@ def test_the_papers_data_sets_are_listed() -> None:
         for run in grids.load(name, "paper").runs:
             wanted.setdefault(run.config.data.name, set()).add(run.config.data.resolution)
     assert {name: set(entry.resolutions) for name, entry in known().items()} == wanted
+
+
+def test_every_data_set_says_what_a_user_must_know() -> None:
+    text = paths.DATASETS.read_text()
+    for name, entry in known().items():
+        assert entry.get.startswith("https://") and entry.title and entry.licence, name
+        assert entry.size_gb is None or 0 < entry.size_gb < 200, name
+    assert text.count("size_gb:") == len(known())  # null where it is not known
+    with (paths.PAPER / "supplement_dataset_sizes.csv").open() as file:
+        listed = {line["dataset"]: int(line["images"]) for line in csv.DictReader(file)}
+    counts = {name.lower(): entry.images for name, entry in known().items()}
+    assert {re.sub("[- ]", "_", name.lower()): n for name, n in listed.items()} == counts
 
 
 def test_likenesses_are_what_is_rendered_here() -> None:
