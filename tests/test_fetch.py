@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from bench import fetch
+from bench import fetch, paths
 from bench import grid as grids
 from bench.cli import main
 from bench.metrics.extractor import Source
 from bench.metrics.extractors import EXTRACTORS
+from bench.metrics.weights import fetch_url, find_weights
 from projgan.backbones import build_backbone
 from projgan.config import Backbone
+from projgan.errors import DataError
 from projgan.files import sha256_of
 from projgan.weights import VARIABLE, beside, weights_dir
 
@@ -129,3 +139,95 @@ def test_a_mobilenet_from_the_folder_gives_features_whatever_the_batch(
     assert whole.shape == (3, 1280 if name == "mobilenetv2" else 1024)
     single = extractor(images[2:])[""]
     torch.testing.assert_close(torch.tensor(whole[2:]), torch.tensor(single), rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[str, dict[str, bytes]]]:
+    """A server on this machine: its address, and what it has by path.
+
+    It answers as the hub does; a path that ends in `.cut` breaks off half-way.
+    """
+    held: dict[str, bytes] = {}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.answer(False)
+
+        def do_GET(self) -> None:
+            self.answer(True)
+
+        def answer(self, whole: bool) -> None:
+            content = held.get(self.path)
+            self.send_response(404 if content is None else 200)
+            self.send_header("Content-Length", str(len(content or b"")))
+            self.send_header("ETag", '"made"')
+            self.send_header("X-Repo-Commit", "0" * 40)
+            self.end_headers()
+            if whole and content:
+                self.wfile.write(content[: len(content) // 2 if ".cut" in self.path else None])
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        thread = Thread(target=listening.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.server_port}", held
+        listening.shutdown()
+        thread.join()
+
+
+def test_a_download_is_whole_and_what_its_name_says(
+    tmp_path: Path, server: tuple[str, dict[str, bytes]]
+) -> None:
+    address, held = server
+    content = bytes(range(256)) * 400
+    right = f"/net-{hashlib.sha256(content).hexdigest()[:8]}.pth"
+    held |= dict.fromkeys(["/net.pth", "/net.cut", right, "/net-01234567.pth"], content)
+
+    def find(path: str) -> Path:
+        fetch_from = fetch_url(address + path)
+        return find_weights(tmp_path, path[1:], "a metric", address + path, fetch_from)
+
+    for path in ("/net.pth", right):
+        assert find(path).read_bytes() == content
+    for path, words in (
+        ("/net.cut", f"the connection ended after {len(content) // 2} of {len(content)} bytes"),
+        ("/net-01234567.pth", "SHA-256 begins with"),
+        ("/none.pth", "Not Found"),
+    ):
+        with pytest.raises(DataError, match=words):
+            find(path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted([right[1:], "net.pth"])
+    assert find("/net.pth").read_bytes() == content  # and is not asked for again
+
+
+def test_the_command_fetches_what_a_hub_has_and_then_needs_none(
+    tmp_path: Path,
+    server: tuple[str, dict[str, bytes]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The whole command in a process of its own, against a hub on this machine."""
+    address, held = server
+    published = resnet(tmp_path / "published.safetensors")
+    (tmp_path / "made.yaml").write_text(
+        GRID.replace("[fd_lab, fd_mobilenetv2, fd_swav]", "[fd_lab]")
+    )
+    environment = {k: v for k, v in os.environ.items() if k != VARIABLE and not k.startswith("HF_")}
+    environment |= {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "cache")}
+    words = ["do=fetch-weights", f"grid={tmp_path / 'made.yaml'}", f"data_dir={tmp_path}"]
+    held[f"/timm/{TAG}/resolve/main/model.safetensors"] = published.read_bytes()
+    command = [sys.executable, str(paths.ROOT / "run_bench.py"), *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and f"fetched  {TAG}.safetensors" in done.stdout, done.stderr
+    placed_at = tmp_path / "weights" / f"{TAG}.safetensors"
+    ledger = json.loads((tmp_path / "weights" / fetch.LEDGER).read_text())
+    assert ledger[placed_at.name]["sha256"] == sha256_of(placed_at) == sha256_of(published)
+    # Without that hub and its cache, as on a node without network.
+    shutil.rmtree(tmp_path / "cache")
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert main(words) == 0 and f"there    {TAG}.safetensors" in capsys.readouterr().out
+    with beside(tmp_path):
+        network = build_backbone(Backbone(name="resnet18"), 64)
+    assert network.weights_sha256 == sha256_of(published)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import shutil
 import urllib.request
 from collections.abc import Callable
@@ -48,11 +50,24 @@ def find_weights(
 
 
 def fetch_url(url: str) -> Callable[[Path], None]:
-    """Downloads a file, whole or not at all."""
+    """Downloads a file, whole or not at all.
+
+    What was sent is compared with the length that was announced and, where the file's name ends in
+    the beginning of its SHA-256, as torchvision's do, with that.
+    """
+    named = re.search(r"-([0-9a-f]{8})\.pth$", url)
 
     def fetch(path: Path) -> None:
         with urllib.request.urlopen(url, timeout=30) as response, replacing(path) as file:
-            shutil.copyfileobj(response, file)
+            digest = hashlib.sha256()
+            while content := response.read(2**20):
+                digest.update(content)
+                file.write(content)
+            announced, got = response.headers["Content-Length"], file.tell()
+            if announced is not None and got != int(announced):
+                raise OSError(f"the connection ended after {got} of {announced} bytes")
+            if named and not (found := digest.hexdigest()).startswith(named[1]):
+                raise OSError(f"its SHA-256 begins with {found[:8]}, not {named[1]}")
 
     return fetch
 
