@@ -65,6 +65,11 @@ class Finding:
     evidence: tuple[str, ...] = ()  # one line per row
     flags: tuple[str, ...] = ()  # leakage
 
+    @property
+    def counted(self) -> str:
+        """`3 seeds`."""
+        return _number(self.n, self.unit)
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -153,14 +158,18 @@ def _signs(e: Evidence, d: Sequence[float], base: float, unit: str) -> Outcome:
         return Outcome("not run", 0, unit, "", None, test, f"no common {unit.rstrip('s')}")
     mean, interval, p = statistics.fmean(d), mean_interval(d), sign_flip_p(d)
     below = sum(value < 0 for value in d)
-    effect = f"{e.effect(mean, interval, base)}, as claimed in {below} of {n} {unit}"
+    effect = f"{e.effect(mean, interval, base)}, as claimed in {below} of {_number(n, unit)}"
     if smallest_p(n) > ALPHA:
-        few = f"{n} {unit if n > 1 else unit.rstrip('s')}: it can never reject; {_needs()}"
+        few = f"{_number(n, unit)}: it can never reject; {_needs()}"
         return Outcome("undecided", n, unit, effect, p, test, few, _way(mean))
     if interval and interval.low <= 0 <= interval.high:
         reason = "the interval includes 0"
         return Outcome("undecided", n, unit, effect, p, test, reason, _way(mean))
     return _by_p(p, _way(mean), n, unit, effect, test)
+
+
+def _number(n: int, unit: str) -> str:
+    return f"{n} {unit.rstrip('s') if n == 1 else unit}"
 
 
 def _needs() -> str:
@@ -220,7 +229,7 @@ def _best(e: Evidence) -> Outcome:
     rival = min((c for c in means if c != name), key=means.__getitem__)
     p = sum(math.comb(n, i) * (1 / k) ** i * (1 - 1 / k) ** (n - i) for i in range(first, n + 1))
     effect = (
-        f"first of {k} in {first} of {n} seeds; "
+        f"first of {k} in {first} of {_number(n, 'seeds')}; "
         f"{e.effect(means[name] - means[rival], None, means[rival])} against {rival}"
     )
     leans = _way(means[name] - means[rival])
@@ -313,10 +322,10 @@ def _sooner(e: Evidence) -> Outcome:
     said = f"{middle:.3g} times " + ("less training time" if by_time else "fewer images")
     said = said if middle else "not reached within the budget"
     how = "surely reached" if sound else "first snapshot below"
-    effect = f"{said} (median, {how}), sooner in {more}, later in {less} of {n} seeds"
+    effect = f"{said} (median, {how}), sooner in {more}, later in {less} of {_number(n, 'seeds')}"
     p, leans = _sign_p(more, less), _way(less - more)
     if smallest_p(n) > ALPHA:
-        reason = f"{n} seed{'s' if n > 1 else ''}: it can never reject; {_needs()}"
+        reason = f"{_number(n, 'seeds')}: it can never reject; {_needs()}"
         return Outcome("undecided", n, "seeds", effect, p, test, reason, leans)
     return _by_p(p, leans, n, "seeds", effect, test)
 
@@ -463,7 +472,7 @@ def to_text(claim: Claim, finding: Finding) -> str:
     lines = [f"{finding.verdict.upper():13} {claim.id}: {claim.says} ({claim.source})"]
     parts = [finding.effect]
     if finding.n:
-        parts.append(f"n = {finding.n} {finding.unit}")
+        parts.append(f"n = {finding.counted}")
     if finding.p is not None:
         parts.append(f"p = {finding.p:.2g} ({finding.test})")
     told = "; ".join(part for part in parts if part)

@@ -233,6 +233,45 @@ def table(grid: Grid, cells: Sequence[Cell]) -> Table | None:
     )
 
 
+@dataclass(frozen=True)
+class Soon:
+    """How soon a cell reached the target, in short."""
+
+    name: str
+    images: float  # median over its runs; inf = not within the budget
+    runs: str  # how many reached it
+    factor: str  # times fewer images than the reference row. Empty = none, or not comparable
+    is_reference: bool
+
+
+def soon(grid: Grid, cells: Sequence[Cell]) -> tuple[str, bool, list[Soon]]:
+    """What was to be reached, whether it is surely so, and when each cell did, the first first.
+
+    By the sound definition where the noise is known for all, by the paper's rule elsewhere.
+    """
+    target, metric = _wanted(grid)
+    found = lines(grid, cells)
+    if target is None or not found:
+        return "", False, []
+    sure = all(line.sound for line in found.values())
+    reached = {name: line.sound if sure and line.sound else line.paper
+               for name, line in found.items()}  # fmt: skip
+    against = _references(grid, target, cells)
+    of = {cell.name for cell in against.values()}
+    result = []
+    for name, times in reached.items():
+        base = reached.get(against[name].name) if name in against else None
+        factor = _speedup(times, base, _images).factor if base else ""
+        middle = times.median(_images).value
+        result.append(Soon(name, middle, str(_count(times).text), factor, name in of))
+    words = f"{columns.column(metric).header} of {_words(target)}"
+    if target.row is not None:
+        values = sorted({round(line.target, 9) for name, line in found.items() if name not in of})
+        values_said = f" ({values[0]:.3g})" if len(values) == 1 else ""
+        words = f"{_words(target)}{values_said}"
+    return words, sure, sorted(result, key=lambda one: one.images)
+
+
 UNKNOWN_NOISE = "too few snapshots to know the noise of an evaluation, so nothing is sure"
 FIRST_NOTE = (
     "First below: the paper's rule, the first evaluated snapshot below the target; with noisy "

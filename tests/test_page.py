@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,11 +13,14 @@ from made_records import make_grid, make_record, write_record
 
 from bench import aggregate
 from bench.aggregate import Cell
+from bench.claims import Claim, examine
 from bench.content import gather
+from bench.lines import Line
 from bench.page import charts
 from bench.page.answer import Sentence, answer
 from bench.page.build import page
 from bench.page.cost import ledger
+from bench.page.curves import across
 from bench.page.heat import heats
 from bench.spec import Grid, ReportSpec
 
@@ -91,6 +95,100 @@ def test_the_papers_order_is_agreed_with_or_not(tmp_path: Path) -> None:
     assert "in place 5 of 5" in found.says
 
 
+def crossed(folder: Path, values: Mapping[str, Mapping[object, float]]) -> dict[str, Sentence]:
+    """What a grid of rows by subsets says; one seed."""
+    rows = {label: {"backbone.name": NAMES[label]} for label in values}
+    report = replace(REPORT, paper=None, compare_to="ResNet18")
+    grid = make_grid(rows, report, axes={"data.subset": (1000, None)})
+    for spec in grid.runs:
+        value = values[spec.row][spec.axes["data.subset"]]
+        write_record(folder, spec, make_record(spec, {4000: {"fd_lab": value}}))
+    cells = aggregate.cells(aggregate.read_runs(grid.runs, folder))
+    return {s.asks: s for s in answer(grid, cells, {}, None)}
+
+
+def test_rows_compete_at_the_same_choice_of_an_axis_alone(tmp_path: Path) -> None:
+    few, every = 1000, None
+    same = {"DeiT": {few: 5.0, every: 2.0}, "ResNet18": {few: 8.0, every: 3.0}}
+    found = crossed(tmp_path / "same", same)["Which wins?"]
+    assert found.short == "DeiT, each of 2 times, not settled"
+    assert [word for word, _ in found.points] == ["subset=1000", "subset=all"]
+    assert "5 (one run" in found.points[0][1] and "3 (38%) below the next" in found.points[0][1]
+    turned = {"DeiT": {few: 5.0, every: 3.0}, "ResNet18": {few: 8.0, every: 2.0}}
+    found = crossed(tmp_path / "turned", turned)["Which wins?"]
+    assert found.short == "DeiT (1 of 2), ResNet18 (1 of 2), not settled"
+
+
+def test_how_soon_the_target_is_reached(tmp_path: Path) -> None:
+    values = {"ResNet18": [4.0], "DeiT": [1.0], "ResNet50": [9.0]}
+    grid, cells = made(tmp_path, values, replace(REPORT, paper=None, target="row:ResNet18"))
+    content = gather(grid, cells, tmp_path)
+    (found,) = [s for s in answer(grid, cells, {}, None) if s.asks == "How soon?"]
+    assert found.short == "DeiT after 1 thousand images, 4 times fewer"
+    assert "the best of ResNet18 (4)" in found.says and "too early" in found.says
+    assert [name for name, _ in found.points] == ["DeiT", "ResNet18", "ResNet50"]
+    assert found.points[2][1] == "not within its budget (0 of 1 runs)"
+    assert "How soon?" in page(grid, cells, content)
+    assert "How soon?" not in said(tmp_path, values)
+
+
+def test_every_finding_says_where_it_points(tmp_path: Path) -> None:
+    grid, cells = made(tmp_path, {"ResNet18": [4.0], "DeiT": [1.0]})
+    what = Claim("c", "It is so.", "Table 0", "made", "below", "fd_lab", ("DeiT",), ("ResNet18",))
+    other = replace(what, these=("ResNet18",), than=("DeiT",))
+    findings = [(one, examine(one, grid, tmp_path, cells)) for one in (what, other)]
+    (found,) = [s for s in answer(grid, cells, {}, None, findings) if "findings" in s.asks]
+    assert found.short == "2 undecided (1 as claimed so far, 1 the other way round so far)"
+    assert found.points[0] == ("undecided", "It is so (p = 1, n = 1 seed, so far as claimed).")
+    text = page(grid, cells, replace(gather(grid, cells, tmp_path), findings=findings))
+    assert '<a class="runs" href="#row-1">FD-lab of DeiT: 1 (n=1)</a>' in text
+
+
+def test_the_page_says_how_to_write_it_again(tmp_path: Path) -> None:
+    grid, cells = made(tmp_path, {"ResNet18": [4.0, 5.0]})
+    grid = replace(grid, overrides={"data.path": "/home/someone/church", "train.batch": 8})
+    text = page(grid, cells, gather(grid, cells, tmp_path))
+    again = "grid=made &#39;seeds=[0,1]&#39; data.path=church train.batch=8 do=report"
+    assert again in text
+
+
+@pytest.mark.parametrize("width", [350, 520])
+def test_crowded_points_keep_their_names_apart(width: int) -> None:
+    """Two groups of points as near to each other as the paper's EfficientNets."""
+    at = [(3.0, 2.5), (3.7, 1.65), (4.4, 1.7), (6.4, 1.8), (11.0, 2.35), (300.0, 12.4)]
+    points = [(f"EfficientNet-lite{i}", charts.look(i), x, y, None) for i, (x, y) in enumerate(at)]
+    marks = charts.scatter(points, width, 330, "x", "y").marks
+    boxes = [charts._box(m.label, len(m.name) * charts.LETTER) for m in marks if m.label]
+    assert len(boxes) == len(points)
+    dots = [(m.x - 5, m.y - 5, m.x + 5, m.y + 5) for m in marks]
+    for one, other in itertools.combinations([*boxes, *dots], 2):
+        assert not charts._meet(one, other) or (one in dots and other in dots)
+    assert all(box[0] >= 0 and box[2] <= width for box in boxes)
+
+
+def test_a_targets_name_stands_clear_of_the_curves() -> None:
+    falling = Line("A", 0, 1, (1e3, 1e4), (1.0, 2.0), (9.0, 4.9), (9.0, 4.9), (9.0, 4.9))
+    (level,) = charts.curves([(falling, charts.look(0))], False, 500, 300, "y", [5.0]).levels
+    x, y, anchor = level.label
+    assert anchor == "start" and x < 100  # the curve comes down to it at the other end
+    assert abs(y - level.y) < 20
+
+
+def test_a_numeric_axis_has_a_chart_of_its_own(tmp_path: Path) -> None:
+    grid = make_grid({"A": {}}, REPORT, axes={"data.subset": (1000, None)}, seeds=(0, 1))
+    for spec in grid.runs:
+        value = 5.0 if spec.axes["data.subset"] else 2.0
+        value += spec.config.train.seed
+        write_record(tmp_path, spec, make_record(spec, {4000: {"fd_lab": value}}))
+    cells = aggregate.cells(aggregate.read_runs(grid.runs, tmp_path))
+    found = across(grid, cells, "fd_lab")
+    assert found is not None and found.title == "FD-lab against training images"
+    (path,) = found.plots["wide"].paths
+    assert len(path.dots) == 2 and path.dots[0][1] < path.dots[1][1] and path.band
+    flat = make_grid({"A": {}}, REPORT)
+    assert across(flat, cells, "fd_lab") is None
+
+
 def test_no_record_says_no_winner(tmp_path: Path) -> None:
     grid, cells = made(tmp_path, {"ResNet18": []})
     assert answer(grid, cells, {}, None) == []
@@ -124,6 +222,7 @@ def test_each_level_is_coloured_by_its_ratio(tmp_path: Path) -> None:
     cells = aggregate.cells(aggregate.read_runs(grid.runs, tmp_path))
     table = gather(grid, cells, tmp_path).tables["table"]
     (found,) = heats(grid, cells, table, "fd_lab")
+    assert found.rows[0][1][1].opens == "EfficientNet-lite1/fd_l2"
     assert [[f.step for f in fields] for _, fields in found.rows] == [[-4] * 5, [2] * 5, [0] * 5]
     assert found.rows[0][1][0].text == "×0.25"
 

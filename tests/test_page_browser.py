@@ -52,7 +52,9 @@ def page_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         final += spec.config.train.seed / 8
         levels = {f"fd_l{i}": final / i for i in (1, 2, 3, 4)}
         curve = {n: {"fd_lab": final * 4000 / n, **levels} for n in (1000, 2000, 4000)}
-        path = write_record(folder / "runs", spec, make_record(spec, curve)).parent / "samples"
+        speed = {"images_per_s": 10 * final, "warmup_seconds": 1.0}
+        done = make_record(spec, curve, throughput=speed)
+        path = write_record(folder / "runs", spec, done).parent / "samples"
         path.mkdir()
         for name in ("000001000", "000002000", "000004000"):
             Image.new("RGB", (256, 256), (200, 60, 30)).save(path / f"{name}.png")
@@ -139,6 +141,22 @@ def test_a_number_opens_the_runs_behind_it(page: Any) -> None:
         assert fact in text  # fingerprint, commit, protocol, configuration, environment
     page.keyboard.press("Escape")
     assert not dialog.is_visible()
+
+
+def test_every_kind_of_number_leads_to_its_runs(page: Any) -> None:
+    dialog = page.locator("#evidence-dialog")
+    for place in ("#levels table.heat", "#cost .bars"):
+        page.locator(place).first.locator("button.number").first.click()
+        assert "RUN SEED VALUE" in " ".join(dialog.inner_text().upper().split())
+        page.keyboard.press("Escape")
+    row = page.locator("#runs details", has_text="ResNet18").first
+    assert not row.locator("article").first.is_visible()
+    page.locator("#table tbody a", has_text="ResNet18").first.click()
+    assert row.locator("article").first.is_visible()
+    lonely = page.locator("a[href^='#r']").evaluate_all(
+        "all => all.filter(a => !document.querySelector(a.getAttribute('href'))).length"
+    )
+    assert lonely == 0
 
 
 def test_the_papers_number_says_where_it_is_from(page: Any) -> None:

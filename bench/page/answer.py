@@ -7,17 +7,19 @@ may have chosen is told as such, and a question that nothing was measured for is
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from bench import agreement, claims, columns, compare, leakage, targets
+from bench import agreement, claims, columns, compare, leakage, speedup, targets
 from bench.aggregate import Cell, Stat
 from bench.inference import ALPHA, holm, pairs_needed, sign_flip_p, smallest_p
 from bench.spec import Grid
 
 Tone = Literal["yes", "no", "open", "plain"]
+PAPER = "Does the paper say so?"
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Sentence:
     short: str  # in a few words
     says: str  # in full
     tone: Tone = "plain"
+    points: tuple[tuple[str, str], ...] = ()  # a word, and what is said of it; a line each
+    row: str = ""  # whose runs stand behind it
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,15 @@ class Ranked:
         found = cell.stat(self.metric)
         assert found is not None
         return found
+
+    def name(self, cell: Cell) -> str:
+        """Without the axis values that all rows of this order share."""
+        return cell.row if self.at_one else cell.name
+
+    @property
+    def at_one(self) -> bool:
+        """Whether all rows stand at one choice of axis values."""
+        return len(self.cells) > 1 and all(cell.axes == self.first.axes for cell in self.cells)
 
     def said(self, cell: Cell) -> str:
         return f"{self.stat(cell).mean:.3g}"
@@ -88,12 +101,20 @@ def answer(
     order = ranked(grid, cells)
     if order is None:
         return []
-    found = []
-    if len(order.cells) > 1:
-        found += [_margin(order), _sureness(order)]
-    found.insert(0, _winner(order, cells, settled=not found or found[-1].tone == "yes"))
-    found += _against_axis(grid, cells, order)
-    found += _paper(grid, order, paper)
+    apart = _conditions(grid, cells, order)
+    if apart:
+        found = _first_at_each(apart, cells)
+        parts = {at: _paper(grid, part, paper) for at, part in apart.items()}
+        told = {at: sentences[0] for at, sentences in parts.items() if sentences}
+        found += [_merged(told, list(told.values()))] if told else []
+    else:
+        found = _against_axis(grid, cells, order)  # where there is one, it is what the grid asks
+        found += _first(order, cells)
+        found += _paper(grid, order, paper)
+    if grid.scale == "lab" and found[-1].asks == PAPER:
+        only = "Only orders can agree here: lab distances are not the paper's."
+        found[-1] = replace(found[-1], says=f"{found[-1].says} {only}".strip())
+    found += _soon(grid, cells)
     found += _findings(findings)
     if panel:
         depends = agreement.conclusion(panel, grid.report.rank_by)
@@ -105,6 +126,65 @@ def answer(
     return found
 
 
+def competitions(grid: Grid, cells: Sequence[Cell], order: Ranked) -> list[Ranked]:
+    """The orders whose first rows are winners: one, or one at each choice of axis values."""
+    return list(_conditions(grid, cells, order).values()) or [order]
+
+
+def _conditions(grid: Grid, cells: Sequence[Cell], order: Ranked) -> dict[str, Ranked]:
+    """The order at each choice of axis values, where a row competes with rows at the same alone.
+
+    So it is where the grid holds its rows against one of them: nobody asks whether a network on all
+    images beats another on a thousand. Empty = all cells compete.
+    """
+    if (grid.report.compare_to or grid.report.baseline) not in {row.label for row in grid.rows}:
+        return {}
+    at = {cell.name: cell.name.removeprefix(f"{cell.row} · ") for cell in cells if cell.axes}
+    found = {}
+    for choice in dict.fromkeys(at.values()):
+        there = tuple(cell for cell in order.cells if at.get(cell.name) == choice)
+        if there:
+            found[choice] = replace(order, cells=there)
+    return found if len(found) > 1 else {}
+
+
+def _merged(names: Iterable[str], sentences: Sequence[Sentence]) -> Sentence:
+    """The same question asked at each choice of axis values."""
+    shorts = [s.short for s in sentences]
+    counts = {short: shorts.count(short) for short in shorts}
+    short = "; ".join(f"{said} ({n} of {len(shorts)})" for said, n in counts.items())
+    tones = {s.tone for s in sentences}
+    tone: Tone = tones.pop() if len(tones) == 1 else "open"
+    if len({s.says for s in sentences}) == 1:
+        return Sentence(sentences[0].asks, short, sentences[0].says, tone)
+    points = tuple((name, s.says) for name, s in zip(names, sentences, strict=True))
+    return Sentence(sentences[0].asks, short, "", tone, points)
+
+
+def _first_at_each(apart: Mapping[str, Ranked], cells: Sequence[Cell]) -> list[Sentence]:
+    """Which row is first at each choice of axis values, by how much, how surely."""
+    each = {at: _first(order, cells) for at, order in apart.items()}
+    firsts = [order.name(order.first) for order in apart.values()]
+    counts = {name: firsts.count(name) for name in firsts}
+    short = ", ".join(f"{name} ({n} of {len(firsts)})" for name, n in counts.items())
+    if len(counts) == 1:
+        short = f"{firsts[0]}, each of {len(firsts)} times"
+    sure = [found[-1] for found in each.values() if len(found) > 1]
+    if any(one.tone != "yes" for one in sure):
+        short += ", not settled"
+    points = tuple((at, " ".join(one.says for one in found[:2])) for at, found in each.items())
+    wins = Sentence("Which wins?", short, "", points=points)
+    return [wins, _merged(each, sure)] if len(sure) == len(each) else [wins]
+
+
+def _first(order: Ranked, cells: Sequence[Cell]) -> list[Sentence]:
+    """Which row is first, by how much, how surely."""
+    if len(order.cells) < 2:
+        return [_winner(order, cells, settled=True)]
+    sure = _sureness(order)
+    return [_winner(order, cells, sure.tone == "yes"), _margin(order), sure]
+
+
 def _winner(order: Ranked, cells: Sequence[Cell], settled: bool) -> Sentence:
     first, stat = order.first, order.stat(order.first)
     if stat.interval:
@@ -113,28 +193,32 @@ def _winner(order: Ranked, cells: Sequence[Cell], settled: bool) -> Sentence:
         spread += f"{stat.interval.high:.3g})"
     else:
         spread = " (one run, so nothing is known of its spread)"
-    level = [cell.name for cell in order.cells if order.stat(cell).mean == stat.mean]
+    level = [order.name(cell) for cell in order.cells if order.stat(cell).mean == stat.mean]
     if len(level) > 1:
         said = f"{_listed(level)} share the {order.superlative} {order.header}: {stat.mean:.3g}."
     else:
-        said = f"{first.name} has the {order.superlative} {order.header}: "
+        said = f"{order.name(first)} has the {order.superlative} {order.header}: "
         said += f"{order.said(first)}{spread}."
-    if len(order.cells) < len(cells):
-        said += f" {len(order.cells)} of {len(cells)} rows have a result."
+    rivals = [cell for cell in cells if cell.axes == first.axes or not order.at_one]
+    if len(order.cells) < len(rivals):
+        said += f" {len(order.cells)} of {len(rivals)} rows have a result."
     if flag := leakage.leakage(first.spec, order.metric).reason:
         said += f" Its number is flagged: {flag}."
-    short = first.name if settled else f"{first.name} leads, not settled"
+    name = order.name(first)
+    short = name if settled else f"{name} leads, not settled"
     if len(level) > 1:
         short = f"{len(level)} rows are level"
-    return Sentence("Which wins?", short, said)
+    return Sentence("Which wins?", short, said, row=first.name)
 
 
 def _margin(order: Ranked) -> Sentence:
     first, second, last = order.first, order.cells[1], order.cells[-1]
     word = "below" if order.sign == 1 else "above"
-    said = f"{_apart(order, second)} {word} the next, {second.name} ({order.said(second)})"
+    said = f"{_apart(order, second)} {word} the next, {order.name(second)} ({order.said(second)})"
     if last is not second:
-        said += f", and {_apart(order, last)} {word} the last, {last.name} ({order.said(last)})"
+        said += (
+            f", and {_apart(order, last)} {word} the last, {order.name(last)} ({order.said(last)})"
+        )
     gap = abs(order.stat(second).mean - order.stat(first).mean)
     short = f"{gap:.2g} {order.header} ahead of the next" if gap else "not at all"
     return Sentence("By how much?", short, f"{said}.")
@@ -162,7 +246,7 @@ def _sureness(order: Ranked) -> Sentence:
     if n == 1:
         said = "One seed shows one draw: another seed may turn the order round."
         return Sentence(asks, "one seed: open", said, "open")
-    overlap = [cell.name for cell in others if _overlap(order, cell)]
+    overlap = [order.name(cell) for cell in others if _overlap(order, cell)]
     if overlap:
         kind = "ranges" if order.stat(first).n < 5 else "intervals"
         times += f" The {kind} of {_listed(overlap)} overlap with its own."
@@ -189,7 +273,7 @@ def _sureness(order: Ranked) -> Sentence:
         if a is first
     }  # over the common seeds, which may say otherwise than all runs
     open_ = [
-        cell.name
+        order.name(cell)
         for cell in others
         if adjusted[first.name, cell.name] > ALPHA or not ahead[cell.name]
     ]
@@ -224,15 +308,15 @@ def _against_axis(grid: Grid, cells: Sequence[Cell], order: Ranked) -> list[Sent
         return []
     d = [order.sign * (order.stat(c).mean - order.stat(b).mean) for c, b in with_both]
     better = sum(value < 0 for value in d)
-    worse = [cell.name for (cell, _), value in zip(with_both, d, strict=True) if value > 0]
-    said = f"Better than at {name} in {better} of {len(d)} rows"
+    worse = [cell.row for (cell, _), value in zip(with_both, d, strict=True) if value > 0]
+    said = f"{order.header} is better than at {name} in {better} of {len(d)} rows"
     said += f", worse in {_listed(worse)}" if worse else ""
     p = sign_flip_p(d)
     said += f" (mean difference {order.sign * statistics.fmean(d):+.3g}"
     said += f"; exact sign-flip test over rows, p = {p:.2g})." if len(d) > 1 else ")."
     sure = smallest_p(len(d)) <= ALPHA and p <= ALPHA
     tone: Tone = "open" if not sure else "yes" if statistics.fmean(d) < 0 else "no"
-    return [Sentence(f"Against {name}?", f"better in {better} of {len(d)}", said, tone)]
+    return [Sentence(f"Better than {name}?", f"in {better} of {len(d)} rows", said, tone)]
 
 
 def _paper(grid: Grid, order: Ranked, paper: Mapping[str, targets.PaperRow]) -> list[Sentence]:
@@ -248,13 +332,13 @@ def _paper(grid: Grid, order: Ranked, paper: Mapping[str, targets.PaperRow]) -> 
     values = {name: number.value for name, number in known.items() if number.value is not None}
     if len(values) < 2:
         return []
-    asks = "Does the paper say so?"
     names = [cell.name for cell in order.cells if cell.name in values]  # our order
     theirs = sorted(values, key=values.__getitem__)
     best = theirs[0]
     place = names.index(best) + 1
     same = place == 1
-    said = f"The paper's first by {what} is {best} ({values[best]:g})"
+    called = next(order.name(cell) for cell in order.cells if cell.name == best)
+    said = f"The paper's first by {what} is {called} ({values[best]:g})"
     said += ", as here." if same else f", here in place {place} of {len(names)}."
     short, tone = ("the same first" if same else "another first"), "open"
     if len(names) > 2:
@@ -276,9 +360,36 @@ def _paper(grid: Grid, order: Ranked, paper: Mapping[str, targets.PaperRow]) -> 
     doubtful = [n for n in names if known[n].note and known[n].confidence.startswith("memory")]
     if doubtful:
         said += f" {len(doubtful)} of the paper's numbers are from memory, not confirmed."
-    if grid.scale == "lab":
-        said += " Only orders can agree here: lab distances are not the paper's."
-    return [Sentence(asks, short, said, tone)]  # type: ignore[arg-type]
+    return [Sentence(PAPER, short, said, tone)]  # type: ignore[arg-type]
+
+
+def _soon(grid: Grid, cells: Sequence[Cell]) -> list[Sentence]:
+    """How soon the target was reached: the paper's own measure of convergence."""
+    what, sure, found = speedup.soon(grid, cells)
+    others = [one for one in found if not one.is_reference]
+    if not others:
+        return []
+    first = others[0]
+    if math.isinf(first.images):
+        short = "no row reaches the target"
+    else:
+        short = f"{first.name} after {first.images / 1000:.3g} thousand images"
+        short += f", {_times(first.factor)} fewer" if first.factor else ""
+    points = []
+    for one in found:
+        at = f"{one.images / 1000:.3g} thousand images"
+        said = "not within its budget" if math.isinf(one.images) else f"after {at}"
+        said += f" ({one.runs} run{'s' if one.runs != '1 of 1' else ''})"
+        said += f", {_times(one.factor)} fewer than the reference" if one.factor else ""
+        points.append((one.name, said + (", the reference" if one.is_reference else "")))
+    how = "surely below it" if sure else "first snapshot below it, so perhaps too early"
+    says = f"Median over runs until {what} is reached; {how}."
+    return [Sentence("How soon?", short, says, points=tuple(points))]
+
+
+def _times(factor: str) -> str:
+    more = "more than " if factor.startswith(">") else ""
+    return f"{more}{float(factor.lstrip('>')):.3g} times"
 
 
 def _findings(findings: Sequence[tuple[claims.Claim, claims.Finding]]) -> list[Sentence]:
@@ -286,24 +397,31 @@ def _findings(findings: Sequence[tuple[claims.Claim, claims.Finding]]) -> list[S
         return []
     words = [finding.verdict for _, finding in findings]
     counts = {word: words.count(word) for word in claims.WORDS if word in words}
-    short = ", ".join(f"{n} {word}" for word, n in counts.items())
-    each = []
-    for word in counts:
-        for claim, finding in findings:
-            if finding.verdict == word:
-                each.append(f"{word.capitalize()}: {claim.says.rstrip('.')}{_measured(finding)}.")
+    leans = [f.leans for _, f in findings if f.verdict == "undecided" and f.leans is not None]
+    ways = [f"{leans.count(way)} {claims.LEANS[way]} so far"
+            for way in (True, False) if way in leans]  # fmt: skip
+    short = ", ".join(
+        f"{n} {word}" + (f" ({', '.join(ways)})" if word == "undecided" and ways else "")
+        for word, n in counts.items()
+    )
+    points = tuple(
+        (word, f"{claim.says.rstrip('.')}{_measured(finding)}.")
+        for word in counts
+        for claim, finding in findings
+        if finding.verdict == word
+    )
     tone: Tone = "open"
     if "contradicted" in counts:
         tone = "no"
     elif set(counts) == {"supported"}:
         tone = "yes"
-    return [Sentence("Do its findings hold?", short, " ".join(each), tone)]
+    return [Sentence("Do its findings hold?", short, "", tone, points)]
 
 
 def _measured(finding: claims.Finding) -> str:
     """How sure a finding is, and which way an undecided one points."""
     parts = [f"p = {finding.p:.2g}"] if finding.p is not None else []
-    parts += [f"n = {finding.n} {finding.unit}"] if finding.n else []
+    parts += [f"n = {finding.counted}"] if finding.n else []
     if finding.verdict == "undecided" and finding.leans is not None:
         parts.append(f"so far {claims.LEANS[finding.leans]}")
     return f" ({', '.join(parts)})" if parts else ""

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from bench import agreement, columns, speedup
+from bench import agreement, claims, columns, manifest, speedup
 from bench.aggregate import Cell
 from bench.content import Content
 from bench.page import cost, curves, evidence, heat, pictures, scatter, table
-from bench.page.answer import answer, ranked
+from bench.page.answer import answer, competitions, ranked
 from bench.spec import Grid
 
 HERE = Path(__file__).parent
@@ -40,6 +40,12 @@ def page(
     main, opens = table.main_table(grid, cells, content.tables["table"], order, content.paper)
     marks = speedup.values(grid, cells) if metric else []
     drawn = curves.curves(grid, cells, metric, marks) if metric else None
+    maps, bars = heat.heats(grid, cells, content.tables["table"], metric), cost.costs(cells)
+    more = [f.opens for each in maps for _, fields in each.rows for f in fields if f.opens]
+    more += [bar.opens for _, group in bars for bar in group]
+    opens |= evidence.of_numbers(grid, cells, (key for key in more if key not in opens))
+    anchors = {cell.name: f"row-{i}" for i, cell in enumerate(cells)}
+    anchors |= {scatter.short(cell): anchors[cell.name] for cell in cells}
     environment = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,
@@ -56,16 +62,22 @@ def page(
         evidence=_json({"cells": opens, "curves": drawn.values if drawn else []}),
         header=columns.column(metric).header if metric else "",
         curves=drawn,
-        heats=heat.heats(grid, cells, content.tables["table"], metric),
+        across=curves.across(grid, cells, metric) if metric else None,
+        heats=maps,
         scatters=scatter.scatters(grid, cells, order, content.paper),
         slopes=scatter.slopes(grid, cells, order, content.paper),
         films=pictures.films(cells, metric),
         real=pictures.real(cells),
-        costs=cost.costs(cells),
+        costs=bars,
         alike=cost.alike(cells),
-        best=order.first.name if order else "",
+        anchors=anchors,
+        best=[part.first.name for part in competitions(grid, cells, order)] if order else [],
         ledger=cost.ledger(cells),
-        claims=content.findings,
+        claims=[
+            (claim, finding, [(line, _leads(line, anchors)) for line in finding.evidence])
+            for claim, finding in content.findings
+        ],
+        words=claims.WORDS,
         claims_fault=content.findings_fault,
         tau=heat.tau_matrix(content.panel) if content.panel else None,
         panel=agreement.conclusion(content.panel, metric) if content.panel else "",
@@ -79,9 +91,23 @@ def page(
         total=sum(len(cell.runs) for cell in cells),
         revisions=evidence.revisions(cells),
         files=sorted(files),
-        command=command or f"grid={grid.name} do=report",
+        command=command or _command(grid),
         verifiable=command is None,
     )
+
+
+def _leads(line: str, anchors: Mapping[str, str]) -> str:
+    """Where the runs of a claim's evidence stand; empty = the line names no row."""
+    named = [name for name in anchors if f" of {name}: " in line]
+    return anchors[max(named, key=len)] if named else ""
+
+
+def _command(grid: Grid) -> str:
+    """What writes the page again from the same records."""
+    words = [f"grid={grid.name}", *([f"scale={grid.scale}"] if grid.scale != "lab" else [])]
+    words += [f"'seeds={list(grid.seeds)}'".replace(" ", "")]
+    words += [f"{key}={value}" for key, value in manifest.public(grid.overrides).items()]
+    return " ".join([*words, "do=report"])
 
 
 def _own(name: str) -> Markup:

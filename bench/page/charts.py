@@ -6,6 +6,7 @@ letters keep their size.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -127,9 +128,18 @@ class Chart:
     x_title: str
     y_title: str
     paths: list[Path] = field(default_factory=list)
-    levels: list[tuple[float, str]] = field(default_factory=list)  # target lines
+    levels: list[Level] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
     hover: list[tuple[float, float]] = field(default_factory=list)  # pixel and value of each x
+
+
+@dataclass(frozen=True)
+class Level:
+    """A target: a line across the chart, and its name where it hides least."""
+
+    y: float
+    text: str
+    label: tuple[float, float, str]  # place and anchor
 
 
 @dataclass(frozen=True)
@@ -143,6 +153,7 @@ class Mark:
     low: float
     high: float
     label: tuple[float, float, str] | None  # place and anchor of its name; None = no room
+    leader: tuple[float, float] | None  # where a line from the point to its name ends
     title: str
 
 
@@ -153,10 +164,25 @@ def curves(
     height: int,
     y_title: str,
     targets: Sequence[float] = (),
+    x_title: str = "thousand images shown to the discriminator",
+    factor: float = 1000.0,
 ) -> Chart:
-    """Metric against images shown, or against seconds of training; bands from low to high."""
+    """Metric against images shown, or against seconds of training; bands from low to high.
+
+    Args:
+        lines: with their looks.
+        by_time: against the lines' seconds in a fitting unit, else against their images.
+        width: in pixels.
+        height: in pixels.
+        y_title: beside it.
+        targets: values of the metric that are marked.
+        x_title: under it, where it is not time.
+        factor: what the lines' images are divided by.
+    """
     left, right, top, bottom = 52.0, width - 14.0, 14.0, height - 46.0
-    factor, unit = _time_unit([line for line, _ in lines]) if by_time else (1000.0, "")
+    if by_time:
+        factor, unit = _time_unit([line for line, _ in lines])
+        x_title = f"training time ({unit})"
 
     def places(line: Line) -> list[float]:
         return [v / factor for v in (line.seconds if by_time else line.images)]
@@ -176,13 +202,38 @@ def curves(
         down = [(x.at(v), y.at(m)) for v, m in zip(places(line), line.low, strict=True)]
         band = _line([*up, *down[::-1]]) + "Z" if line.n > 1 and len(dots) > 1 else ""
         paths.append(Path(line.name, how, _line(dots), band, tuple(dots)))
-    d = decimals(targets)
+    d, inside = decimals(targets), (left, top, right, bottom)
+    levels = [_level(y.at(value), f"target {value:.{d}f}", paths, inside) for value in targets]
     return Chart(
         width, height, left, right, top, bottom, x.ticks(5 if width < 500 else 8), y.ticks(7),
-        f"training time ({unit})" if by_time else "thousand images shown to the discriminator",
-        y_title, paths, [(y.at(value), f"target {value:.{d}f}") for value in targets],
-        hover=[] if by_time else [(x.at(v), v * 1000) for v in sorted(set(every))],
+        x_title, y_title, paths, levels,
+        hover=[] if by_time else [(x.at(v), v * factor) for v in sorted(set(every))],
     )  # fmt: skip
+
+
+def _level(y: float, text: str, paths: Sequence[Path], inside: Box) -> Level:
+    """A target's line, with its name at the end and on the side where the fewest curves pass."""
+    length = len(text) * LETTER
+    places = []
+    for end, anchor in ((inside[2], "end"), (inside[0], "start")):
+        for base in (y - 5, y + 14):
+            start = end - length if anchor == "end" else end
+            box = (start, base - 11, start + length, base + 3)
+            if box[1] >= inside[1] and box[3] <= inside[3]:
+                hidden = sum(_meet(box, part) for path in paths for part in _parts(path))
+                places.append((hidden, len(places), (end, round(base, 1), anchor)))
+    return Level(y, text, min(places)[2] if places else (inside[2], y - 5, "end"))
+
+
+def _parts(path: Path) -> list[Box]:
+    """A curve as small boxes that lie along it."""
+    found = []
+    for (ax, ay), (bx, by) in itertools.pairwise(path.dots):
+        steps = max(1, round(abs(bx - ax) / 8))
+        for i in range(steps + 1):
+            x, y = ax + (bx - ax) * i / steps, ay + (by - ay) * i / steps
+            found.append((x - 3, y - 3, x + 3, y + 3))
+    return found
 
 
 def _time_unit(lines: Sequence[Line]) -> tuple[float, str]:
@@ -216,14 +267,22 @@ def scatter(
     x = scale([p[2] for p in points], left, right)
     ends = [v for *_, y, stat in points for v in ((stat.min, stat.max) if stat else (y, y))]
     y = scale(ends, bottom, top)
+    inside = (left, top - 8, right + 10, bottom)
     taken = [(x.at(p[2]) - 6, y.at(p[3]) - 6, x.at(p[2]) + 6, y.at(p[3]) + 6) for p in points]
+    ranges = [
+        (x.at(px) - 2, y.at(stat.max), x.at(px) + 2, y.at(stat.min))
+        for *_, px, _, stat in points
+        if stat
+    ]
+    places = [(x.at(p[2]), y.at(p[3])) for p in points]
+    labels = _labels([p[0] for p in points], places, taken, ranges, inside)
     marks = []
-    for name, how, px, py, stat in points:
-        at = (x.at(px), y.at(py))
-        label = _free(at, len(name) * LETTER, taken, (left, top - 8, right + 10, bottom))
+    for (name, how, px, py, stat), at, label in zip(points, places, labels, strict=True):
         low, high = (y.at(stat.min), y.at(stat.max)) if stat else (at[1], at[1])
+        end = _nearest(label, len(name) * LETTER, at) if label else at
+        leader = end if math.dist(end, at) > 14 else None
         title = f"{name}: {px:.3g}, {py:.3g}"
-        marks.append(Mark(name, how, *at, low, high, label, title))
+        marks.append(Mark(name, how, *at, low, high, label, leader, title))
     return Chart(
         width, height, left, right, top, bottom, x.ticks(5), y.ticks(6), x_title, y_title,
         marks=marks,
@@ -233,25 +292,93 @@ def scatter(
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
+Label = tuple[float, float, str]  # x, y of the base line, anchor
+
+
+def _labels(
+    names: Sequence[str],
+    places: Sequence[tuple[float, float]],
+    taken: Sequence[Box],
+    ranges: Sequence[Box],
+    inside: Box,
+) -> list[Label | None]:
+    """A place for each name; of a few orders to give them out in, that which serves them best."""
+    by_x = sorted(range(len(names)), key=lambda i: places[i])
+    by_y = sorted(range(len(names)), key=lambda i: places[i][::-1])
+    by_need: list[int] = []
+    orders = [by_x, by_x[::-1], by_y, by_y[::-1]] if len(names) <= 24 else [by_x]
+    best: tuple[float, list[Label | None]] | None = None
+    while orders:
+        order = orders.pop(0)
+        found: list[Label | None] = [None] * len(names)
+        boxes, total = list(taken), 0.0
+        for i in order:
+            length = len(names[i]) * LETTER
+            cost, label = _free(places[i], length, boxes, ranges, inside)
+            total += cost
+            if label:
+                found[i] = label
+                boxes.append(_box(label, length))
+        if best is None or total < best[0]:
+            best = total, found
+        if not orders and order is not by_need and None in best[1]:
+            by_need = sorted(order, key=lambda i, had=best[1]: had[i] is not None)
+            orders.append(by_need)  # those that had none choose first
+    return best[1] if best else []
+
+
 def _free(
-    at: tuple[float, float], length: float, taken: list[Box], inside: Box
-) -> tuple[float, float, str] | None:
-    """Where a name fits beside its point, which is then taken too; None = nowhere."""
-    x, y = at
-    for dx, dy, anchor in (
-        (9, 4, "start"), (-9, 4, "end"), (0, -10, "middle"), (0, 19, "middle"),
-        (8, -8, "start"), (8, 17, "start"), (-8, -8, "end"), (-8, 17, "end"),
-        (-4, -20, "start"), (-4, 28, "start"), (4, -20, "end"), (4, 28, "end"),
-        (-4, -33, "start"), (4, -33, "end"),
-    ):  # fmt: skip
-        start = {"start": 0.0, "end": -length, "middle": -length / 2}[anchor]
-        box = (x + dx + start, y + dy - 11, x + dx + start + length, y + dy + 3)
+    at: tuple[float, float],
+    length: float,
+    taken: Sequence[Box],
+    ranges: Sequence[Box],
+    inside: Box,
+) -> tuple[float, Label | None]:
+    """The best place for a name by its point, and what it costs; None = it would hide something.
+
+    Near is better than far and level better than not; to stand on a range costs as much as to be 20
+    pixels off, and a leader across a point or a name more.
+    """
+    best: tuple[float, Label | None] = (1000.0, None)
+    for away, turn in itertools.product((9, 16, 26, 38, 52, 68), range(16)):
+        angle = turn * math.pi / 8
+        dx, dy = away * math.cos(angle), away * math.sin(angle)
+        anchor = "middle" if turn % 8 == 4 else "start" if dx > 0 else "end"
+        label = (round(at[0] + dx, 1), round(at[1] + dy + 4, 1), anchor)
+        box, end = _box(label, length), _nearest(label, length, at)
+        cost = math.dist(end, at) + (4 if turn % 8 else 0)
+        if cost >= best[0]:
+            continue
         if box[0] < inside[0] or box[2] > inside[2] or box[1] < inside[1] or box[3] > inside[3]:
             continue
-        if not any(_meet(box, other) for other in taken):
-            taken.append(box)
-            return (round(x + dx, 1), round(y + dy, 1), anchor)
-    return None
+        if any(_meet(box, other) for other in taken):
+            continue
+        cost += 20 * sum(_meet(box, other) for other in ranges)
+        cost += 60 * sum(_crosses(at, end, other) for other in taken)
+        if cost < best[0]:
+            best = cost, label
+    return best
+
+
+def _crosses(at: tuple[float, float], end: tuple[float, float], other: Box) -> bool:
+    """Whether a leader passes over something, other than where it begins."""
+    for i in range(1, 13):
+        x, y = at[0] + (end[0] - at[0]) * i / 12, at[1] + (end[1] - at[1]) * i / 12
+        if math.dist((x, y), at) > 12 and _meet((x - 1, y - 1, x + 1, y + 1), other):
+            return True
+    return False
+
+
+def _box(label: Label, length: float) -> Box:
+    x, y, anchor = label
+    start = x + {"start": 0.0, "end": -length, "middle": -length / 2}[anchor]
+    return (start, y - 11, start + length, y + 3)
+
+
+def _nearest(label: Label, length: float, at: tuple[float, float]) -> tuple[float, float]:
+    """The place of a name that is nearest to its point: where a leader ends."""
+    left, top, right, bottom = _box(label, length)
+    return min(max(at[0], left), right), min(max(at[1], top), bottom)
 
 
 def _meet(a: Box, b: Box) -> bool:

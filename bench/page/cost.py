@@ -16,6 +16,7 @@ class Bar:
     name: str
     text: str
     share: float  # of the longest, in per cent
+    opens: str  # key of its evidence
 
 
 COSTS = ("images_per_s", "train_s", "eval_s", "peak_mb", "generator_m", "discriminator_m")
@@ -32,7 +33,10 @@ def costs(cells: Sequence[Cell]) -> list[tuple[str, list[Bar]]]:
             continue
         top = max(s.mean for _, s in stats)
         d = tables.decimals(s.mean for _, s in stats) if column.decimals is None else 0
-        bars = [Bar(name, f"{s.mean:.{d}f}", round(100 * s.mean / top, 1)) for name, s in stats]
+        bars = [
+            Bar(name, f"{s.mean:.{d}f}", round(100 * s.mean / top, 1), f"{name}/{key}")
+            for name, s in stats
+        ]
         found.append((f"{column.header} ({column.unit})", bars))
     return found
 
@@ -43,7 +47,8 @@ def alike(cells: Sequence[Cell]) -> str:
     for key in COSTS:
         column, means = columns.MEASURED[key], [s.mean for c in cells if (s := c.stat(key))]
         if means and _alike(means):
-            low, high = f"{min(means):.3g}", f"{max(means):.3g}"
+            d = tables.decimals(means) if column.decimals is None else column.decimals
+            low, high = f"{min(means):.{d}f}", f"{max(means):.{d}f}"
             both = low if low == high else f"{low} to {high}"
             said.append(f"{column.header} {both} {column.unit}")
     return f"Nearly alike in all rows: {', '.join(said)}." if said else ""

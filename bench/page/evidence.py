@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -175,6 +175,18 @@ def of_cell(
     facts += protocol(grid, cell, column.key)
     found["facts"] = [list(pair) for pair in facts]
     found["runs"] = _values(cell, column.key)
+    return found
+
+
+def of_numbers(grid: Grid, cells: Sequence[Cell], wanted: Iterable[str]) -> dict[str, Any]:
+    """The evidence of numbers outside of the main table, by `row/key`, as JSON."""
+    by_name = {cell.name: cell for cell in cells}
+    found = {}
+    for opens in wanted:
+        name, _, key = opens.rpartition("/")
+        if stat := by_name[name].stat(key):
+            entry = Entry(stat.mean, points=stat.points)
+            found[opens] = of_cell(grid, by_name[name], columns.column(key), entry, {})
     return found
 
 

@@ -33,6 +33,7 @@ class HeatField:
     under: str = ""  # second line
     step: int | None = None  # -4 to 4; None = no colour
     flag: str = ""
+    opens: str = ""  # key of its evidence
 
 
 def heats(grid: Grid, cells: Sequence[Cell], table: Table, rank_by: str | None) -> list[Heat]:
@@ -40,7 +41,7 @@ def heats(grid: Grid, cells: Sequence[Cell], table: Table, rank_by: str | None) 
     found = []
     if all(any(c.stat(key) for c in cells) for key in LEVELS):
         found.append(_by_level(grid, cells, table, rank_by))
-    if rank_by and (by_projection := _by_projection(grid, cells, rank_by)):
+    if rank_by and (by_projection := _by_projection(grid, cells, table, rank_by)):
         found.append(by_projection)
     return found
 
@@ -69,18 +70,16 @@ def _by_level(grid: Grid, cells: Sequence[Cell], table: Table, rank_by: str | No
         for key, reference in zip(keys, references, strict=True):
             stat = cell.stat(key)
             if stat is None or not reference or stat.mean <= 0:
-                fields.append(HeatField(tables.MISSING))
+                fields.append(_without(cell))
                 continue
             ratio = stat.mean / reference
             step = charts.heat_step(ratio, unit)
             sign = 1 if columns.lower_is_better(key) else -1
             paper = _paper_level(row, shown, key)
             under = f"paper {paper:.2f}" if paper is not None else f"{stat.mean:.3g}"
-            fields.append(
-                HeatField(
-                    f"×{ratio:.2f}", under, sign * step, leakage.leakage(cell.spec, key).reason
-                )
-            )
+            flag = leakage.leakage(cell.spec, key).reason
+            opens = f"{cell.name}/{key}"
+            fields.append(HeatField(f"×{ratio:.2f}", under, sign * step, flag, opens))
         rows.append((cell.name, fields))
     what = f"row {base.name}" if base else "median of its column"
     about = (
@@ -89,6 +88,11 @@ def _by_level(grid: Grid, cells: Sequence[Cell], table: Table, rank_by: str | No
         "below it " + ("the paper's ratio." if _has_paper(shown) else "the value itself.")
     )
     return Heat("Feature distances by level", about, heads, rows)
+
+
+def _without(cell: Cell) -> HeatField:
+    """A place without a number: that of a run that failed or is missing says so."""
+    return HeatField(tables.MISSING if cell.finished else cell.unfinished[0].status)
 
 
 def _has_paper(shown: Mapping[str, int]) -> bool:
@@ -100,14 +104,14 @@ def _paper_level(row: Row, shown: Mapping[str, int], key: str) -> float | None:
     return row.entries[shown[name]].value if name in shown else None
 
 
-def _by_projection(grid: Grid, cells: Sequence[Cell], metric: str) -> Heat | None:
+def _by_projection(grid: Grid, cells: Sequence[Cell], table: Table, metric: str) -> Heat | None:
     """Projection down, levels with a discriminator across (Table 1's two choices)."""
     kinds = {"none": "no projection", "ccm": "CCM", "ccm_csm": "CCM + CSM"}
-    at: dict[tuple[str, str], Cell] = {}
+    at: dict[tuple[str, str], tuple[Cell, Row]] = {}
     base = next((c for c in cells if c.row == grid.report.baseline), None)
-    for cell in cells:
+    for cell, row in zip(cells, table.rows, strict=True):
         chosen = cell.spec.config.discriminator
-        if chosen.on_images or not cell.stat(metric):
+        if chosen.on_images:
             continue
         levels = "perceptual"
         if chosen.kind == "projected":
@@ -115,12 +119,15 @@ def _by_projection(grid: Grid, cells: Sequence[Cell], metric: str) -> Heat | Non
         place = (cell.spec.config.projection.kind, levels)
         if place in at:  # the grid varies something else
             return None
-        at[place] = cell
+        at[place] = cell, row
     down = [kind for kind in kinds if any(k == kind for k, _ in at)]
     across = list(dict.fromkeys(level for _, level in at))
     if len(down) < 2 or len(across) < 2:
         return None
-    known = [s.mean for c in at.values() if (s := c.stat(metric))]
+    known = [s.mean for c, _ in at.values() if (s := c.stat(metric))]
+    if not known:
+        return None
+    shown = {c.key: i for i, c in enumerate(table.columns)}
     stat = base.stat(metric) if base else None
     reference = stat.mean if stat else statistics.median(known)
     sign = 1 if columns.lower_is_better(metric) else -1
@@ -129,17 +136,26 @@ def _by_projection(grid: Grid, cells: Sequence[Cell], metric: str) -> Heat | Non
     for kind in down:
         fields = []
         for level in across:
-            here = at.get((kind, level))
-            mean = here.stat(metric) if here else None
+            if (kind, level) not in at:
+                fields.append(HeatField(""))
+                continue
+            here, line = at[kind, level]
+            mean = here.stat(metric)
             if mean is None:
-                fields.append(HeatField(tables.MISSING))
+                fields.append(_without(here))
                 continue
             step = sign * charts.heat_step(mean.mean / reference, unit)
-            fields.append(HeatField(f"×{mean.mean / reference:.2f}", f"{mean.mean:.3g}", step))
+            paper = _paper_level(line, shown, metric)
+            under = f"paper {paper:.2f}" if paper is not None else f"{mean.mean:.3g}"
+            flag, opens = leakage.leakage(here.spec, metric).reason, f"{here.name}/{metric}"
+            fields.append(HeatField(f"×{mean.mean / reference:.2f}", under, step, flag, opens))
         rows.append((kinds[kind], fields))
     header = columns.column(metric).header
     over = base.name if base and stat else "the median"
     about = f"{header} over that of {over}, by projection (down) and discriminators (across)."
+    about += " Empty: not in the grid."
+    if _has_paper(shown):
+        about += " Below it the paper's ratio of FIDs."
     return Heat(f"{header} by projection and level", about, across, rows)
 
 

@@ -96,6 +96,19 @@ const open = (key) => {
 for (const button of document.querySelectorAll("[data-open]")) {
   button.addEventListener("click", () => open(button.dataset.open));
 }
+// A row's name leads to its runs, which are folded away.
+const reveal = (hash) => {
+  const target = hash.length > 1 && document.getElementById(hash.slice(1));
+  const row = target && target.closest("details");
+  if (!row) return;
+  row.open = true;
+  target.scrollIntoView();
+};
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("a[href^='#r']");
+  if (link) setTimeout(() => reveal(link.getAttribute("href")));
+});
+reveal(location.hash);
 dialog.addEventListener("click", (event) => {
   if (event.target === dialog) dialog.close();
 });

@@ -37,7 +37,7 @@ def scatters(
     ):
         kind = columns.usual_accuracy(cells)
         ours = [
-            (_short(c), how[c.name], x.mean, s.mean, s)
+            (short(c), how[c.name], x.mean, s.mean, s)
             for c in order.cells
             if (x := c.stat(key))
             and (s := c.stat(order.metric))
@@ -49,7 +49,7 @@ def scatters(
         for cell in order.cells:
             at, fid = (paper.get(cell.name, {}).get(k) for k in (theirs, main))
             if at and fid and at.value is not None and fid.value is not None:
-                published.append((_short(cell), how[cell.name], at.value, fid.value, None))
+                published.append((short(cell), how[cell.name], at.value, fid.value, None))
         if len({p[2] for p in published}) > 2:
             what = columns.PAPER[main].header
             found.append(_scatter(f"In the paper: {what.removeprefix('paper ')}", published,
@@ -57,7 +57,7 @@ def scatters(
     return found
 
 
-def _short(cell: Cell) -> str:
+def short(cell: Cell) -> str:
     """A row's name with the values of its axes alone."""
     values = (part.partition("=")[2] for part in cell.name.split(" · ")[1:])
     return " · ".join([cell.row, *values]) if cell.axes else cell.row

@@ -93,11 +93,13 @@ def main_table(
     tail = [k for k in ("verdict",) if k in by_key]
     others = [k for k in by_key if k not in {*first, *papers, *tail}]
     others.sort(key=lambda key: ("metric", "network", "machine").index(_group(key)))
-    lead = [*first, *(["=runs", "=span"] if ranking else []), *papers[:1]]
+    stats = [cell.stat(rank_by) if rank_by else None for cell in cells]
+    spread = any(stat and stat.interval for stat in stats)
+    lead = [*first, *(["=runs"] if ranking else []), *(["=span"] if ranking and spread else [])]
+    lead += papers[:1]
     lead += ["=place"] if papers and ranking else []
     shown = [*lead, *tail, *others, *papers[1:]]
 
-    stats = [cell.stat(rank_by) if rank_by else None for cell in cells]
     dots, at = charts.strips(stats)
     places = _places(cells, order, paper, main_paper)
     heads = []
@@ -133,7 +135,7 @@ def main_table(
             column = table.columns[i]
             opens = ""
             if entry.value is not None and key != "n":
-                opens = f"{r}/{key}"
+                opens = f"{cell.name}/{key}"
                 found[opens] = evidence.of_cell(grid, cell, column, entry, marks)
             chip = _tone(entry.text) if key == "verdict" else ""
             if row.span and not column.paper and key not in ("label", "verdict"):
