@@ -9,9 +9,11 @@ from pathlib import Path
 from statistics import median
 
 from bench import aggregate, columns
+from bench import record as records
 from bench.metrics.table import metric_keys
 from bench.paths import RunPaths
-from bench.spec import Grid, ReportSpec, Row, RunSpec, flatten
+from bench.spec import EvalSpec, Grid, ReportSpec, Row, RunSpec, flatten
+from projgan.config import from_dict
 from projgan.errors import UserError, unknown
 
 BESIDE = ("params_m", "images_per_s", "train_s")  # of every run, beside the metrics
@@ -29,11 +31,13 @@ def of_runs(ids: Sequence[str], runs_dir: Path, target: str | None = None) -> Gr
         UserError: fewer than two, one twice, or one that is not there.
     """
     _several("runs", ids)
-    known = sorted(path.parent.name for path in runs_dir.glob("*/spec.json"))
+    files = [*runs_dir.glob("*/spec.json"), *runs_dir.glob("*/record.json")]
+    known = sorted({path.parent.name for path in files})
     for name in ids:
         if name not in known:
-            raise UserError(unknown(f"run in {runs_dir}", name, known))
-    specs = [RunSpec.read(RunPaths(runs_dir / name).spec) for name in ids]
+            there = unknown(f"run in {runs_dir}", name, known)
+            raise UserError(there if known else f"{runs_dir} holds no run; give runs_dir=FOLDER")
+    specs = [_spec(runs_dir / name) for name in ids]
     names = [spec.name for spec in specs]
     if len(set(names)) < len(names):  # the same cell and seed, configured otherwise
         names = [f"{name} · {id}" for name, id in zip(names, ids, strict=True)]
@@ -56,6 +60,23 @@ def of_runs(ids: Sequence[str], runs_dir: Path, target: str | None = None) -> Gr
         report=report,
         runs=tuple(runs),
     )
+
+
+def _spec(folder: Path) -> RunSpec:
+    """What a run was asked for; of a published one, what its record says of that."""
+    paths = RunPaths(folder)
+    if paths.spec.is_file():
+        return RunSpec.read(paths.spec)
+    record = records.load(paths.record) or {}
+    points = record.get("snapshots") or []
+    if not points:
+        raise UserError(f"{paths.record} holds no snapshot to compare")
+    done = points[-1]["eval"]
+    measured = EvalSpec(metrics=tuple(points[-1]["metrics"]), fake=done["fake"])
+    config = from_dict(record["config"])
+    network = (record.get("backbone") or {}).get("label") or config.discriminator.kind
+    network += ", random weights" if config.backbone.weights == "random" else ""
+    return RunSpec("published", network, {}, record["scale"], config, measured)
 
 
 def of_grids(grids: Sequence[Grid], runs_dir: Path, target: str | None = None) -> Grid:

@@ -96,13 +96,25 @@ def test_runs_are_held_against_the_first(
     assert f"do=compare runs={a},{b}" in page and "do=verify" not in page
 
 
+def test_published_runs_have_records_alone(tmp_path: Path) -> None:
+    grid = make_grid({"One": {}, "Two": {"backbone.name": "vit"}}, REPORT)
+    for spec, final in zip(grid.runs, (8.0, 6.0), strict=True):
+        write_record(tmp_path, spec, make_record(spec, {4000: {"fd_lab": final, "kid_lab": 0.1}}))
+    found = versus.of_runs([spec.run_id for spec in grid.runs], tmp_path)
+    assert [run.run_id for run in found.runs] == [spec.run_id for spec in grid.runs]
+    assert found.report.columns[:2] == ("fd_lab", "kid_lab") and found.report.rank_by == "fd_lab"
+    assert [row.label for row in found.rows] == ["One · seed=0", "Two · seed=0"]
+    with pytest.raises(UserError, match="holds no run"):
+        versus.of_runs(["aaa", "bbb"], tmp_path / "none")
+
+
 @pytest.mark.parametrize(
     ("ask", "says"),
     [
         ([], "give runs=A,B (ids) or grids=A,B (names)"),
         (["runs=aaa,aaa"], "give two or more, each once"),
         (["grids=smoke"], "give two or more, each once"),
-        (["runs=aaa,bbb"], "Unknown run in"),
+        (["runs=aaa,bbb"], "holds no run"),
         (["grids=smoke,backbone"], "Unknown grid 'backbone'"),
     ],
 )

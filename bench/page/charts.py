@@ -214,7 +214,7 @@ def curves(
 def _level(y: float, text: str, paths: Sequence[Path], inside: Box) -> Level:
     """A target's line, with its name at the end and on the side where the fewest curves pass."""
     length = len(text) * LETTER
-    places = []
+    places: list[tuple[int, int, Label]] = []
     for end, anchor in ((inside[2], "end"), (inside[0], "start")):
         for base in (y - 5, y + 14):
             start = end - length if anchor == "end" else end
@@ -322,7 +322,8 @@ def _labels(
         if best is None or total < best[0]:
             best = total, found
         if not orders and order is not by_need and None in best[1]:
-            by_need = sorted(order, key=lambda i, had=best[1]: had[i] is not None)
+            had = best[1]
+            by_need = [i for i in order if had[i] is None] + [i for i in order if had[i]]
             orders.append(by_need)  # those that had none choose first
     return best[1] if best else []
 
