@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -13,7 +14,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -34,6 +34,7 @@ from projgan.errors import UserError
 from projgan.generators import build_generator
 from projgan.layers import seeded
 from projgan.ledger import Ledger
+from projgan.loading import Loader, ahead_for, as_floats
 from projgan.losses import discriminator_loss, generator_loss
 from projgan.parallel import World, join, synchronise_batch_norm
 from projgan.regularise import PathLength, due, r1
@@ -124,7 +125,7 @@ class Trainer:
             parts = [self.generator, d.backbone, d.projection, d.heads]
             self.compiling = Compiling([part for part in parts if part is not None], device)
         self.ledger = Ledger(device)
-        # Classes of the real images at some indices; training sets it to what the data have.
+        # Classes of the real images at some indices; training sets it to those of each batch.
         self.labels_of: Callable[[Tensor], Tensor] = lambda index: index % cfg.data.classes
         self.number = 0  # of the step; some regularisers have their turn now and then
 
@@ -300,16 +301,14 @@ class Trainer:
         self.ledger.mark("optimiser")
         return total
 
-    def use_labels(self, share: Tensor, labels: np.ndarray) -> None:
-        """Takes the classes of the training images, and how often each occurs."""
+    def use_shares(self, share: Tensor) -> None:
+        """Takes how often each class occurs among the training images."""
         for generator in (self.generator, self.average):
             generator.get_buffer("class_share").copy_(share)
 
-        def labels_of(index: Tensor) -> Tensor:
-            order = sample_order(self.cfg.train.seed, int(index[0]), len(index), len(labels))
-            return torch.from_numpy(labels[order]).to(self.device)
-
-        self.labels_of = labels_of
+    def use_labels(self, first: int, labels: Tensor) -> None:
+        """Takes the classes [N] of the real images that are shown next, from index `first` on."""
+        self.labels_of = lambda index: labels[index - first]
 
     def _draw(self, stream: Stream, index: Tensor) -> Coordinates:
         return Coordinates(self.cfg.train.seed, stream, index)
@@ -378,10 +377,14 @@ def train(
     dataset = open_dataset(cfg.data, data_dir, on_data)
     chosen = training_indices(cfg.data, len(dataset.images), dataset.order)
     trainer = Trainer(cfg, device, world)
+    labels = None
     if cfg.data.classes:
-        trainer.use_labels(*shares(dataset, chosen, cfg.data.classes))
+        share, labels = shares(dataset, chosen, cfg.data.classes)
+        trainer.use_shares(share)
     batch = cfg.train.batch
     mine = world.share(batch)
+    loader = Loader(dataset.images, chosen, labels, cfg.train.seed, batch, mine, device,
+                    ahead_for(device))  # fmt: skip
     total = round_up(round(cfg.train.total_kimg * 1000), batch)
     due = sorted({min(round_up(n, batch), total) for n in snapshot_at} | {total})
 
@@ -439,51 +442,54 @@ def train(
     if nimg in due:
         with ledger.outside_steps("evaluation"):
             yield snapshot()
-    while nimg < total:
-        started = time.perf_counter()
-        steps += 1
+    with closing(loader.batches(nimg, total)) as batches:
+        while nimg < total:
+            started = time.perf_counter()
+            steps += 1
 
-        # One batch, from its coordinates, and one step on it.
-        with ledger.step(steps):
-            order = sample_order(cfg.train.seed, nimg, batch, len(chosen))
-            index = torch.arange(nimg, nimg + batch, device=device)[mine]
-            real = load_batch(dataset.images, chosen[order[mine]], device)
-            if cfg.data.mirror:
-                flip = Coordinates(cfg.train.seed, Stream.FLIP, index).uniform(1) < 0.5
-                real = torch.where(flip[:, :, None, None], real.flip(3), real)
-            ledger.mark("data")
-            trainer.number = nimg // batch
-            losses = trainer.step(real, index)
-            nimg += batch
-            trainer.update_average(nimg)
-        watch.add(nimg, losses)
+            # One batch, from its coordinates, and one step on it.
+            with ledger.step(steps):
+                pixels, classes = next(batches)
+                index = torch.arange(nimg, nimg + batch, device=device)[mine]
+                real = as_floats(pixels)
+                if classes is not None:
+                    trainer.use_labels(nimg + mine.start, classes)
+                if cfg.data.mirror:
+                    flip = Coordinates(cfg.train.seed, Stream.FLIP, index).uniform(1) < 0.5
+                    real = torch.where(flip[:, :, None, None], real.flip(3), real)
+                ledger.mark("data")
+                trainer.number = nimg // batch
+                losses = trainer.step(real, index)
+                nimg += batch
+                trainer.update_average(nimg)
+            watch.add(nimg, losses)
 
-        # The clock of training; the first steps of a session warm up, sampled ones do not count.
-        if steps % FINITE_CHECK_STEPS == 0 or nimg in due:
-            examine()  # waits for the device, so that the clock is synchronised
-        elif steps == WARMUP_STEPS or ledger.samples(steps + 1):
-            ledger.synchronise()
-        seconds = time.perf_counter() - started
-        train_seconds += seconds
-        ledger.outside["training"] += seconds
-        if steps <= WARMUP_STEPS:
-            warmup_seconds += seconds
-        elif not ledger.samples(steps):
-            steady_images += batch
-            steady_seconds += seconds
-        if on_progress:
-            on_progress(nimg)
+            # The clock of training: the first steps of a session warm up, sampled ones are slow.
+            if steps % FINITE_CHECK_STEPS == 0 or nimg in due:
+                examine()  # waits for the device, so that the clock is synchronised
+            elif steps == WARMUP_STEPS or ledger.samples(steps + 1):
+                ledger.synchronise()
+            seconds = time.perf_counter() - started
+            train_seconds += seconds
+            ledger.outside["training"] += seconds
+            if steps <= WARMUP_STEPS:
+                warmup_seconds += seconds
+            elif not ledger.samples(steps):
+                steady_images += batch
+                steady_seconds += seconds
+            if on_progress:
+                on_progress(nimg)
 
-        # Keep, then show.
-        stop = world.said(should_stop is not None and should_stop())
-        if nimg in due or stop or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
-            with ledger.outside_steps("checkpoint"):
-                save()
-        if nimg in due:
-            with ledger.outside_steps("evaluation"):
-                yield snapshot()
-        if stop:
-            return
+            # Keep, then show.
+            stop = world.said(should_stop is not None and should_stop())
+            if nimg in due or stop or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+                with ledger.outside_steps("checkpoint"):
+                    save()
+            if nimg in due:
+                with ledger.outside_steps("evaluation"):
+                    yield snapshot()
+            if stop:
+                return
 
 
 def round_up(n: int, batch: int) -> int:
@@ -511,9 +517,3 @@ def same_run(text: str, cfg: Config) -> bool:
         return plain(from_dict(json.loads(text))) == plain(cfg)
     except (UserError, ValueError, TypeError, AttributeError):
         return False
-
-
-def load_batch(images: np.ndarray, indices: np.ndarray, device: torch.device) -> Tensor:
-    """Images at `indices` -> [N, 3, R, R] float in [-1, 1] on the device."""
-    pixels = torch.from_numpy(np.ascontiguousarray(images[indices])).to(device)
-    return pixels.float() / 127.5 - 1

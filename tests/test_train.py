@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,9 +27,10 @@ from projgan.config import (
 from projgan.data import open_dataset, sample_order
 from projgan.errors import ConfigError, UserError
 from projgan.layers import seeded
+from projgan.loading import as_floats
 from projgan.rng import Coordinates, Stream
 from projgan.sample import generate, image_grid, load_generator, save_generator, to_uint8
-from projgan.train import Trainer, TrainingDiverged, load_batch, micro_batches, round_up, train
+from projgan.train import Trainer, TrainingDiverged, micro_batches, round_up, train
 
 CFG = Config(
     data=Data(name="clevr", resolution=32, images=64),
@@ -79,6 +81,34 @@ def test_a_request_to_stop_loses_no_step(tmp_path: Path, data_dir: Path) -> None
     assert final(CFG, tmp_path, data_dir) == final(CFG, tmp_path / "straight", data_dir)
     list(train(CFG, tmp_path, data_dir, (), steps.append))
     assert steps == [8, 16, 24]  # the end comes again, no step does
+
+
+def test_reading_ahead_changes_no_bit_and_no_thread_outlives_its_run(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU: stopped, broken off by an error, and gone on with to the end."""
+    straight = final(CFG, tmp_path / "straight", data_dir)
+    monkeypatch.setattr("projgan.train.ahead_for", lambda device: 3)
+    steps: list[int] = []
+
+    def watch(nimg: int) -> None:
+        assert loader_threads()
+        steps.append(nimg)
+        if nimg == 40:
+            raise OSError("no such luck")
+
+    run = tmp_path / "run"
+    assert not list(train(CFG, run, data_dir, (), watch, None, lambda: len(steps) == 2))
+    assert not loader_threads()
+    with pytest.raises(OSError, match="no such luck"):
+        list(train(CFG, run, data_dir, (), watch))
+    assert not loader_threads() and steps == [8, 16, 24, 32, 40]
+    assert final(CFG, run, data_dir) == straight
+    assert not loader_threads()
+
+
+def loader_threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith("loader")]
 
 
 def test_evaluating_does_not_disturb_training(tmp_path: Path, data_dir: Path) -> None:
@@ -154,7 +184,7 @@ def test_divergence_stops_at_its_step_and_keeps_the_evidence(
     assert evidence["losses"][-1]["generator"] == "nan" and evidence["losses"][-1]["nimg"] == 48
     assert float(evidence["losses"][0]["generator"]) < 100 and len(evidence["images"]) == 8
     images = open_dataset(CFG.data, data_dir).images
-    named = load_batch(images, np.array(evidence["images"]), torch.device("cpu"))
+    named = as_floats(torch.from_numpy(images[evidence["images"]]))
     for a, b in zip(seen[40], named, strict=True):
         assert torch.equal(a, b) or torch.equal(a, b.flip(2))
     state = read_checkpoint(tmp_path / "diverged" / "state.pt")
@@ -255,7 +285,7 @@ def test_generator_file_round_trip(tmp_path: Path, data_dir: Path) -> None:
 def test_small_parts() -> None:
     assert [round_up(n, 8) for n in (0, 1, 8, 9)] == [8, 8, 8, 16]
     pixels = np.array([0, 255] * 6, np.uint8).reshape(1, 3, 2, 2)
-    batch = load_batch(pixels, np.array([0]), torch.device("cpu"))
+    batch = as_floats(torch.from_numpy(pixels))
     assert batch.flatten()[:2].tolist() == [-1, 1]
     assert torch.equal(to_uint8(batch), torch.from_numpy(pixels))
     grid = image_grid(np.arange(3, dtype=np.uint8)[:, None, None, None] * np.ones((1, 3, 2, 2), np.uint8), 2)  # fmt: skip  # noqa: E501
