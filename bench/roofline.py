@@ -81,7 +81,8 @@ def flops_per_image(config: Config) -> float:
     plain path's count whatever the run does, so that doing less for the same shows as speed.
     """
     backbone = replace(config.backbone, weights="random")
-    train = replace(config.train, batch=2, micro_batch=None, compile=False, precision="fp32")
+    plainly = {"compile": False, "cuda_graphs": False, "precision": "fp32"}
+    train = replace(config.train, batch=2, micro_batch=None, **plainly)  # type: ignore[arg-type]
     small = replace(config, backbone=backbone, train=train)
     trainer = Trainer(small, torch.device("cpu"), switches=fast.NONE)
     trainer.number = 1  # a step on which no lazy regulariser has its turn

@@ -31,42 +31,71 @@ def obstacle(device: torch.device) -> str:
     return ""
 
 
+# Recorded as CUDA graphs, whose replay is one launch; what cannot be recorded is an error that says
+# why, where inductor would leave it out silently.
+GRAPHS = {"triton.cudagraphs": True, "triton.cudagraph_or_error": True}
+RECORDING_STEPS = 3  # CUDA graphs are warmed up, recorded and replayed for the first time
+
+
 class Compiling:
     """Compiles networks in place; their state keeps its names.
 
-    The first step is when the compiler runs. Should it fail there, the state from before is put
-    back and the step is done again eagerly.
+    The compiler runs in the first step, and CUDA graphs are recorded in the next ones. Should that
+    fail, the state from before the step is put back and the step is done again: compiled without
+    graphs, or else eagerly.
 
     Args:
         networks: what is compiled.
+        graphs: whether it is recorded as CUDA graphs too.
     """
 
-    def __init__(self, networks: list[nn.Module], device: torch.device) -> None:
+    def __init__(self, networks: list[nn.Module], device: torch.device, graphs: bool) -> None:
         self.networks = networks
-        self.waiting = False
+        self.graphs = False
+        self.watched = 0  # coming steps in which it can fail
         if why := obstacle(device):
             log.warning("train.compile: %s; going on without", why)
-            return
-        for network in networks:
-            network.compile()
-        self.waiting = True
+        elif graphs and device.type != "cuda":
+            log.warning("train.cuda_graphs: CUDA graphs need a GPU; going on without")
+            self._compile(False)
+        else:
+            self._compile(graphs)
 
-    def first(
+    def _compile(self, graphs: bool) -> None:
+        self.graphs, self.watched = graphs, RECORDING_STEPS if graphs else 1
+        for network in self.networks:
+            network.compile(options=GRAPHS if graphs else None)
+
+    def run(
         self, step: Callable[[], Any], state: Callable[[], Any], load: Callable[[Any], None]
     ) -> Any:
-        """Runs a step; falls back where compiling fails."""
-        if not self.waiting:
+        """Runs a step; falls back where compiling or recording fails."""
+        if self.graphs:  # what the step before left in their memory is not needed any more
+            torch.compiler.cudagraph_mark_step_begin()
+        if not self.watched:
             return step()
-        self.waiting = False
+        self.watched -= 1
         before = deepcopy(state())
         try:
             return step()
         except Exception as error:
-            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            if not self._falls_back(error):
                 raise
-            reason = (str(error).strip().splitlines() or [""])[0]
-            log.warning("train.compile: %s: %s; going on without", type(error).__name__, reason)
+        load(before)
+        return self.run(step, state, load)
+
+    def _falls_back(self, error: Exception) -> bool:
+        """Whether there is a simpler form to go on in after this error; goes over to it."""
+        reason = (str(error).strip().splitlines() or [""])[0]
+        why = f"{type(error).__name__}: {reason}; going on without"
+        if self.graphs and isinstance(error, RuntimeError):
+            log.warning("train.cuda_graphs: %s", why)
+            self._compile(False)
+        elif type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            log.warning("train.compile: %s", why)
+            self.watched = 0
             for network in self.networks:
                 network._compiled_call_impl = None
-            load(before)
-            return step()
+        else:
+            return False
+        return True

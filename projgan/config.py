@@ -251,6 +251,7 @@ class Train:
     # evaluation stay float32.
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False  # torch.compile for generator, frozen network and heads
+    cuda_graphs: bool = False  # what was compiled is recorded once and replayed; on a GPU
 
     def __post_init__(self) -> None:
         _require(
@@ -259,6 +260,10 @@ class Train:
         )
         _require(self.total_kimg > 0, f"train.total_kimg={self.total_kimg}: give more than 0")
         _require(self.batch >= 2, f"train.batch={self.batch}: batch norm needs 2 or more")
+        _require(
+            self.compile or not self.cuda_graphs,
+            "train.cuda_graphs=true records what torch.compile made: give train.compile=true too",
+        )
         for name in ("ema_kimg", "ema_rampup"):
             value = getattr(self, name)
             _require(value >= 0, f"train.{name}={value}: give 0 or more")

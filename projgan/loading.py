@@ -9,7 +9,7 @@ asked for: the step has the cores, and reading is a thousandth of it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -22,6 +22,8 @@ from projgan.data import sample_order
 
 AHEAD = 4  # batches that are read or being read while a step runs on a GPU
 THREADS = 4  # that read them
+
+Batch = tuple[Tensor, Tensor | None]  # pixels [n, 3, R, R] uint8, classes [n] int64
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,14 @@ class Loader:
     device: torch.device
     ahead: int
 
-    def batches(self, start: int, stop: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
         """The batches that begin at `start`, `start` + batch, ... images, below `stop`.
 
         Threads begin with the first batch and end when this is closed; what fails in one is raised
         here, as it is.
 
         Yields:
-            Pixels [n, 3, R, R] uint8 and classes [n] int64 on the device.
+            Each on the device.
         """
         starts = iter(range(start, stop, self.batch))
         if not self.ahead:
@@ -71,7 +73,7 @@ class Loader:
         finally:
             threads.shutdown(cancel_futures=True)
 
-    def read(self, at: int) -> tuple[Tensor, Tensor | None]:
+    def read(self, at: int) -> Batch:
         """The batch that begins at `at` images, in memory that a GPU can fetch from."""
         order = sample_order(self.seed, at, self.batch, len(self.chosen))[self.mine]
         shape = (len(order), *self.images.shape[1:])
@@ -80,7 +82,7 @@ class Loader:
         np.take(self.images, self.chosen[order], axis=0, out=pixels.numpy(), mode="clip")
         return pixels, None if self.labels is None else torch.from_numpy(self.labels[order])
 
-    def send(self, pixels: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def send(self, pixels: Tensor, labels: Tensor | None) -> Batch:
         """To the device. Pinned memory is kept by torch until the copy is done."""
         if labels is not None:
             labels = labels.pin_memory() if pixels.is_pinned() else labels

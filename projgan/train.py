@@ -123,7 +123,8 @@ class Trainer:
         if cfg.train.compile:
             d = self.discriminator
             parts = [self.generator, d.backbone, d.projection, d.heads]
-            self.compiling = Compiling([part for part in parts if part is not None], device)
+            networks = [part for part in parts if part is not None]
+            self.compiling = Compiling(networks, device, cfg.train.cuda_graphs)
         self.ledger = Ledger(device)
         # Classes of the real images at some indices; training sets it to those of each batch.
         self.labels_of: Callable[[Tensor], Tensor] = lambda index: index % cfg.data.classes
@@ -175,7 +176,7 @@ class Trainer:
         """
         if self.compiling is not None:
             once = partial(self._step, real, index)
-            losses: tuple[Tensor, Tensor] = self.compiling.first(once, self.state, self.load_state)
+            losses: tuple[Tensor, Tensor] = self.compiling.run(once, self.state, self.load_state)
             return losses
         return self._step(real, index)
 

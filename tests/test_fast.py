@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from projgan import fast
 from projgan.backbones import build_backbone
 from projgan.backbones.lab import LAB_NETWORKS
+from projgan.compiled import Compiling
 from projgan.config import (
     Backbone,
     Config,
@@ -26,6 +27,7 @@ from projgan.config import (
     Projection,
     Train,
 )
+from projgan.errors import ConfigError
 from projgan.projection import Projection as Mixing
 from projgan.train import Trainer
 
@@ -316,18 +318,102 @@ def test_a_compiler_that_fails_costs_no_state(
     cfg = replace(CFG, train=replace(CFG.train, compile=True))
     whole = nn.Module.compile
 
-    def broken(self: nn.Module) -> None:
+    def broken(self: nn.Module, options: object) -> None:
         def fail(*args: Any, **kwargs: Any) -> Any:
             raise BackendCompilerFailed(fail, RuntimeError("no space"), None)
 
         self._compiled_call_impl = fail
 
     # The generator works, the frozen network after it does not: G's step has begun by then.
-    calls = iter([lambda self: None, broken, broken, broken])
-    monkeypatch.setattr(nn.Module, "compile", lambda self: next(calls)(self))
+    calls = iter([lambda self, options: None, broken, broken, broken])
+    monkeypatch.setattr(nn.Module, "compile", lambda self, options: next(calls)(self, options))
     assert_equal_up_to_rounding(one_step(CFG, fast.ALL), one_step(cfg, fast.ALL))
     assert "BackendCompilerFailed" in caplog.text and "going on without" in caplog.text
     monkeypatch.setattr(nn.Module, "compile", whole)
+
+
+def test_cuda_graphs_without_a_gpu_are_left_out_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(ConfigError, match=r"train\.compile=true too"):
+        Train(cuda_graphs=True)
+    asked: list[object] = []
+    monkeypatch.setattr("projgan.compiled.obstacle", lambda device: "")
+    monkeypatch.setattr(nn.Module, "compile", lambda self, options: asked.append(options))
+    cfg = replace(CFG, train=replace(CFG.train, compile=True, cuda_graphs=True))
+    assert_equal_up_to_rounding(one_step(CFG, fast.ALL), one_step(cfg, fast.ALL))
+    assert caplog.messages == ["train.cuda_graphs: CUDA graphs need a GPU; going on without"]
+    assert asked == [None] * 4
+
+
+@pytest.mark.parametrize("at", [1, 3])
+@pytest.mark.parametrize("compiler", ["works", "fails"])
+def test_what_cannot_be_recorded_is_compiled_and_else_eager(
+    at: int, compiler: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Recording fails in one of its steps; the step begins anew from the state before it."""
+    from torch._dynamo.exc import BackendCompilerFailed
+
+    layer, done = nn.Linear(2, 2, bias=False), 0
+    nn.init.zeros_(layer.weight)
+
+    def compile(self: nn.Module, options: object) -> None:
+        def call(x: Tensor) -> Tensor:
+            if options is not None and done + 1 == at:
+                raise RuntimeError("skipping cudagraphs due to a reason\nwith more lines")
+            if options is None and compiler == "fails":
+                raise BackendCompilerFailed(call, RuntimeError("no space"), None)
+            return self.forward(x)
+
+        self._compiled_call_impl = call
+
+    def step() -> int:
+        with torch.no_grad():
+            layer.weight += 1  # what a step that breaks off has done already
+        layer(torch.ones(1, 2))
+        return done
+
+    monkeypatch.setattr("projgan.compiled.obstacle", lambda device: "")
+    monkeypatch.setattr(nn.Module, "compile", compile)
+    compiling = Compiling([layer], torch.device("cuda"), graphs=True)
+    while done < 5:
+        assert compiling.run(step, layer.state_dict, layer.load_state_dict) == done
+        done += 1
+        assert bool((layer.weight == done).all())
+    first, *others = caplog.messages
+    why = "RuntimeError: skipping cudagraphs due to a reason; going on without"
+    assert first == f"train.cuda_graphs: {why}"
+    assert [line[:36] for line in others] == [
+        "train.compile: BackendCompilerFailed"
+    ] * (compiler == "fails")  # fmt: skip
+    assert (layer._compiled_call_impl is None) == (compiler == "fails")
+
+
+def test_an_error_of_the_step_itself_is_no_reason_to_fall_back(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("projgan.compiled.obstacle", lambda device: "")
+    monkeypatch.setattr(nn.Module, "compile", lambda self, options: None)
+    compiling = Compiling([nn.Linear(2, 2)], torch.device("cpu"), graphs=False)
+
+    def step() -> None:
+        raise RuntimeError("sizes do not match")
+
+    with pytest.raises(RuntimeError, match="sizes do not match"):
+        compiling.run(step, dict, lambda state: None)
+    assert not caplog.messages
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_replayed_graphs_compute_the_same() -> None:
+    device = torch.device("cuda")
+    cfg = replace(CFG, train=replace(CFG.train, compile=True, cuda_graphs=True))
+    plain, replayed = (Trainer(c, device) for c in (CFG, cfg))
+    for number in range(6):
+        index = torch.arange(8 * number, 8 * number + 8, device=device)
+        real = torch.linspace(-1, 1, 8 * 3 * 32 * 32, device=device).view(8, 3, 32, 32)
+        losses = [torch.stack(trainer.step(real, index)) for trainer in (plain, replayed)]
+        assert (losses[0] - losses[1]).abs().max() < 0.02 * losses[0].abs().max()
 
 
 @pytest.mark.slow

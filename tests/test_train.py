@@ -100,9 +100,9 @@ def test_reading_ahead_changes_no_bit_and_no_thread_outlives_its_run(
     run = tmp_path / "run"
     assert not list(train(CFG, run, data_dir, (), watch, None, lambda: len(steps) == 2))
     assert not loader_threads()
-    with pytest.raises(OSError, match="no such luck"):
+    with pytest.raises(OSError, match="no such luck") as held:  # with all frames of the run
         list(train(CFG, run, data_dir, (), watch))
-    assert not loader_threads() and steps == [8, 16, 24, 32, 40]
+    assert not loader_threads() and held.tb is not None and steps == [8, 16, 24, 32, 40]
     assert final(CFG, run, data_dir) == straight
     assert not loader_threads()
 
