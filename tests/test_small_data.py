@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import html
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from bench import grid as grids
+from bench import paths
+from bench.cli import main
 from bench.execute import execute
 from bench.metrics.training_set import NO_HELD_OUT, logit_gap, mean_logits, memorised, split
 from bench.paths import RunPaths
@@ -170,3 +175,40 @@ def test_what_makes_no_sense_is_refused() -> None:
     for settings in ({"drop_levels": 1.0}, {"drop_channels": -0.1}, {"noise": -1.0}):
         with pytest.raises(ConfigError):
             Projection(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_the_grid_shows_both_measures_of_every_row(tmp_path: Path) -> None:
+    """The grid that ships, with fewer images and steps: table, records and page."""
+    text = (paths.GRIDS / "small-data.yaml").read_text()
+    for old, new in (
+        ("data.subset: [100, 500, 1000, 10000]", "data.subset: [12, 24]"),
+        ("memorised]}", "memorised], every_kimg: 1, also_at_kimg: [], fake: 32, real: 64}"),
+        ("data.images: 16384", "data.images: 64, train.batch: 8, train.total_kimg: 0.016"),
+    ):
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    (tmp_path / "small-data.yaml").write_text(text)
+    here = {f"{part}_dir": tmp_path / part for part in ("runs", "results", "data")}
+    words = [f"grid={tmp_path / 'small-data.yaml'}", "dispatch=inprocess"]
+    assert main([*words, *(f"{key}={place}" for key, place in here.items())]) == 0
+
+    rows = [row.label for row in grids.load("small-data").rows]
+    assert len(rows) == 9
+    results = tmp_path / "results" / "small-data"
+    with (results / "records.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert {(line["row"], line["data.subset"]) for line in lines} == {
+        (row, str(n)) for row in rows for n in (12, 24)
+    }
+    for line in lines:
+        assert line["status"] == "finished", line
+        assert np.isfinite(float(line["logit_gap"])) and 0 <= float(line["memorised"]) <= 100
+    with (results / "table.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert len(table) == 2 * len(rows)
+    page = html.unescape((results / "index.html").read_text())
+    for line in table:
+        shown = [line[column] for column in table[0] if column in ("logit_gap", "memorised")]
+        assert len(shown) == 2 and all(np.isfinite(float(value)) for value in shown)
+    assert all(text in page for text in (*rows, "logit gap", "memorised"))
