@@ -1,11 +1,13 @@
-"""All records of a grid as one flat table: a line for each run and snapshot, as CSV and parquet."""
+"""All records of a grid as one flat table, as CSV and parquet, and as TensorBoard's scalars."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from bench.aggregate import FIELDS, Run
@@ -102,8 +104,61 @@ def to_parquet(runs: Sequence[Run]) -> bytes:
     return out.getvalue()
 
 
+def to_tensorboard(runs: Sequence[Run]) -> dict[str, bytes]:
+    """`tensorboard/<row>/seed=<n>-<id>/events.out.tfevents`: what TensorBoard shows of each run.
+
+    Every metric of every snapshot, by images shown; the clock is the start of the run and its
+    training time. A run without a snapshot has no file. The same records give the same bytes.
+
+    Raises:
+        UserError: tensorboard is not installed.
+    """
+    try:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.record_writer import RecordWriter
+    except ImportError:
+        raise UserError(
+            "export=tensorboard needs tensorboard: pip install 'projected-gan-bench[export]' "
+            "(records.csv holds the same without it)"
+        ) from None
+    files = {}
+    for run in runs:
+        if not run.points:
+            continue
+        began = _began(run)
+        out = io.BytesIO()
+        writer = RecordWriter(out)
+        writer.write(Event(wall_time=began, file_version="brain.Event:2").SerializeToString())
+        for point in run.points:
+            scalars = {**point.metrics, "train_seconds": point.train_seconds}
+            values = [
+                Summary.Value(tag=tag, simple_value=value)
+                for tag, value in scalars.items()
+                if value is not None
+            ]
+            at = began + point.train_seconds
+            event = Event(wall_time=at, step=point.nimg, summary=Summary(value=values))
+            writer.write(event.SerializeToString())
+        row = re.sub(r"[^a-z0-9.=+]+", "-", run.spec.label.lower()).strip("-.") or "row"
+        seed = f"seed={run.spec.config.train.seed}-{run.spec.run_id}"
+        files[f"tensorboard/{row}/{seed}/events.out.tfevents"] = out.getvalue()
+    return files
+
+
+def _began(run: Run) -> float:
+    """Seconds since 1970; 0 = the record does not say."""
+    try:
+        return datetime.fromisoformat(str((run.record or {}).get("started"))).timestamp()
+    except ValueError:
+        return 0.0
+
+
 def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, int | float | str) else str(value)
 
 
-EXPORTS = {"parquet": ("records.parquet", to_parquet)}
+EXPORTS: dict[str, Callable[[Sequence[Run]], dict[str, bytes]]] = {
+    "parquet": lambda runs: {"records.parquet": to_parquet(runs)},
+    "tensorboard": to_tensorboard,
+}

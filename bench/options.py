@@ -13,7 +13,7 @@ from bench.schema import SlurmFile
 from bench.spec import Grid
 from projgan.errors import UserError, unknown
 
-EXPORTS = ("parquet", "pdf")  # of bench.export and bench.curves, read by do=report alone
+EXPORTS = ("parquet", "tensorboard", "pdf")  # of bench.export and bench.curves; do=report alone
 
 USAGE = """\
 python run_bench.py grid=NAME [key=value …]      train, measure and report a grid
@@ -43,7 +43,8 @@ python run_bench.py do=prove-resume              that a killed run goes on to th
   class=3             do=sample of a class-conditional run: one class; class=all: a row for each
   target=20           report: images to a value of the ranking metric, to a row's best
                       (row:LABEL), or to 5% above each run's own best (5%)
-  export=[parquet,pdf]   report: all records in one typed file, the figures as PDF too
+  export=[parquet,tensorboard,pdf]  report: all records in one typed file, the curves as
+                         TensorBoard's scalars, the figures as PDF too
   dispatch=local      a process per GPU or CPU core; inprocess: one run after the other, here;
                       slurm: jobs on a cluster, with dispatch.partition=… and the like
   gpus_per_run=2      with dispatch=local: GPUs that train each run together

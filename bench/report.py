@@ -62,8 +62,7 @@ def write_report(
     files = written(content)
     files["records.csv"] = export.to_csv(runs)
     for name in export.EXPORTS.keys() & set(exports):
-        file, make = export.EXPORTS[name]
-        files[file] = make(runs)
+        files |= export.EXPORTS[name](runs)
     files |= _pictures(grid, cells, echo, "pdf" in exports)
     files["index.html"] = page(grid, cells, content, list(files), command).encode()
     before = manifest.previous(folder)

@@ -53,6 +53,33 @@ def test_parquet_holds_the_same_with_types(runs: list[Run]) -> None:
     assert list(columns) == list(text.fieldnames or ())
 
 
+def test_tensorboard_shows_every_snapshot_by_images(runs: list[Run], tmp_path: Path) -> None:
+    reader = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator",
+        reason="tensorboard is not installed",
+    )
+    files = export.to_tensorboard(runs)
+    assert files == export.to_tensorboard(runs)
+    (name,) = files  # what failed and what is missing has none
+    assert name.startswith("tensorboard/resnet18-subset=100/seed=0-")
+    (tmp_path / "events.out.tfevents").write_bytes(files[name])
+    read = reader.EventAccumulator(str(tmp_path)).Reload()
+    assert sorted(read.Tags()["scalars"]) == ["fd_lab", "of_later", "train_seconds"]
+    found = [(e.step, round(e.value, 6)) for e in read.Scalars("fd_lab")]
+    assert found == [(1000, 0.3), (4000, 0.25)]
+    clock = [e.wall_time for e in read.Scalars("fd_lab")]
+    assert clock[1] - clock[0] == 30  # seconds of training between the two
+
+
+def test_without_tensorboard_it_says_what_to_install(
+    runs: list[Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
+    with pytest.raises(UserError, match=r"pip install 'projected-gan-bench\[export\]'") as caught:
+        export.to_tensorboard(runs)
+    assert "\n" not in str(caught.value)
+
+
 def test_without_pyarrow_it_says_what_to_install(
     runs: list[Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
