@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from bench.aggregate import Cell, Stat
-from bench.lines import COLOURS, Line, axis_csv, data_csv, line, wide
+from bench.lines import COLOURS, Line, axis_csv, data_csv, line, standing, wide
 from bench.tables import Column, decimals
 
 DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (6, 1.5, 1.2, 1.5)))
@@ -61,7 +61,8 @@ def draw(
         `curves/<metric>.png`, `.svg` and `.csv` (every point drawn, run by run); empty
         where no run has two snapshots with the metric.
     """
-    lines = [found for i, cell in enumerate(cells) if (found := line(cell, metric, i))]
+    at = standing(cells)
+    lines = [found for cell, i in zip(cells, at, strict=True) if (found := line(cell, metric, i))]
     if not any(len(x.images) > 1 for x in lines):
         return {}
     return {
@@ -137,7 +138,7 @@ def _axis_figure(
     for name, points in rows.items():
         points = sorted(points, key=lambda point: point[0])
         at, stats = [p for p, _ in points], [stat for _, stat in points]
-        look = _look(order.index(name))
+        look = _look(order.index(name), None)
         axes.plot(at, [stat.mean for stat in stats], label=name, **look)
         low, high = [stat.min for stat in stats], [stat.max for stat in stats]
         axes.fill_between(at, low, high, color=look["color"], alpha=0.15, lw=0)
@@ -155,12 +156,13 @@ def _axis_figure(
     return figure
 
 
-def _look(index: int) -> dict[str, Any]:
-    """Colour, dashes and marker of the line at a place of the grid."""
+def _look(row: int, variant: int | None) -> dict[str, Any]:
+    """Colour, dashes and marker of the line of a row at a choice of axis values."""
+    dash = row // len(COLOURS) if variant is None else variant
     return {
-        "color": COLOURS[index % len(COLOURS)],
-        "linestyle": DASHES[index // len(COLOURS) % len(DASHES)],
-        "marker": MARKERS[index % len(MARKERS)],
+        "color": COLOURS[row % len(COLOURS)],
+        "linestyle": DASHES[dash % len(DASHES)],
+        "marker": MARKERS[row % len(MARKERS)],
     }
 
 
@@ -191,7 +193,7 @@ def _figure(
     faint = min(0.18, 0.9 / len(lines))  # many bands lie over each other
     for x in order:
         n = f"  (n={x.n})" if len(sizes) > 1 else ""
-        look = _look(x.index) | {"label": f"{x.name}  {x.mean[-1]:.{places}f}{n}"}
+        look = _look(*x.stands) | {"label": f"{x.name}  {x.mean[-1]:.{places}f}{n}"}
         kimg = [n / 1000 for n in x.images]
         hours = [s / scale for s in x.seconds]
         for axes, at in ((by_images, kimg), (by_time, hours)):

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from bench.aggregate import Cell
 
-# Okabe and Ito's palette for all kinds of colour vision, less its pale yellow. Where there are
-# more lines than colours, the dashes tell them apart; the markers differ from line to line.
+# Okabe and Ito's palette for all kinds of colour vision, less its pale yellow. A row has a colour
+# and a marker; its dashes tell the values of an axis apart, or else rows of one colour.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LOG_FROM = 6.0  # an axis whose ends differ by this factor is logarithmic
 
@@ -21,7 +21,7 @@ class Line:
     """A cell's curve over its finished runs, at the numbers of images that all of them have."""
 
     name: str
-    index: int  # place in the grid: decides colour, dashes and marker
+    stands: tuple[int, int | None]  # number of its row, and of its axis values, which decide its look
     n: int
     images: tuple[float, ...]
     seconds: tuple[float, ...]  # mean over the runs
@@ -30,7 +30,18 @@ class Line:
     high: tuple[float, ...]
 
 
-def line(cell: Cell, metric: str, index: int) -> Line | None:
+def standing(cells: Sequence[Cell]) -> list[tuple[int, int | None]]:
+    """The number of each cell's row, and of its axis values. None = they do not differ."""
+    values = [repr(sorted(cell.axes.items())) for cell in cells]
+    rows = {row: i for i, row in enumerate(dict.fromkeys(cell.row for cell in cells))}
+    variants = {value: i for i, value in enumerate(dict.fromkeys(values))}
+    return [
+        (rows[cell.row], variants[value] if len(variants) > 1 else None)
+        for cell, value in zip(cells, values, strict=True)
+    ]
+
+
+def line(cell: Cell, metric: str, stands: tuple[int, int | None]) -> Line | None:
     """The curve of a cell; None = nothing to draw."""
     curves = [{p[0]: p for p in run.curve(metric)} for run in cell.finished]
     curves = [curve for curve in curves if curve]
@@ -42,7 +53,7 @@ def line(cell: Cell, metric: str, index: int) -> Line | None:
     values = [[curve[n][2] for curve in curves] for n in at]
     return Line(
         name=cell.name,
-        index=index,
+        stands=stands,
         n=len(curves),
         images=tuple(map(float, at)),
         seconds=tuple(statistics.fmean(curve[n][1] for curve in curves) for n in at),

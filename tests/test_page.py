@@ -166,8 +166,21 @@ def test_crowded_points_keep_their_names_apart(width: int) -> None:
     assert all(box[0] >= 0 and box[2] <= width for box in boxes)
 
 
+def test_no_two_lines_look_alike(tmp_path: Path) -> None:
+    """Ten rows at two values of an axis: more rows than colours, and twice as many lines."""
+    rows = {f"row {i}": {"train.ema_kimg": 1.0 + i} for i in range(10)}
+    grid = make_grid(rows, REPORT, axes={"backbone.weights": ("pretrained", "random")})
+    cells = aggregate.cells(aggregate.read_runs(grid.runs, tmp_path))
+    found = charts.looks(cells)
+    assert len(set(found.values())) == len(cells) == 20
+    for cell in cells:  # a row keeps its colour and shape, a value of the axis its dashes
+        first = found[f"{cell.row} · weights=pretrained"]
+        assert found[cell.name].colour == first.colour and found[cell.name].shape == first.shape
+    assert len({look.dash for look in found.values()}) == 2
+
+
 def test_a_targets_name_stands_clear_of_the_curves() -> None:
-    falling = Line("A", 0, 1, (1e3, 1e4), (1.0, 2.0), (9.0, 4.9), (9.0, 4.9), (9.0, 4.9))
+    falling = Line("A", (0, None), 1, (1e3, 1e4), (1.0, 2.0), (9.0, 4.9), (9.0, 4.9), (9.0, 4.9))
     (level,) = charts.curves([(falling, charts.look(0))], False, 500, 300, "y", [5.0]).levels
     x, y, anchor = level.label
     assert anchor == "start" and x < 100  # the curve comes down to it at the other end

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bench.aggregate import Cell, Stat
-from bench.lines import COLOURS, Line, wide
+from bench.lines import COLOURS, Line, standing, wide
 from bench.tables import decimals
 
 DASHES = ("", "7 3", "2 3", "9 3 2 3")
@@ -84,22 +84,23 @@ class Look:
     shape: str
 
 
-def look(row: int, variant: int = 0) -> Look:
-    """The look of the row at a place of the grid, at the `variant`-th choice of axis values."""
+def look(row: int, variant: int | None = None) -> Look:
+    """The look of a row's line at a choice of axis values, as `bench.lines.standing` counts them.
+
+    A row keeps its colour and its shape; the dashes are of the axis values, where there are any.
+    """
+    again = row // len(COLOURS)
     return Look(
         row % len(COLOURS),
-        DASHES[(row // len(COLOURS) + variant) % len(DASHES)],
-        SHAPES[(row // len(COLOURS) + variant) % len(SHAPES)],
+        DASHES[(again if variant is None else variant) % len(DASHES)],
+        SHAPES[(again + (variant or 0) // len(DASHES)) % len(SHAPES)],
     )
 
 
 def looks(cells: Sequence[Cell]) -> dict[str, Look]:
-    """A look for each cell: the colour of its row, the dash and shape of its axis values."""
-    rows = list(dict.fromkeys(cell.row for cell in cells))
-    variants = list(dict.fromkeys(repr(sorted(cell.axes.items())) for cell in cells))
-    return {
-        c.name: look(rows.index(c.row), variants.index(repr(sorted(c.axes.items())))) for c in cells
-    }
+    """A look for each cell."""
+    at = standing(cells)
+    return {cell.name: look(*where) for cell, where in zip(cells, at, strict=True)}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bench import columns
 from bench.aggregate import Cell
-from bench.lines import Line, line, place
+from bench.lines import Line, line, place, standing
 from bench.page import charts
 from bench.spec import Grid
 
@@ -34,7 +34,8 @@ class Across:
 def curves(grid: Grid, cells: Sequence[Cell], metric: str, marks: Sequence[float]) -> Curves | None:
     """The curves of a metric, best at the end first; None = no row has two snapshots."""
     how = charts.looks(cells)
-    found = [x for i, c in enumerate(cells) if (x := line(c, metric, i)) and len(x.images) > 1]
+    drawable = (line(c, metric, at) for c, at in zip(cells, standing(cells), strict=True))
+    found = [one for one in drawable if one and len(one.images) > 1]
     if not found:
         return None
     sign = 1 if columns.lower_is_better(metric) else -1
@@ -75,7 +76,7 @@ def across(grid: Grid, cells: Sequence[Cell], metric: str) -> Across | None:
             ends = ([s.mean for _, s in points], [s.min for _, s in points],
                     [s.max for _, s in points])  # fmt: skip
             n = min(stat.n for _, stat in points)
-            lines.append((Line(row, 0, n, at, at, *map(tuple, ends)), how[row]))
+            lines.append((Line(row, (0, None), n, at, at, *map(tuple, ends)), how[row]))
     if not lines or max(len(one.images) for one, _ in lines) < 2:
         return None
     column = columns.column(metric)
