@@ -1,53 +1,25 @@
-"""The paper's findings as checks on records, with evidence, effect and verdict.
+"""The paper's findings against the records: evidence, effect and verdict of each.
 
-What a finding says stands in experiments/paper/claims.yaml; here is how each kind of check is
-decided. The tests are exact and count what the claim is about (seeds, or rows where it is about
-networks in general), so that a claim that few runs cannot settle stays undecided. Each is tested
-alone, at 5 %: of twenty claims that say nothing, one would be decided by chance.
+What a finding says stands in experiments/paper/claims.yaml; how each kind of check is decided, in
+`bench.checks`.
 """
 
 from __future__ import annotations
 
-import itertools
-import math
-import statistics
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
 
-from bench import aggregate, columns, leakage, speedup, targets
+from bench import aggregate, leakage
 from bench import record as records
 from bench.aggregate import FIELDS, Cell
-from bench.inference import ALPHA, Interval, mean_interval, pairs_needed, sign_flip_p, smallest_p
+from bench.checks import CHECKS, Claim, Evidence, Word, counted, named
 from bench.metrics.table import METRICS
 from bench.spec import Grid
 from bench.tables import Column, Entry, Row, Table
 from projgan.errors import ConfigError, UserError, unknown
 
-Word = Literal["supported", "contradicted", "undecided", "not run"]
-WORDS: tuple[Word, ...] = get_args(Word)
-
 LEANS = {True: "as claimed", False: "the other way round"}
-DEALS = 20_000  # random ones, where all cannot be tried
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One finding; the fields that its check does not use are empty."""
-
-    id: str
-    says: str
-    source: str  # where the paper says it
-    grid: str  # whose runs decide
-    check: str  # a name of CHECKS
-    metric: str  # key of METRICS
-    these: tuple[str, ...] = ()  # cells, or values of an axis
-    than: tuple[str, ...] = ()
-    axis: str | None = None
-    x: str | None = None
-    expects: str | None = None
-    within: float | None = None
 
 
 @dataclass(frozen=True)
@@ -68,296 +40,9 @@ class Finding:
     @property
     def counted(self) -> str:
         """`3 seeds`."""
-        return _number(self.n, self.unit)
+        return counted(self.n, self.unit)
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """The cells of a claim's grid, and how its metric is read."""
-
-    claim: Claim
-    grid: Grid
-    cells: Mapping[str, Cell]  # by name
-
-    def group(self, names: Sequence[str]) -> list[Cell]:
-        return [self.cells[name] for name in names]
-
-    def value(self, cell: Cell) -> float:
-        """Mean over seeds, turned so that lower is better."""
-        stat = cell.stat(self.claim.metric)
-        assert stat is not None
-        return self.sign * stat.mean
-
-    @property
-    def sign(self) -> int:
-        return 1 if METRICS[self.claim.metric].lower_is_better else -1
-
-    def effect(self, difference: float, interval: Interval | None, base: float) -> str:
-        """A difference of values that were turned, in words and the right way round."""
-        seen, over = self.sign * difference, self.sign * base
-        share = f" ({seen / abs(over):+.0%})" if over else ""
-        span = ""
-        if interval:
-            low, high = sorted((self.sign * interval.low, self.sign * interval.high))
-            span = f" [{low:+.3g}, {high:+.3g}]"
-        return f"{METRICS[self.claim.metric].header} {seen:+.3g}{share}{span}"
-
-    def by_seed(self, cell: Cell) -> dict[int, float]:
-        """Seed -> value, turned so that lower is better; the mean over pretraining seeds."""
-        found: dict[int, list[float]] = {}
-        for run in cell.finished:
-            if (value := run.value(self.claim.metric)) is not None:
-                found.setdefault(run.spec.config.train.seed, []).append(self.sign * value)
-        return {seed: statistics.fmean(values) for seed, values in found.items()}
-
-    def group_by_seed(self, names: Sequence[str]) -> dict[int, float]:
-        """Seed -> mean over the rows, for the seeds that all of them have."""
-        each = [self.by_seed(cell) for cell in self.group(names)]
-        seeds = sorted(set.intersection(*map(set, each)))
-        return {seed: statistics.fmean(values[seed] for values in each) for seed in seeds}
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a check found, before it is put into words for all claims alike."""
-
-    verdict: Word
-    n: int
-    unit: str
-    effect: str
-    p: float | None
-    test: str
-    reason: str = ""
-    leans: bool | None = None  # as claimed, the other way, or neither
-
-
-def _below(e: Evidence) -> Outcome:
-    ours, theirs = (e.group_by_seed(names) for names in (e.claim.these, e.claim.than))
-    common = [seed for seed in ours if seed in theirs]
-    base = statistics.fmean(theirs[s] for s in common) if common else 0.0
-    return _signs(e, [ours[s] - theirs[s] for s in common], base, "seeds")
-
-
-def _axis(e: Evidence) -> Outcome:
-    assert e.claim.axis is not None
-    pairs: dict[str, dict[str, Cell]] = {}
-    for cell in e.cells.values():
-        rest = {k: v for k, v in cell.axes.items() if k != e.claim.axis}
-        at = str(cell.axes[e.claim.axis])
-        pairs.setdefault(repr((cell.row, sorted(rest.items()))), {})[at] = cell
-    (low,), (high,) = e.claim.these, e.claim.than
-    values = [(e.value(pair[low]), e.value(pair[high])) for pair in pairs.values()]
-    differences = [a - b for a, b in values]
-    return _signs(e, differences, statistics.fmean(b for _, b in values), "rows")
-
-
-def _signs(e: Evidence, d: Sequence[float], base: float, unit: str) -> Outcome:
-    """Paired differences by the exact sign-flip test; below 0 = as claimed."""
-    n, test = len(d), "exact sign-flip test"
-    if n == 0:
-        return Outcome("not run", 0, unit, "", None, test, f"no common {unit.rstrip('s')}")
-    mean, interval, p = statistics.fmean(d), mean_interval(d), sign_flip_p(d)
-    below = sum(value < 0 for value in d)
-    effect = f"{e.effect(mean, interval, base)}, as claimed in {below} of {_number(n, unit)}"
-    if smallest_p(n) > ALPHA:
-        few = f"{_number(n, unit)}: it can never reject; {_needs()}"
-        return Outcome("undecided", n, unit, effect, p, test, few, _way(mean))
-    if interval and interval.low <= 0 <= interval.high:
-        reason = "the interval includes 0"
-        return Outcome("undecided", n, unit, effect, p, test, reason, _way(mean))
-    return _by_p(p, _way(mean), n, unit, effect, test)
-
-
-def _number(n: int, unit: str) -> str:
-    return f"{n} {unit.rstrip('s') if n == 1 else unit}"
-
-
-def _needs() -> str:
-    return f"it needs {pairs_needed(1)}"
-
-
-def _way(difference: float) -> bool | None:
-    """Below 0 = as claimed."""
-    return difference < 0 if difference else None
-
-
-def _by_p(p: float, leans: bool | None, n: int, unit: str, effect: str, test: str) -> Outcome:
-    if p > ALPHA:
-        return Outcome("undecided", n, unit, effect, p, test, f"p above {ALPHA:g}", leans)
-    return Outcome("supported" if leans else "contradicted", n, unit, effect, p, test, leans=leans)
-
-
-def _groups(e: Evidence) -> Outcome:
-    these, than = ([e.value(c) for c in e.group(g)] for g in (e.claim.these, e.claim.than))
-    every, size = [*these, *than], len(these)
-    seen = statistics.fmean(these) - statistics.fmean(than)
-    slack = 1e-9 * sum(map(abs, every))
-    deals = math.comb(len(every), size)
-    total = sum(every)
-
-    def apart(chosen: Sequence[float]) -> float:
-        part = sum(chosen)
-        return part / size - (total - part) / (len(every) - size)
-
-    if deals <= DEALS:
-        drawn: Any = itertools.combinations(every, size)
-        count, test = deals, "exact permutation test over rows"
-    else:
-        import random
-
-        dealer = random.Random(0)
-        drawn = itertools.chain([these], (dealer.sample(every, size) for _ in range(DEALS - 1)))
-        count, test = DEALS, f"permutation test over rows, {DEALS} deals"
-    p = sum(abs(apart(chosen)) >= abs(seen) - slack for chosen in drawn) / count
-    n, effect = len(every), e.effect(seen, None, statistics.fmean(than))
-    if (2 if len(these) == len(than) else 1) / deals > ALPHA:
-        few = f"{n} rows can never decide it"
-        return Outcome("undecided", n, "rows", effect, p, test, few, _way(seen))
-    return _by_p(p, _way(seen), n, "rows", effect, test)
-
-
-def _best(e: Evidence) -> Outcome:
-    (name,) = e.claim.these
-    seeds = {cell: e.by_seed(c) for cell, c in e.cells.items()}
-    common = sorted(set.intersection(*map(set, seeds.values())))
-    n, k = len(common), len(seeds)
-    test = "so many first places by chance"
-    if n == 0:
-        return Outcome("not run", 0, "seeds", "", None, test, "no common seed")
-    first = sum(min(seeds, key=lambda c: seeds[c][s]) == name for s in common)
-    means = {c: statistics.fmean(values[s] for s in common) for c, values in seeds.items()}
-    rival = min((c for c in means if c != name), key=means.__getitem__)
-    p = sum(math.comb(n, i) * (1 / k) ** i * (1 - 1 / k) ** (n - i) for i in range(first, n + 1))
-    effect = (
-        f"first of {k} in {first} of {_number(n, 'seeds')}; "
-        f"{e.effect(means[name] - means[rival], None, means[rival])} against {rival}"
-    )
-    leans = _way(means[name] - means[rival])
-    if p <= ALPHA and leans:
-        return Outcome("supported", n, "seeds", effect, p, test, leans=leans)
-    beaten = (k - 1) * sign_flip_p([seeds[name][s] - seeds[rival][s] for s in common])
-    if means[name] > means[rival] and beaten <= ALPHA:
-        test = "exact sign-flip test against the best, Bonferroni"
-        return Outcome("contradicted", n, "seeds", effect, beaten, test, leans=leans)
-    return Outcome("undecided", n, "seeds", effect, p, test, f"p above {ALPHA:g}", leans)
-
-
-def _correlation(e: Evidence) -> Outcome:
-    assert e.claim.x is not None
-    cells = e.group(e.claim.these)
-    xs = [stat.mean if (stat := c.stat(e.claim.x)) else math.nan for c in cells]
-    ys = [e.value(c) for c in cells]
-    test = "Spearman's rank correlation over rows, permutation test"
-    kept = [(x, y) for x, y in zip(xs, ys, strict=True) if not math.isnan(x)]
-    n = len(kept)
-    x, y = [a for a, _ in kept], [b for _, b in kept]
-    rho = targets.spearman(x, y)
-    if n < 4 or rho is None:
-        return Outcome("undecided", n, "rows", "", None, test, "fewer than 4 rows that differ")
-    low, high = _fisher(rho, n)
-    p = shuffled(x, y)
-    way = "worse" if rho > 0 else "better"
-    effect = f"rho {rho:+.2f} [{low:+.2f}, {high:+.2f}], more {_named(e.claim.x)} goes with {way}"
-    if e.claim.expects == "none":
-        bound = e.claim.within or 0.0
-        if -bound < low and high < bound:
-            return Outcome("supported", n, "rows", effect, p, test)
-        if p <= ALPHA:
-            return Outcome("contradicted", n, "rows", effect, p, test)
-        reason = f"no correlation is seen, but one beyond ±{bound:g} is not ruled out"
-        return Outcome("undecided", n, "rows", effect, p, test, reason)
-    return _by_p(p, (rho > 0) == (e.claim.expects == "positive"), n, "rows", effect, test)
-
-
-def _fisher(rho: float, n: int) -> tuple[float, float]:
-    """95 % interval of a rank correlation (Bonett and Wright, Psychometrika 2000)."""
-    z = math.atanh(max(min(rho, 1 - 1e-12), -1 + 1e-12))
-    half = statistics.NormalDist().inv_cdf(1 - ALPHA / 2) * math.sqrt((1 + rho**2 / 2) / (n - 3))
-    return math.tanh(z - half), math.tanh(z + half)
-
-
-def shuffled(x: Sequence[float], y: Sequence[float]) -> float:
-    """Share of orders of `y` whose rank correlation with `x` is as far from 0: all, or `DEALS`."""
-    import numpy as np
-
-    a, b = (np.asarray(targets.ranks(values)) for values in (x, y))
-    a, b = a - a.mean(), b - b.mean()
-    if math.factorial(len(b)) <= DEALS:
-        orders = np.array(list(itertools.permutations(b)))
-    else:
-        orders = np.random.default_rng(0).permuted(np.tile(b, (DEALS, 1)), axis=1)
-        orders[0] = b  # what was observed is one of them
-    return float(np.mean(np.abs(orders @ a) >= abs(b @ a) - 1e-9))
-
-
-def _sooner(e: Evidence) -> Outcome:
-    ours, theirs = (e.group(names)[0] for names in (e.claim.these, e.claim.than))
-    report = replace(e.grid.report, target=f"row:{theirs.row}", rank_by=e.claim.metric)
-    found = speedup.lines(replace(e.grid, report=report), [ours, theirs])
-    lines = [found.get(cell.name) for cell in (ours, theirs)]
-    test = "exact sign test"
-    if None in lines:
-        return Outcome("not run", 0, "seeds", "", None, test, "no curve of images")
-    sound = all(line and line.sound for line in lines)
-    reached = []
-    for cell, line in zip((ours, theirs), lines, strict=True):
-        assert line is not None
-        times = line.sound if sound and line.sound else line.paper
-        runs = [run for run in cell.finished if run.curve(e.claim.metric)]
-        pairs_of = zip(runs, times.runs, strict=True)
-        reached.append({_seeds_of(run): at for run, at in pairs_of})
-    pairs = [(at, reached[1][seed]) for seed, at in reached[0].items() if seed in reached[1]]
-    if not pairs:
-        return Outcome("not run", 0, "seeds", "", None, test, "no common seed")
-    # Who has not reached it when the other had is later; where noise leaves that open, neither is.
-    n, by_time = len(pairs), e.claim.x == "train_s"
-    spent = [((a.seconds, b.seconds) if by_time else (a.images, b.images)) for a, b in pairs]
-    both = [(a, *cost) for (a, _), cost in zip(pairs, spent, strict=True)]
-    more = sum(a.reached and ours < theirs for a, ours, theirs in both)
-    less = sum(
-        (a.reached and ours > theirs) or (not a.reached and not a.undecided and ours >= theirs)
-        for a, ours, theirs in both
-    )
-    middle = statistics.median(theirs / ours if a.reached else 0.0 for a, ours, theirs in both)
-    said = f"{middle:.3g} times " + ("less training time" if by_time else "fewer images")
-    said = said if middle else "not reached within the budget"
-    how = "surely reached" if sound else "first snapshot below"
-    effect = f"{said} (median, {how}), sooner in {more}, later in {less} of {_number(n, 'seeds')}"
-    p, leans = _sign_p(more, less), _way(less - more)
-    if smallest_p(n) > ALPHA:
-        reason = f"{_number(n, 'seeds')}: it can never reject; {_needs()}"
-        return Outcome("undecided", n, "seeds", effect, p, test, reason, leans)
-    return _by_p(p, leans, n, "seeds", effect, test)
-
-
-def _seeds_of(run: aggregate.Run) -> tuple[int, int]:
-    return run.spec.config.train.seed, run.spec.config.backbone.pretrain_seed
-
-
-def _sign_p(more: int, less: int) -> float:
-    """Two-sided p of the sign test: what so uneven a split of fair coins would be."""
-    n, most = more + less, max(more, less)
-    return min(1.0, 2 * sum(math.comb(n, i) for i in range(most, n + 1)) / 2**n)
-
-
-@dataclass(frozen=True)
-class Check:
-    """A kind of check: how it decides, and which fields of a claim it needs."""
-
-    decide: Callable[[Evidence], Outcome]
-    needs: frozenset[str]
-    one: frozenset[str] = field(default_factory=frozenset)  # of these, exactly one entry
-    of_rows: bool = True  # what is named is all that is looked at; else the whole grid
-
-
-CHECKS: dict[str, Check] = {
-    "below": Check(_below, frozenset({"these", "than"})),
-    "groups": Check(_groups, frozenset({"these", "than"})),
-    "axis": Check(_axis, frozenset({"axis", "these", "than"}), frozenset({"these", "than"}), False),
-    "best": Check(_best, frozenset({"these"}), frozenset({"these"}), False),
-    "correlation": Check(_correlation, frozenset({"these", "x", "expects"})),
-    "sooner": Check(_sooner, frozenset({"these", "than"}), frozenset({"these", "than"})),
-}
 _OPTIONAL = {"correlation": {"within"}, "sooner": {"x"}}
 _USED = ("these", "than", "axis", "x", "expects", "within")
 
@@ -438,11 +123,7 @@ def examine(
 def _line(claim: Claim, cell: Cell) -> str:
     """A row's own evidence."""
     said = f"{METRICS[claim.metric].header} of {cell.name}: {_measured(cell, claim.metric)}"
-    return f"{said}, {_named(claim.x)} {_measured(cell, claim.x)}" if claim.x else said
-
-
-def _named(key: str) -> str:
-    return columns.column(key).header
+    return f"{said}, {named(claim.x)} {_measured(cell, claim.x)}" if claim.x else said
 
 
 def _measured(cell: Cell, metric: str) -> str:

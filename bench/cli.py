@@ -254,6 +254,7 @@ def verify(options: Options) -> int:
 def claims(options: Options) -> int:
     """The paper's findings against the records: evidence, effect, verdict."""
     from bench import claims as findings
+    from bench.checks import WORDS
     from bench.inference import ALPHA
 
     known = grids.load_claims(options.scale)
@@ -273,7 +274,7 @@ def claims(options: Options) -> int:
     for claim, finding in zip(known, found, strict=True):
         print(findings.to_text(claim, finding))
     words = [finding.verdict for finding in found]
-    counts = ", ".join(f"{words.count(word)} {word}" for word in findings.WORDS)
+    counts = ", ".join(f"{words.count(word)} {word}" for word in WORDS)
     print(f"scale {options.scale}, each claim tested alone at {ALPHA:.0%}: {counts}")
     return OK
 

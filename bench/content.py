@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bench import (
     agreement,
+    checks,
     claims,
     columns,
     compare,
@@ -32,7 +33,7 @@ class Content:
     paper: Mapping[str, targets.PaperRow] = field(default_factory=dict)  # by cell name
     judged: Mapping[str, Sequence[verdicts.Judged]] = field(default_factory=dict)
     panel: agreement.Panel | None = None
-    findings: Sequence[tuple[claims.Claim, claims.Finding]] = ()
+    findings: Sequence[tuple[checks.Claim, claims.Finding]] = ()
     findings_fault: str = ""  # why the claims about this grid were not looked at
 
 
@@ -103,7 +104,7 @@ def _seeds_table(grid: Grid, cells: Sequence[Cell], metric: str) -> tables.Table
 
 def _findings(
     grid: Grid, cells: Sequence[Cell], runs_dir: Path
-) -> tuple[list[tuple[claims.Claim, claims.Finding]], str]:
+) -> tuple[list[tuple[checks.Claim, claims.Finding]], str]:
     """The paper's claims about this grid, as its runs decide them; and why they cannot be told."""
     try:
         about = [claim for claim in grids.load_claims(grid.scale) if claim.grid == grid.name]

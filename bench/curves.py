@@ -222,7 +222,10 @@ def _figure(
     if max(sizes) > 1:
         head = "mean at the end, best first\nband: lowest to highest run"
         head += f" (n={max(sizes)})" if len(sizes) == 1 else ""
-    figure.legend(*entries, loc="outside right center", frameon=False, title=head, alignment="left")
+    figure.legend(
+        *entries, loc="outside right center", frameon=False, title=head, alignment="left",
+        handlelength=3.6,  # long enough for dashes
+    )  # fmt: skip
     return figure
 
 

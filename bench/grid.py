@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import cluster, columns, compare, paths, speedup, typed
-from bench.claims import Claim
+from bench.checks import Claim
 from bench.metrics.table import check_metrics, metric_keys
 from bench.schema import (
     ClaimsFile,

@@ -21,7 +21,7 @@ class Line:
     """A cell's curve over its finished runs, at the numbers of images that all of them have."""
 
     name: str
-    stands: tuple[int, int | None]  # number of its row, and of its axis values, which decide its look
+    stands: tuple[int, int | None]  # number of its row and of its axis values: decides its look
     n: int
     images: tuple[float, ...]
     seconds: tuple[float, ...]  # mean over the runs

@@ -103,7 +103,7 @@ class ScaleFile:
 
 @dataclass
 class ClaimEntry:
-    """A finding of the paper; which fields a check uses stands in bench.claims.CHECKS."""
+    """A finding of the paper; which fields a check uses stands in bench.checks.CHECKS."""
 
     id: str = MISSING
     says: str = MISSING

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import jobs
 from bench import record as records
+from bench.metrics.table import METRICS
 from bench.paths import RunPaths
 from bench.progress import duration
 from bench.record import Standing
@@ -90,7 +91,8 @@ class Watch:
 def rows(grid: Grid, lines: Sequence[Line]) -> list[list[str]]:
     """The table's texts, its head first."""
     metric = grid.report.rank_by or ""
-    found = [["run", "row", "state", "progress", "kimg", metric or "latest", "left", "note"]]
+    header = METRICS[metric].header if metric in METRICS else "latest"
+    found = [["run", "row", "state", "progress", "kimg", header, "left", "note"]]
     for line in lines:
         metrics = line.at.metrics or {}
         value = metrics.get(metric)

@@ -15,17 +15,8 @@ from made_records import make_grid, make_record, write_record
 from bench import cli, paths
 from bench import grid as grids
 from bench.aggregate import FIELDS
-from bench.claims import (
-    CHECKS,
-    Claim,
-    Evidence,
-    Finding,
-    _signs,
-    check,
-    examine,
-    seeds_found,
-    to_text,
-)
+from bench.checks import CHECKS, Claim, Evidence, _signs
+from bench.claims import Finding, check, examine, seeds_found, to_text
 from bench.spec import Grid, ReportSpec
 from projgan.errors import ConfigError, UserError
 

@@ -13,7 +13,8 @@ from made_records import make_grid, make_record, write_record
 
 from bench import aggregate
 from bench.aggregate import Cell
-from bench.claims import Claim, examine
+from bench.checks import Claim
+from bench.claims import examine
 from bench.content import gather
 from bench.lines import Line
 from bench.page import charts

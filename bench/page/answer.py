@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from bench import agreement, claims, columns, compare, leakage, speedup, targets
+from bench import agreement, checks, claims, columns, compare, leakage, speedup, targets
 from bench.aggregate import Cell, Stat
 from bench.inference import ALPHA, holm, pairs_needed, sign_flip_p, smallest_p
 from bench.spec import Grid
@@ -87,7 +87,7 @@ def answer(
     cells: Sequence[Cell],
     paper: Mapping[str, targets.PaperRow],
     panel: agreement.Panel | None,
-    findings: Sequence[tuple[claims.Claim, claims.Finding]] = (),
+    findings: Sequence[tuple[checks.Claim, claims.Finding]] = (),
 ) -> list[Sentence]:
     """The questions that a grid's records answer, the winner first.
 
@@ -347,7 +347,7 @@ def _paper(grid: Grid, order: Ranked, paper: Mapping[str, targets.PaperRow]) -> 
                  if (s := c.stat(order.metric))]  # fmt: skip
         rho = targets.spearman(means, [values[name] for name in names])
         if rho is not None and len(ours) > 3:
-            p = claims.shuffled(means, [values[name] for name in names])
+            p = checks.shuffled(means, [values[name] for name in names])
             if p <= ALPHA:
                 way = "agrees" if rho > 0 else "is the reverse"
                 tone = "yes" if rho > 0 else "no"
@@ -392,11 +392,11 @@ def _times(factor: str) -> str:
     return f"{more}{float(factor.lstrip('>')):.3g} times"
 
 
-def _findings(findings: Sequence[tuple[claims.Claim, claims.Finding]]) -> list[Sentence]:
+def _findings(findings: Sequence[tuple[checks.Claim, claims.Finding]]) -> list[Sentence]:
     if not findings:
         return []
     words = [finding.verdict for _, finding in findings]
-    counts = {word: words.count(word) for word in claims.WORDS if word in words}
+    counts = {word: words.count(word) for word in checks.WORDS if word in words}
     leans = [f.leans for _, f in findings if f.verdict == "undecided" and f.leans is not None]
     ways = [f"{leans.count(way)} {claims.LEANS[way]} so far"
             for way in (True, False) if way in leans]  # fmt: skip

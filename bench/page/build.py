@@ -9,7 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from bench import agreement, claims, columns, manifest, speedup
+from bench import agreement, checks, columns, manifest, speedup
 from bench.aggregate import Cell
 from bench.content import Content
 from bench.page import cost, curves, evidence, heat, pictures, scatter, table
@@ -77,7 +77,7 @@ def page(
             (claim, finding, [(line, _leads(line, anchors)) for line in finding.evidence])
             for claim, finding in content.findings
         ],
-        words=claims.WORDS,
+        words=checks.WORDS,
         claims_fault=content.findings_fault,
         tau=heat.tau_matrix(content.panel) if content.panel else None,
         panel=agreement.conclusion(content.panel, metric) if content.panel else "",
