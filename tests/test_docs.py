@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from bench import cli
+from bench import grid as grids
 from bench.options import parse
 from bench.paths import GRIDS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *ROOT.glob("results/**/README.md")]
 FENCE = re.compile(r"```sh\n(.*?)```", re.DOTALL)
+YAML = re.compile(r"```yaml\n(.*?)```", re.DOTALL)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 QUICK = ("plan", "list", "status", "claims", "watch")
 
@@ -60,6 +62,32 @@ def test_a_quick_command_runs(
     monkeypatch.chdir(tmp_path)  # with no run, and nothing of anyone's
     assert cli.main(words(line)) == 0, capsys.readouterr().err
     assert not list(tmp_path.iterdir())  # they only look
+
+
+PUBLISHED = "runs_dir=results/reference/records"
+
+
+@pytest.mark.parametrize(
+    "line",
+    sorted({line for _, line in commands() if PUBLISHED in line and verb(line) not in QUICK}),
+    ids=lambda text: text[:60],
+)
+def test_a_command_about_what_is_published_runs(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    elsewhere = [] if "results_dir=" in line else [f"results_dir={tmp_path}"]
+    assert cli.main([*words(line), *elsewhere]) == 0, capsys.readouterr()
+    assert elsewhere or verb(line) == "verify"  # nothing that is published is written over
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_a_grid_that_is_shown_is_whole(page: Path, tmp_path: Path) -> None:
+    for i, block in enumerate(YAML.findall(page.read_text(encoding="utf-8"))):
+        if "rows:" in block:
+            path = tmp_path / f"{i}.yaml"
+            path.write_text(block)
+            assert grids.load(str(path)).runs
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
