@@ -220,11 +220,13 @@ def resized_head(x: Tensor, weight: Tensor, size: int) -> Tensor:
 @lru_cache(maxsize=32)
 def _head_table(s: int, size: int, k: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """[side^2 s^2, k^2]: how much of a pixel each tap of the kernel sees for each logit."""
-    eye = torch.eye(s, dtype=torch.float64)[None]  # [1, s, s]: column p is the map with pixel p
+    eye = torch.eye(s, dtype=torch.float64, device=device)[
+        None
+    ]  # [1, s, s]: column p is the map with pixel p
     line = F.interpolate(eye, size, mode="linear", align_corners=False)[0]  # [p, size]
     seen = line.unfold(1, k, 1).permute(1, 0, 2)  # [side, p, tap]
     both = torch.einsum("ipa,jqb->ijpqab", seen, seen)
-    return both.reshape(-1, k * k).to(device, dtype)
+    return both.reshape(-1, k * k).to(dtype)
 
 
 @torch.no_grad()

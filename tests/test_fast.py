@@ -111,6 +111,30 @@ def test_several_steps_stay_together() -> None:
     assert (ends[0] - ends[1]).norm() < 0.05 * (ends[0] - start).norm()
 
 
+def test_one_operator_over_all_weights_moves_them_alike() -> None:
+    """From the same gradients: Adam's steps and the moving average after them."""
+    ends = []
+    for switches in (fast.NONE, frozenset({"optimiser", "average"})):
+        trainer = Trainer(CFG, torch.device("cpu"), switches=switches)
+        networks = (trainer.generator, trainer.discriminator.heads, trainer.average)
+        start = [flat(network) for network in networks]
+        for number in range(1, 4):
+            for network, optimiser in zip(
+                networks, (trainer.optim_g, trainer.optim_d), strict=False
+            ):
+                for i, p in enumerate(network.parameters()):
+                    p.grad = torch.linspace(i, number * i + 9, p.numel()).sin().view_as(p)
+                optimiser.step()
+            trainer.update_average(8 * number)
+        ends.append([flat(n) - before for n, before in zip(networks, start, strict=True)])
+    for plain, together in zip(*ends, strict=True):
+        assert plain.norm() > 0 and (plain - together).norm() < 1e-3 * plain.norm()
+
+
+def flat(network: nn.Module) -> Tensor:
+    return torch.cat([p.detach().flatten().clone() for p in network.parameters()])
+
+
 def test_a_state_goes_from_one_to_the_other() -> None:
     slow, quick = (Trainer(CFG, torch.device("cpu"), None, s) for s in (fast.NONE, fast.ALL))
     quick.step(torch.zeros(8, 3, 32, 32), torch.arange(8))

@@ -67,16 +67,8 @@ def crossings(cfg: Config, switches: frozenset[str]) -> list[str]:
     return seen.found
 
 
-@pytest.fixture(scope="module")
-def tables() -> None:
-    """Constants that are made once in a process and then kept on the device."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
-        crossings(CFG, SWITCHES)
-
-
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_step_neither_reads_nor_fetches(name: str, tables: None) -> None:
+def test_a_step_neither_reads_nor_fetches(name: str) -> None:
     assert crossings(CONFIGS[name], SWITCHES) == []
 
 
