@@ -34,7 +34,9 @@ def obstacle(device: torch.device) -> str:
 # Recorded as CUDA graphs, whose replay is one launch; what cannot be recorded is an error that says
 # why, where inductor would leave it out silently.
 GRAPHS = {"triton.cudagraphs": True, "triton.cudagraph_or_error": True}
-RECORDING_STEPS = 3  # CUDA graphs are warmed up, recorded and replayed for the first time
+# CUDA graphs are warmed up, recorded and replayed for the first time, and that anew after the first
+# step, in which the projection's kernels are merged.
+RECORDING_STEPS = 4
 
 
 class Compiling:

@@ -3,7 +3,7 @@
 Which images a batch holds follows from the run's seed and the number of images shown, so neither
 reading ahead nor resuming changes it. For a GPU, threads gather the next batches into pinned memory
 while a step runs, and the copy to the device waits for nothing. On a CPU a batch is read when it is
-asked for: the step has the cores, and reading is a thousandth of it.
+asked for: the step has the cores, and reading is less than a hundredth of it.
 """
 
 from __future__ import annotations

@@ -370,7 +370,7 @@ def test_cuda_graphs_without_a_gpu_are_left_out_in_one_line(
     assert asked == [None] * 4
 
 
-@pytest.mark.parametrize("at", [1, 3])
+@pytest.mark.parametrize("at", [1, 4])
 @pytest.mark.parametrize("compiler", ["works", "fails"])
 def test_what_cannot_be_recorded_is_compiled_and_else_eager(
     at: int, compiler: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -400,7 +400,7 @@ def test_what_cannot_be_recorded_is_compiled_and_else_eager(
     monkeypatch.setattr("projgan.compiled.obstacle", lambda device: "")
     monkeypatch.setattr(nn.Module, "compile", compile)
     compiling = Compiling([layer], torch.device("cuda"), graphs=True)
-    while done < 5:
+    while done < 6:
         assert compiling.run(step, layer.state_dict, layer.load_state_dict) == done
         done += 1
         assert bool((layer.weight == done).all())
