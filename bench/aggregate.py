@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
@@ -87,6 +89,11 @@ class Run:
     def final(self) -> Point | None:
         return self.points[-1] if self.points else None
 
+    @property
+    def draw(self) -> tuple[Any, ...]:
+        """Which of the runs that a row is averaged over: what pairs it with those of other rows."""
+        return (self.spec.config.train.seed, *map(self.spec.axes.get, AVERAGED))
+
     def value(self, key: str) -> float | None:
         """A field of the record or a metric of the final snapshot; None = not measured."""
         if key in FIELDS:
@@ -105,6 +112,14 @@ class Run:
         else:
             found = self.final.metrics.get(key) if self.final and not self.apart else None
         return _finite(found)
+
+    @cached_property
+    def config_sha256(self) -> str | None:
+        """Of the configuration that the record holds; None = it holds none."""
+        config = (self.record or {}).get("config")
+        if config is None:
+            return None
+        return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
     @property
     def contended(self) -> bool:
@@ -208,6 +223,18 @@ class Cell:
         if key not in self._stats:
             self._stats[key] = _stat(run.value(key) for run in self.finished)
         return self._stats[key]
+
+    def by_seed(self, key: str) -> dict[tuple[Any, ...], float]:
+        """`key` of the finished runs that have it, by what a row is averaged over."""
+        if key not in self._seeds:
+            values = ((run, run.value(key)) for run in self.finished)
+            self._seeds[key] = {run.draw: value for run, value in values if value is not None}
+        return self._seeds[key]
+
+    @cached_property
+    def _seeds(self) -> dict[str, dict[tuple[Any, ...], float]]:
+        """What `by_seed` gave."""
+        return {}
 
     @cached_property
     def _stats(self) -> dict[str, Stat | None]:

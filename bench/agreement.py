@@ -69,16 +69,15 @@ def taus(values: Mapping[str, Points], resamples: int = RESAMPLES) -> dict[tuple
     drawn = None
     if any(len(points) > 1 for points in values[names[0]]):
         rng = np.random.default_rng(0)
-        picked = np.empty((resamples, rows, len(names)))
+        picked = np.empty((resamples, len(names), rows))
         for r in range(rows):
             runs = np.array([values[m][r] for m in names])  # [metrics, seeds]
             chosen = rng.integers(runs.shape[1], size=(resamples, runs.shape[1]))
-            picked[:, r] = runs[:, chosen].mean(axis=2).T
-        i, j = np.triu_indices(rows, 1)
+            picked[:, :, r] = runs[:, chosen].mean(axis=2).T
         both = np.empty((resamples, len(names), len(names)))
-        for b in range(resamples):
-            signs = np.sign(picked[b, i] - picked[b, j])  # [pairs of rows, metrics]
-            both[b] = signs.T @ signs
+        for b, order in enumerate(picked):  # [metrics, rows]
+            signs = np.sign(order[:, :, None] - order[:, None, :]).reshape(len(names), -1)
+            both[b] = signs @ signs.T / 2  # each pair of rows is there in both directions
         told = np.einsum("bmm->bm", both)  # pairs of rows that a metric tells apart
         scale = np.sqrt(told[:, :, None] * told[:, None, :])
         drawn = np.divide(both, scale, out=np.zeros_like(both), where=scale > 0)
@@ -124,12 +123,6 @@ def panel(grid: Grid, cells: Sequence[Cell]) -> Panel | None:
         means = [sum(points) / len(points) for points in values[key]]
         first[key] = kept[means.index(min(means))]
     return Panel(tuple(metrics), tuple(kept), taus(values), first)
-
-
-def note(grid: Grid, cells: Sequence[Cell]) -> str:
-    """The conclusion, for the grid's main table; empty = there is nothing to compare."""
-    found = panel(grid, cells)
-    return conclusion(found, grid.report.rank_by) if found else ""
 
 
 def conclusion(found: Panel, rank_by: str | None) -> str:

@@ -103,7 +103,8 @@ def check(grid: Grid) -> None:
         _check_ranking(grid, report.rank_by)
     if report.paper:
         chosen = {row.label: row.paper for row in grid.rows}
-        for run in grid.runs:
+        of_each_cell = {(run.row, repr(run.axes)): run for run in grid.runs}
+        for run in of_each_cell.values():
             targets.paper_row(report.paper, run, chosen.get(run.row))
 
 
@@ -114,6 +115,7 @@ def build(
     caption: str,
     notes: Sequence[str],
     remarks: Mapping[str, Sequence[str]],
+    versus: Mapping[str, Mapping[str, compare.Comparison]],
 ) -> Table:
     """The table of a grid: one line per cell, in the grid's order, measured columns first.
 
@@ -123,6 +125,7 @@ def build(
         caption: Above the table.
         notes: Under the table.
         remarks: Footnotes at a cell's ranking value, by cell name.
+        versus: What `tested` gave.
     """
     keys = expand(grid.report.columns)
     if "n" not in keys and len({len(cell.finished) for cell in cells} - {0}) > 1:
@@ -131,7 +134,6 @@ def build(
     columns.sort(key=lambda c: c.paper)  # stable: ours, then the paper's
     baseline = {_others(c): c for c in cells if c.row == grid.report.baseline}
     usual = usual_accuracy(cells)
-    versus = {c.key: versus_baseline(grid, cells, c.key) for c in columns if c.key in METRICS}
     rows = []
     for cell in cells:
         entries = [_label(cell, bool(grid.report.paper))]
@@ -188,12 +190,11 @@ def column(key: str) -> Column:
     return Column(key, header, unit, spread=True)
 
 
-def versus_baseline(
-    grid: Grid, cells: Sequence[Cell], metric: str
-) -> dict[str, compare.Comparison]:
-    """Each cell against the grid's baseline row in one metric, by cell name."""
+def tested(grid: Grid, cells: Sequence[Cell]) -> dict[str, dict[str, compare.Comparison]]:
+    """Each cell against the grid's baseline row, by metric of the table and cell name."""
     against = compare.baselines(grid, cells)
-    return compare.compare(cells, against, metric, lower_is_better(metric))
+    metrics = [key for key in expand(grid.report.columns) if key in METRICS]
+    return {key: compare.compare(cells, against, key, lower_is_better(key)) for key in metrics}
 
 
 def lower_is_better(metric: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bench.aggregate import AVERAGED, Cell
+from bench.aggregate import Cell
 from bench.inference import ALPHA, holm, pairs_needed, sign_flip_p, smallest_p
 from bench.spec import Grid
 from bench.tables import Column, Entry, Row, Table
@@ -213,14 +213,5 @@ def _empty(cell: Cell, width: int) -> Row:
 
 def _paired(cell: Cell, against: Mapping[str, Cell], metric: str) -> list[float]:
     """Differences to the baseline over the common seeds."""
-    ours, theirs = by_seed(cell, metric), by_seed(against[cell.name], metric)
+    ours, theirs = cell.by_seed(metric), against[cell.name].by_seed(metric)
     return [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
-
-
-def by_seed(cell: Cell, metric: str) -> dict[tuple[Any, ...], float]:
-    values = ((run, run.value(metric)) for run in cell.finished)
-    return {
-        (run.spec.config.train.seed, *(run.spec.axes.get(axis) for axis in AVERAGED)): value
-        for run, value in values
-        if value is not None
-    }

@@ -45,32 +45,44 @@ def gather(grid: Grid, cells: Sequence[Cell], runs_dir: Path) -> Content:
         cells: what was measured.
         runs_dir: where the claims about the grid find its records.
     """
-    report, judged = grid.report, _judged(grid, cells)
-    found = {"table": make_table(grid, cells)}
+    report, paper, panel = grid.report, paper_rows(grid, cells), agreement.panel(grid, cells)
+    judged = _judged(grid, cells, paper)
+    found = {"table": _table(grid, cells, paper, judged, panel)}
     if judged:
         headers = {key: column.header for key, column in columns.PAPER.items()}
         found["verdicts"] = verdicts.table(grid, judged, headers)
     if report.rank_by and (seeds := _seeds_table(grid, cells, report.rank_by)):
         found["seeds"] = leakage.mark(seeds, cells, report.rank_by, {report.rank_by})
-    if panel := agreement.panel(grid, cells):
+    if panel:
         found["agreement"] = agreement.table(grid, cells, panel)
     if report.rank_by and (reached := speedup.table(grid, cells)):
         found["targets"] = leakage.mark(reached, cells, report.rank_by, {"first_kimg", "kimg"})
     findings, fault = _findings(grid, cells, runs_dir)
     if findings:
         found["claims"] = claims.table(grid.name, findings)
-    return Content(found, paper_rows(grid, cells), judged, panel, findings, fault)
+    return Content(found, paper, judged, panel, findings, fault)
 
 
 def make_table(grid: Grid, cells: Sequence[Cell]) -> tables.Table:
     """The table of a grid with its caption, the paper's numbers and the remarks under it."""
-    report, paper = grid.report, paper_rows(grid, cells)
+    paper = paper_rows(grid, cells)
+    return _table(grid, cells, paper, _judged(grid, cells, paper), agreement.panel(grid, cells))
+
+
+def _table(
+    grid: Grid,
+    cells: Sequence[Cell],
+    paper: Mapping[str, targets.PaperRow],
+    judged: Mapping[str, Sequence[verdicts.Judged]],
+    panel: agreement.Panel | None,
+) -> tables.Table:
+    report = grid.report
     on_rows = remarks.on_rows(cells, report.rank_by) if report.rank_by else {}
-    around = remarks.caption(grid, cells), remarks.notes(grid, cells, paper)
-    table = columns.build(grid, cells, paper, *around, on_rows)
+    tested = columns.tested(grid, cells)
+    notes = remarks.notes(grid, cells, paper, panel, tested)
+    table = columns.build(grid, cells, paper, remarks.caption(grid, cells), notes, on_rows, tested)
     if report.paper is None:
         return table
-    judged = _judged(grid, cells)
     return verdicts.beside(
         table, [judged.get(c.name, ()) for c in cells], targets.main_column(report.paper)
     )
@@ -85,10 +97,11 @@ def paper_rows(grid: Grid, cells: Sequence[Cell]) -> dict[str, targets.PaperRow]
     return {c.name: targets.paper_row(name, c.spec, chosen.get(c.row)) for c in cells}
 
 
-def _judged(grid: Grid, cells: Sequence[Cell]) -> dict[str, list[verdicts.Judged]]:
+def _judged(
+    grid: Grid, cells: Sequence[Cell], paper: Mapping[str, targets.PaperRow]
+) -> dict[str, list[verdicts.Judged]]:
     """The paper's numbers with their verdicts, by cell name; a row without any is left out."""
     base = {repr(sorted(c.axes.items())): c for c in cells if c.row == grid.report.baseline}
-    paper = paper_rows(grid, cells)
     found = {
         c.name: verdicts.judge(grid, c, paper[c.name], base.get(repr(sorted(c.axes.items()))))
         for c in cells

@@ -17,6 +17,7 @@ from bench.tables import Column, decimals
 
 DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (6, 1.5, 1.2, 1.5)))
 MARKERS = "os^Dv<>pPX*h"
+MOST = 40  # lines of a figure; of more, none could be told from the others
 
 NO_DATE = {"CreationDate": None, "Creator": None, "Producer": None}
 
@@ -52,7 +53,8 @@ def draw(
         cells: One line each, coloured by their place.
         metric: Key of the metric in the records.
         column: Its header and unit.
-        lower_is_better: Which end of the ranking the legend begins with.
+        lower_is_better: Which end of the ranking the legend begins with, and which lines are drawn
+            where there are more than `MOST`; the page beside the figure draws all.
         log_x: Logarithmic axis of images. None = where its ends differ much (`lines.wide`).
         targets: Values to reach, each drawn as a level line.
         pdf: Write that form too; it takes as long as the other two together.
@@ -177,6 +179,9 @@ def _figure(
     log_x: bool | None,
     targets: Sequence[float],
 ) -> Figure:
+    # Best at the end first: the legend reads as the ranking.
+    order = sorted(lines, key=lambda x: x.mean[-1], reverse=not lower_is_better)[:MOST]
+    left_out, lines = len(lines) - len(order), order
     height = max(4.2, 1.0 + 0.23 * len(lines))
     figure = Figure(figsize=(10.5, height), layout="constrained")
     FigureCanvasAgg(figure)
@@ -186,8 +191,6 @@ def _figure(
     if 600 < longest <= 7200:
         unit, scale = "minutes", 60.0
 
-    # Best at the end first: the legend reads as the ranking.
-    order = sorted(lines, key=lambda x: x.mean[-1], reverse=not lower_is_better)
     places = decimals(x.mean[-1] for x in lines)
     sizes = {x.n for x in lines}
     faint = min(0.18, 0.9 / len(lines))  # many bands lie over each other
@@ -218,9 +221,10 @@ def _figure(
     if wide([v for x in lines for v in x.low]):
         _log(by_images, "y", [v for x in lines for v in x.mean])
     entries = by_images.get_legend_handles_labels()
-    head = "at the end, best first"
+    which = f"best {len(order)} of {left_out + len(order)}" if left_out else "best first"
+    head = f"at the end, {which}"
     if max(sizes) > 1:
-        head = "mean at the end, best first\nband: lowest to highest run"
+        head = f"mean at the end, {which}\nband: lowest to highest run"
         head += f" (n={max(sizes)})" if len(sizes) == 1 else ""
     figure.legend(
         *entries, loc="outside right center", frameon=False, title=head, alignment="left",

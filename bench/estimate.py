@@ -47,6 +47,8 @@ def estimate(
         runs_dir: whose records are read.
         gpus: of a run. 0 = it is done on a CPU.
     """
+    if all(now.settled for now in at):
+        return Estimate(0.0, 0, 0)
     measured: dict[tuple[object, ...], list[float]] = {}
     for config, on_gpu, seconds in _paces(runs_dir):
         for key in _keys(config):
@@ -67,11 +69,16 @@ def estimate(
 
 def _paces(runs_dir: Path) -> Iterator[tuple[Config, bool, float]]:
     """Configuration, whether on a GPU, and seconds per image of every finished run."""
+    known: dict[str, Config] = {}  # thousands of runs differ in their seeds alone
     for path in sorted(runs_dir.glob("*/record.json")):
         try:
             record = records.load(path)
-            config = from_dict(record["config"]) if record else Config()
-        except (UserError, TypeError, KeyError):  # another version's, or damaged
+            given: dict[str, Any] = record["config"] if record else {}
+            given.get("train", {}).pop("seed", None)
+            if (text := repr(given)) not in known:
+                known[text] = from_dict(given)
+            config = known[text]
+        except (UserError, TypeError, KeyError, AttributeError):  # another version's, or damaged
             continue
         if record and record["status"] == "finished" and record["snapshots"]:
             device: Any = record.get("environment", {}).get("device")

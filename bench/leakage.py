@@ -98,7 +98,11 @@ def verdict(backbone: Backbone, metric: str, judge: Backbone) -> Verdict:
 
 def shared_by(specs: Iterable[RunSpec], metric: str) -> dict[str, str]:
     """Rows whose backbone shares its pretraining or family with a metric -> the reason."""
-    found = ((spec.row, leakage(spec, metric)) for spec in specs)
+    alike = {
+        (spec.row, spec.config.backbone, spec.config.discriminator.kind, spec.eval.levels): spec
+        for spec in specs
+    }  # whatever their seeds
+    found = ((spec.row, leakage(spec, metric)) for spec in alike.values())
     return {row: what.reason for row, what in found if what.kind == "shared"}
 
 

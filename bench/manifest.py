@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -100,14 +99,13 @@ def remove_stale(folder: Path, before: Mapping[str, str], now: Mapping[str, byte
 
 def evidence(run: Run) -> dict[str, Any]:
     record = run.record or {}
-    config = record.get("config")
     found: dict[str, Any] = {
         "run_id": run.spec.run_id,
         "status": run.status,
         "reason": run.reason or None,
         "seed": run.spec.config.train.seed,
         "recipe_version": record.get("recipe_version"),
-        "config_sha256": _digest(config) if config is not None else None,
+        "config_sha256": run.config_sha256,
         "data": record.get("data"),
         "backbone": record.get("backbone"),
         "environment": record.get("environment"),
@@ -118,7 +116,3 @@ def evidence(run: Run) -> dict[str, Any]:
         "certificates": run.final.certificates if run.final else None,
     }
     return found
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

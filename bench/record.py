@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from bench.metrics.table import METRICS, metric_keys
 from bench.paths import RunPaths
 from bench.spec import RECIPE_VERSION, RunSpec
 from projgan.backbones.registry import describe
+from projgan.config import Backbone
 from projgan.errors import DataError, UserError
 from projgan.files import write_json_atomic
 
@@ -98,8 +100,13 @@ def protocol(spec: RunSpec) -> dict[str, Any]:
     return {
         "fake": spec.eval.fake,
         "real_limit": spec.eval.real,
-        "levels": describe(spec.judge).weights,
+        "levels": _weights(spec.judge),
     }
+
+
+@cache
+def _weights(judge: Backbone) -> str:
+    return describe(judge).weights
 
 
 def same_protocol(snapshot: Mapping[str, Any], spec: RunSpec) -> bool:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from bench import aggregate, agreement, columns, compare, leakage, manifest, targets
 from bench.aggregate import Cell, Run
-from bench.metrics.table import METRICS
 from bench.record import protocol
 from bench.spec import Grid, changed
 
@@ -51,20 +50,30 @@ def caption(grid: Grid, cells: Sequence[Cell]) -> str:
     return " ".join(parts)
 
 
-def notes(grid: Grid, cells: Sequence[Cell], paper: Mapping[str, targets.PaperRow]) -> list[str]:
+def notes(
+    grid: Grid,
+    cells: Sequence[Cell],
+    paper: Mapping[str, targets.PaperRow],
+    panel: agreement.Panel | None,
+    tested: Mapping[str, Mapping[str, compare.Comparison]],
+) -> list[str]:
     """The lines under a grid's table.
 
     Args:
+        grid: what was asked for.
+        cells: what was measured.
         paper: the paper's numbers by cell name.
+        panel: how the metrics agree. None = there is nothing to compare.
+        tested: what `columns.tested` gave.
     """
     report = grid.report
-    tested = _tested(grid, cells)
+    compared = [column for column in tested.values() if column]
     found = [
         rank_line(cells, paper, report.paper, report.rank_by),
         *_leakage(grid),
-        agreement.note(grid, cells),
+        agreement.conclusion(panel, report.rank_by) if panel else "",
         _accuracy_kind(cells) if "accuracy" in report.columns else "",
-        compare.note(grid, tested) if tested else "",
+        compare.note(grid, compared) if compared else "",
         columns.BEST_NOTE if any(c.startswith("best:") for c in report.columns) else "",
         certificate_line(cells, columns.expand(report.columns)),
         *_counts(cells),
@@ -144,13 +153,6 @@ def certificate_line(cells: Sequence[Cell], keys: Iterable[str]) -> str:
         f"{len(gaps)} distances were computed by two independent routes, which differ by "
         f"{max(gaps):.0e} at most."
     )
-
-
-def _tested(grid: Grid, cells: Sequence[Cell]) -> list[dict[str, compare.Comparison]]:
-    """The comparison with the baseline row, metric by metric of the table."""
-    keys = [key for key in columns.expand(grid.report.columns) if key in METRICS]
-    found = (columns.versus_baseline(grid, cells, key) for key in keys)
-    return [column for column in found if column]
 
 
 def _identity(cell: Cell) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from projgan.config import Backbone, Config, from_dict
 from projgan.errors import DataError, UserError
@@ -114,8 +114,7 @@ class RunSpec:
         Of the lab networks it has pretraining seed 1, so that no row of seed 0, which is what grids
         use, is judged by the very weights it trained with. `bench.leakage` flags the others.
         """
-        zoo = self.config.backbone.zoo
-        return Backbone(name=self.eval.levels, zoo=zoo, pretrain_seed=1 if zoo == "lab" else 0)
+        return _judge(self.eval.levels, self.config.backbone.zoo)
 
     @property
     def total_images(self) -> int:
@@ -173,6 +172,11 @@ class Grid:
     overrides: Mapping[str, Any] = field(default_factory=dict)  # from the command line
 
 
+@cache
+def _judge(name: str, zoo: Literal["imagenet", "lab"]) -> Backbone:
+    return Backbone(name=name, zoo=zoo, pretrain_seed=1 if zoo == "lab" else 0)
+
+
 def in_batches(kimg: float, batch: int) -> int:
     """The first whole number of batches that covers `kimg` thousand images, in images."""
     images = round(kimg * 1000)
@@ -208,13 +212,17 @@ def _defaults() -> dict[str, Any]:
 
 def changed(config: Config) -> dict[str, Any]:
     """The fields that differ from their defaults, dotted: what decides a run's identity."""
-    return dict(_changed(config))
+    found: dict[str, Any] = {}
+    for section, _ in _fields(Config):
+        found |= _changed(section, getattr(config, section))
+    return found
 
 
 @cache
-def _changed(config: Config) -> dict[str, Any]:
+def _changed(section: str, value: Any) -> dict[str, Any]:
+    # By section, as the runs of a cell share all of them but the one that holds the seed.
     default = _defaults()
-    return {k: v for k, v in flatten(config).items() if v != default[k]}
+    return {k: v for k, v in flatten(value, f"{section}.").items() if v != default[k]}
 
 
 def _hash(fields: dict[str, Any]) -> str:

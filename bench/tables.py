@@ -9,6 +9,7 @@ import statistics
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 from bench.inference import mean_interval
 
@@ -46,7 +47,12 @@ class Entry:
 
     @property
     def std(self) -> float | None:
-        return statistics.stdev(self.points) if len(self.points) > 1 else None
+        return _deviation(self.points) if len(self.points) > 1 else None
+
+
+@cache
+def _deviation(points: tuple[float, ...]) -> float:
+    return statistics.stdev(points)
 
 
 @dataclass(frozen=True)

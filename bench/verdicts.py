@@ -149,6 +149,7 @@ def judge(
         baseline: the row that relative numbers divide by, at the same axis values.
     """
     found = []
+    measured = our_protocol(cell, VARIES.get(grid.report.paper or "", set()))
     for column, number in paper.items():
         keys = COUNTERPARTS.get(column, ())
         key = next((k for k in keys if _stat(cell, k, baseline) is not None), "")
@@ -156,8 +157,7 @@ def judge(
         if number.confidence in ("by definition", "not applicable"):
             continue
         theirs = paper_protocol(grid.report.paper or "", column, cell)
-        varied = VARIES.get(grid.report.paper or "", set())
-        ours = our_protocol(cell, key, varied) if key else {}
+        ours = measured | _alike([_extractor(run, key) for run in _counted(cell)]) if key else {}
         said = verdict(stat.points if stat else (), number.value, ours, theirs)
         if said.word in _ON_VALUES and key not in OF_THE_NETWORK:
             said = _with_doubts(said, targets.from_memory(grid.report.paper or ""))
@@ -197,26 +197,39 @@ def paper_protocol(paper: str, column: str, cell: Cell) -> dict[str, Any]:
     return fixed | values | {"weights": "the paper's"}
 
 
-def our_protocol(cell: Cell, key: str, varied: Collection[str] = ()) -> dict[str, Any]:
-    """How a cell's values were measured, from its records; what its runs differ in is named."""
-    found: dict[str, list[Any]] = {}
-    for run in (run for run in cell.finished if not run.apart):
-        for name, value in _protocol_of(run, key, varied).items():
-            found.setdefault(name, []).append(value)
-    return {
-        name: values[0] if len({repr(v) for v in values}) == 1 else " and ".join(map(str, values))
-        for name, values in found.items()
-    }
+def our_protocol(cell: Cell, varied: Collection[str] = ()) -> dict[str, Any]:
+    """How a cell's runs were measured, by whatever extractor; what they differ in is named."""
+    return _alike([_protocol_of(run, varied) for run in _counted(cell)])
 
 
-def _protocol_of(run: Run, key: str, varied: Collection[str]) -> dict[str, Any]:
-    record, spec, final = run.record or {}, run.spec, run.final
-    data, done = record.get("data") or {}, final.eval if final else {}
+def _counted(cell: Cell) -> list[Run]:
+    return [run for run in cell.finished if not run.apart]
+
+
+def _alike(protocols: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What is the same in all, and the different values by name."""
+    found = {}
+    for name in protocols[0] if protocols else ():
+        values = {repr(value): value for value in (one[name] for one in protocols)}
+        first, *others = values.values()
+        found[name] = " and ".join(map(str, [first, *others])) if others else first
+    return found
+
+
+def _extractor(run: Run, key: str) -> dict[str, str | None]:
+    """Whose features a run's metric was computed from."""
     metric = METRICS.get(key.rpartition(":")[2])
     extractor: str | None = metric.extractor if metric else None
     if extractor == "levels":
-        levels = done.get("levels")
-        extractor = f"levels: {spec.eval.levels} ({spec.judge.zoo})" if levels else None
+        levels = run.final.eval.get("levels") if run.final else None
+        judge = f"levels: {run.spec.eval.levels} ({run.spec.judge.zoo})"
+        extractor = judge if levels else None
+    return {"extractor": extractor}
+
+
+def _protocol_of(run: Run, varied: Collection[str]) -> dict[str, Any]:
+    record, spec, final = run.record or {}, run.spec, run.final
+    data, done = record.get("data") or {}, final.eval if final else {}
     note = (record.get("backbone") or {}).get("note", "")
     other = {k: v for k, v in changed(spec.config).items() if k not in {*NOT_RECIPE, *varied}}
     name = data.get("name")
@@ -227,7 +240,6 @@ def _protocol_of(run: Run, key: str, varied: Collection[str]) -> dict[str, Any]:
         "recipe": ", ".join(f"{k}={v}" for k, v in other.items()),
         "data": name,
         "resolution": ((record.get("config") or {}).get("data") or {}).get("resolution"),
-        "extractor": extractor,
         "images": final.nimg if final else None,
         "fake": done.get("fake"),
         "real": done.get("real"),

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from made_records import make_grid, make_record, write_record
 
+from bench import curves
 from bench.aggregate import Cell, cells, read_runs
 from bench.curves import DASHES, MARKERS, draw, draw_axis
 from bench.lines import COLOURS, line
@@ -54,6 +55,24 @@ def test_the_same_bytes_twice(made: list[Cell], monkeypatch: pytest.MonkeyPatch)
         matplotlib.rcdefaults()
     assert list(first) == [f"curves/fd_lab.{kind}" for kind in ("png", "svg", "pdf", "csv")]
     assert first == second
+
+
+def test_of_many_rows_the_best_are_drawn_and_all_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = {f"row {i}": {"optim.lr_d": 1e-4 * (i + 1)} for i in range(4)}
+    grid = make_grid(rows, ReportSpec())
+    for i, spec in enumerate(grid.runs):
+        curve = {n: {"fd_lab": v / (i + 1)} for n, v in CURVE.items()}
+        write_record(tmp_path, spec, make_record(spec, curve))
+    many = cells(read_runs(grid.runs, tmp_path))
+    lines = [found for i, cell in enumerate(many) if (found := line(cell, "fd_lab", i))]
+    monkeypatch.setattr(curves, "MOST", 2)
+    for better, best in ((True, ["row 3", "row 2"]), (False, ["row 0", "row 1"])):
+        (legend,) = curves._figure(lines, COLUMN, better, None, ()).legends
+        assert [text.get_text().rsplit("  ", 1)[0] for text in legend.get_texts()] == best
+        assert "best 2 of 4" in legend.get_title().get_text()
+    assert draw(many, "fd_lab", COLUMN)["curves/fd_lab.csv"].decode().count("row 0") == 3
 
 
 def test_the_files_name_no_date_and_no_font(made: list[Cell]) -> None:

@@ -8,6 +8,7 @@ import pytest
 from bench.inference import (
     ALPHA,
     Interval,
+    all_pairs_p,
     holm,
     mean_interval,
     pairs_needed,
@@ -61,6 +62,15 @@ def test_many_pairs_are_sampled_and_still_find_what_is_there() -> None:
     d = np.random.default_rng(0).normal(1.0, 1.0, size=30)
     assert sign_flip_p(list(d)) < 0.001
     assert sign_flip_p(list(d - d.mean())) > 0.9
+
+
+@pytest.mark.parametrize("n", [1, 3, 7, 16, 17, 40])
+def test_all_pairs_of_rows_are_tested_as_each_pair_is(n: int) -> None:
+    rows = np.random.default_rng(n).normal(1e3, 1.0, size=(5, n)) + np.arange(5)[:, None] / 4
+    rows[3] = rows[2] + 0.1  # the same difference everywhere, up to rounding
+    found = all_pairs_p(rows.tolist())
+    each = [[sign_flip_p(list(a - b)) for b in rows[i + 1 :]] for i, a in enumerate(rows)]
+    assert found == each
 
 
 def test_the_test_is_wrong_as_rarely_as_it_says() -> None:

@@ -139,6 +139,11 @@ _ENTRIES = (
 )
 
 METRICS: dict[str, Metric] = {metric.key: metric for metric in _ENTRIES}
+_KEYS = {
+    name: [m.key for m in _ENTRIES if name in (m.key, m.group)]
+    for metric in _ENTRIES
+    for name in (metric.group, metric.key)
+}  # of groups and of single metrics
 
 
 def metric_keys(names: Iterable[str]) -> list[str]:
@@ -147,12 +152,11 @@ def metric_keys(names: Iterable[str]) -> list[str]:
     Raises:
         ConfigError: a name that is neither a group nor a key.
     """
-    known = {metric.group for metric in METRICS.values()} | METRICS.keys()
     keys: dict[str, None] = {}
     for name in names:
-        if name not in known:
-            raise ConfigError(unknown("metric", name, known))
-        keys.update({m.key: None for m in METRICS.values() if name in (m.key, m.group)})
+        if name not in _KEYS:
+            raise ConfigError(unknown("metric", name, _KEYS))
+        keys.update(dict.fromkeys(_KEYS[name]))
     return list(keys)
 
 

@@ -15,7 +15,7 @@ from typing import Literal
 
 from bench import agreement, checks, claims, columns, compare, leakage, speedup, targets
 from bench.aggregate import Cell, Stat
-from bench.inference import ALPHA, holm, pairs_needed, sign_flip_p, smallest_p
+from bench.inference import ALPHA, all_pairs_p, holm, pairs_needed, sign_flip_p, smallest_p
 from bench.spec import Grid
 
 Tone = Literal["yes", "no", "open", "plain"]
@@ -233,7 +233,7 @@ def _apart(order: Ranked, other: Cell) -> str:
 def _sureness(order: Ranked) -> Sentence:
     """The winner against every other row; it was picked after looking, so all pairs count."""
     asks = "How sure?"
-    seeds = {cell.name: compare.by_seed(cell, order.metric) for cell in order.cells}
+    seeds = {cell.name: cell.by_seed(order.metric) for cell in order.cells}
     common = set.intersection(*map(set, seeds.values()))
     first, others = order.first, order.cells[1:]
     n = len(common)
@@ -250,34 +250,29 @@ def _sureness(order: Ranked) -> Sentence:
     if overlap:
         kind = "ranges" if order.stat(first).n < 5 else "intervals"
         times += f" The {kind} of {_listed(overlap)} overlap with its own."
-    pairs = list(itertools.combinations(order.cells, 2))
-    holm_over = f" over all {len(pairs)} pairs of rows" if len(pairs) > 1 else ""
+    pairs = len(order.cells) * len(others) // 2
+    holm_over = f" over all {pairs} pairs of rows" if pairs > 1 else ""
     test = f"exact sign-flip test, Holm's correction{holm_over}, as the winner was picked after"
     test += " looking"
-    if len(pairs) == 1:
+    if pairs == 1:
         test = "exact sign-flip test"
-    if smallest_p(n) * len(pairs) > ALPHA:
-        need = pairs_needed(len(pairs))
+    if smallest_p(n) * pairs > ALPHA:
+        need = pairs_needed(pairs)
         said = f"{times} {n} seeds can never settle it at 5 % ({test}): that takes {need} seeds."
         return Sentence(asks, f"open with {n} seeds", said, "open")
-    differences = [
-        [seeds[a.name][seed] - seeds[b.name][seed] for seed in sorted(common)] for a, b in pairs
-    ]
-    adjusted = dict(
-        zip([(a.name, b.name) for a, b in pairs], holm(list(map(sign_flip_p, differences))),
-            strict=True)
-    )  # fmt: skip
-    ahead = {
-        b.name: order.sign * statistics.fmean(d) < 0
-        for (a, b), d in zip(pairs, differences, strict=True)
-        if a is first
-    }  # over the common seeds, which may say otherwise than all runs
+    values = [[seeds[cell.name][seed] for seed in sorted(common)] for cell in order.cells]
+    # In the order of `pairs`, which begins with those of the winner.
+    adjusted = holm(list(itertools.chain.from_iterable(all_pairs_p(values))))[: len(others)]
+    behind = [
+        order.sign * statistics.fmean(a - b for a, b in zip(values[0], theirs, strict=True)) >= 0
+        for theirs in values[1:]
+    ]  # over the common seeds, which may say otherwise than all runs
     open_ = [
         order.name(cell)
-        for cell in others
-        if adjusted[first.name, cell.name] > ALPHA or not ahead[cell.name]
+        for cell, p, lost in zip(others, adjusted, behind, strict=True)
+        if p > ALPHA or lost
     ]
-    worst = max(adjusted[first.name, cell.name] for cell in others)
+    worst = max(adjusted)
     if not open_:
         said = f"{times} It beats every other row (p ≤ {worst:.2g}; n = {n}; {test})."
         return Sentence(asks, f"sure at 5 %, n = {n}", said, "yes")

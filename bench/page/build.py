@@ -86,7 +86,7 @@ def page(
             for name in ("seeds", "targets", "verdicts")
         },
         counts=table.verdict_counts(content.judged),
-        cards=[(cell.name, [evidence.card(run) for run in cell.runs]) for cell in cells],
+        cards=evidence.cards(cells),
         unfinished=[(cell.name, run) for cell in cells for run in cell.unfinished],
         total=sum(len(cell.runs) for cell in cells),
         revisions=evidence.revisions(cells),

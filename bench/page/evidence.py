@@ -38,12 +38,21 @@ class RunCard:
     facts: Pairs
     values: Pairs  # every metric of the last snapshot
     config: Pairs  # fields that are not at their defaults
+    anchored: bool  # whether links to the run lead here, not to another row that shares it
 
 
-def card(run: Run) -> RunCard:
-    """A run as the page shows it."""
+def cards(cells: Sequence[Cell]) -> list[tuple[str, list[RunCard]]]:
+    """Every run of every row; of one that two rows share the first has its anchor."""
+    seen: set[str] = set()
+    found = []
+    for cell in cells:
+        found.append((cell.name, [_card(run, run.spec.run_id not in seen) for run in cell.runs]))
+        seen |= {run.spec.run_id for run in cell.runs}
+    return found
+
+
+def _card(run: Run, anchored: bool) -> RunCard:
     record, spec = run.record or {}, run.spec
-    found = manifest.evidence(run)
     config = spec.config
     seed = f"seed {config.train.seed}"
     if config.backbone.pretrain_seed:
@@ -62,7 +71,7 @@ def card(run: Run) -> RunCard:
         ("measured", _measured(run)),
         ("code revision", commit),
         ("recipe version", str(record.get("recipe_version", ""))),
-        ("configuration, SHA-256", str(found["config_sha256"] or "")),
+        ("configuration, SHA-256", run.config_sha256 or ""),
         ("environment", ", ".join(f"{k} {v}" for k, v in machine.items() if v is not None)),
         ("began, ended", " – ".join(str(record.get(k) or "?") for k in ("started", "ended"))),
         ("apart", run.apart),
@@ -86,6 +95,7 @@ def card(run: Run) -> RunCard:
         [(name, text) for name, text in facts if text],
         values,
         [(key, str(value)) for key, value in shown],
+        anchored,
     )
 
 

@@ -38,8 +38,8 @@ def films(cells: Sequence[Cell], metric: str | None) -> list[Film]:
 def real(cells: Sequence[Cell]) -> Film | None:
     """Real images, from the first run that kept a sheet of them."""
     for run in (run for cell in cells for run in cell.finished):
-        size = run.spec.config.data.resolution
-        if found := _tiles(run, str(RunPaths(run.folder).real.relative_to(run.folder)), size):
+        sheet, size = RunPaths(run.folder).real, run.spec.config.data.resolution
+        if sheet.is_file() and (found := _tiles(run, str(sheet.relative_to(run.folder)), size)):
             uri, width, height = _joined([found])
             return Film("real images", run.spec.run_id, uri, width, height, ())
     return None
