@@ -130,14 +130,16 @@ def _signed_sums(d: NDArray[np.float64]) -> NDArray[np.float64]:
 
     The first choice leaves all signs as they are.
     """
+    import numpy as np
+
     n = len(d)
     if n <= EXACT_UP_TO:
         return _all_sums(d)
     # Eight pairs at a time: their 256 sums once, then each choice looks up its own.
-    sums, parts = 0.0, range(0, n, 8)
-    for start, choice in zip(parts, _choices(-(-n // 16)), strict=False):
+    sums = np.zeros(CHOICES)
+    for start, choice in zip(range(0, n, 8), _choices(-(-n // 16)), strict=False):
         group = d[start : start + 8]
-        sums = sums + _all_sums(group).take(choice & (2 ** len(group) - 1))
+        sums += _all_sums(group).take(choice & (2 ** len(group) - 1))
     return sums
 
 
