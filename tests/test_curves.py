@@ -66,7 +66,7 @@ def test_of_many_rows_the_best_are_drawn_and_all_are_written(
         curve = {n: {"fd_lab": v / (i + 1)} for n, v in CURVE.items()}
         write_record(tmp_path, spec, make_record(spec, curve))
     many = cells(read_runs(grid.runs, tmp_path))
-    lines = [found for i, cell in enumerate(many) if (found := line(cell, "fd_lab", i))]
+    lines = [found for i, cell in enumerate(many) if (found := line(cell, "fd_lab", (i, None)))]
     monkeypatch.setattr(curves, "MOST", 2)
     for better, best in ((True, ["row 3", "row 2"]), (False, ["row 0", "row 1"])):
         (legend,) = curves._figure(lines, COLUMN, better, None, ()).legends
