@@ -24,6 +24,7 @@ def sheets(cells: Sequence[Cell], echo: Callable[[str], None]) -> dict[str, byte
     """
     files: dict[str, bytes] = {}
     strips: list[tuple[str, list[Image.Image]]] = []
+    without: list[str] = []
     for cell in cells:
         for run in cell.finished[:1]:
             found = _last_samples(run)
@@ -31,10 +32,13 @@ def sheets(cells: Sequence[Cell], echo: Callable[[str], None]) -> dict[str, byte
                 continue
             data, tiles = found
             if not tiles:
-                echo(f"{run.folder}: its samples cannot be read; {cell.name} is shown without")
+                without.append(f"{run.folder}: its samples cannot be read; {cell.name}")
                 continue
             files[f"samples/{slug(cell.name)}.png"] = data
             strips.append((cell.name, tiles))
+    if without:  # as where records were copied alone
+        rest = f" and {len(without) - 1} more rows are" if len(without) > 1 else " is"
+        echo(f"{without[0]}{rest} shown without")
     real = _real(cells)
     if strips:
         files["samples/all.png"] = _page([*([("real images", real)] if real else []), *strips])

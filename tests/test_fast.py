@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_config import SMALL as CFG
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
@@ -21,7 +22,6 @@ from projgan.compiled import Compiling
 from projgan.config import (
     Backbone,
     Config,
-    Data,
     Discriminator,
     Generator,
     Projection,
@@ -31,14 +31,6 @@ from projgan.errors import ConfigError
 from projgan.projection import Projection as Mixing
 from projgan.train import Trainer
 
-CFG = Config(
-    data=Data(name="clevr", resolution=32, images=64),
-    backbone=Backbone(zoo="lab", name="efficientnet_lite0", weights="random"),
-    projection=Projection(channels=16),
-    discriminator=Discriminator(base=4, width=32),
-    generator=Generator(width=4, z_dim=16, preset="released"),
-    train=Train(batch=8),
-)
 OTHERS = {
     "alternating blocks": replace(CFG, generator=Generator(width=4, z_dim=16)),
     "csm of the author": replace(CFG, projection=Projection(channels=16, csm="author")),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from small_config import SMALL
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -17,12 +19,6 @@ from bench.columns import SHARES
 from bench.roofline import throughput
 from projgan import fast, ledger
 from projgan.config import (
-    Backbone,
-    Config,
-    Data,
-    Discriminator,
-    Generator,
-    Projection,
     Train,
 )
 from projgan.divergence import LossWatch
@@ -30,14 +26,7 @@ from projgan.ledger import PARTS, Ledger
 from projgan.train import Snapshot, Trainer, train
 
 CPU = torch.device("cpu")
-CFG = Config(
-    data=Data(name="clevr", resolution=32, images=64),
-    backbone=Backbone(zoo="lab", name="efficientnet_lite0", weights="random"),
-    projection=Projection(channels=16),
-    discriminator=Discriminator(base=4, width=32),
-    generator=Generator(width=4, z_dim=16, preset="released"),
-    train=Train(batch=8, total_kimg=0.16),
-)
+CFG = replace(SMALL, train=Train(batch=8, total_kimg=0.16))
 
 
 @pytest.fixture(scope="module")

@@ -11,17 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_config import SMALL
 
 from projgan.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from projgan.config import (
     MAX_SEED,
-    Backbone,
     Config,
-    Data,
     Discriminator,
     Generator,
     Optim,
-    Projection,
     Train,
 )
 from projgan.data import open_dataset, sample_order
@@ -32,11 +30,8 @@ from projgan.rng import Coordinates, Stream
 from projgan.sample import generate, image_grid, load_generator, save_generator, to_uint8
 from projgan.train import Trainer, TrainingDiverged, micro_batches, round_up, train
 
-CFG = Config(
-    data=Data(name="clevr", resolution=32, images=64),
-    backbone=Backbone(zoo="lab", name="efficientnet_lite0", weights="random"),
-    projection=Projection(channels=16),
-    discriminator=Discriminator(base=4, width=32),
+CFG = replace(
+    SMALL,
     generator=Generator(width=4, z_dim=16),
     train=Train(batch=8, total_kimg=0.064),
 )
