@@ -130,6 +130,9 @@ def test_how_soon_the_target_is_reached(tmp_path: Path) -> None:
     assert [name for name, _ in found.points] == ["DeiT", "ResNet18", "ResNet50"]
     assert found.points[2][1] == "not within its budget (0 of 1 runs)"
     assert "How soon?" in page(grid, cells, content)
+    grid = replace(grid, report=replace(grid.report, target="row:DeiT"))
+    (found,) = [s for s in answer(grid, cells, {}, None) if s.asks == "How soon?"]
+    assert found.short == "no row but DeiT reaches it"
     assert "How soon?" not in said(tmp_path, values)
 
 
@@ -165,6 +168,8 @@ def test_crowded_points_keep_their_names_apart(width: int) -> None:
     for one, other in itertools.combinations([*boxes, *dots], 2):
         assert not charts._meet(one, other) or (one in dots and other in dots)
     assert all(box[0] >= 0 and box[2] <= width for box in boxes)
+    many = [points[0]] * (charts.MOST_NAMES + 1)
+    assert not any(m.label for m in charts.scatter(many, width, 330, "x", "y").marks)
 
 
 def test_no_two_lines_look_alike(tmp_path: Path) -> None:

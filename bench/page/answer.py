@@ -366,7 +366,8 @@ def _soon(grid: Grid, cells: Sequence[Cell]) -> list[Sentence]:
         return []
     first = others[0]
     if math.isinf(first.images):
-        short = "no row reaches the target"
+        own = [one.name for one in found if one.is_reference and not math.isinf(one.images)]
+        short = f"no row but {own[0]} reaches it" if own else "no row reaches it"
     else:
         short = f"{first.name} after {first.images / 1000:.3g} thousand images"
         short += f", {_times(first.factor)} fewer" if first.factor else ""
@@ -374,7 +375,7 @@ def _soon(grid: Grid, cells: Sequence[Cell]) -> list[Sentence]:
     for one in found:
         at = f"{one.images / 1000:.3g} thousand images"
         said = "not within its budget" if math.isinf(one.images) else f"after {at}"
-        said += f" ({one.runs} run{'s' if one.runs != '1 of 1' else ''})"
+        said += f" ({one.runs} runs)"
         said += f", {_times(one.factor)} fewer than the reference" if one.factor else ""
         points.append((one.name, said + (", the reference" if one.is_reference else "")))
     how = "surely below it" if sure else "first snapshot below it, so perhaps too early"

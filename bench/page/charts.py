@@ -17,6 +17,7 @@ from bench.tables import decimals
 
 DASHES = ("", "7 3", "2 3", "9 3 2 3")
 SHAPES = ("circle", "square", "triangle", "diamond")
+MOST_NAMES = 60  # beside the points of a chart
 LETTER = 6.6  # pixels of a letter at the charts' size, about
 
 
@@ -303,7 +304,12 @@ def _labels(
     ranges: Sequence[Box],
     inside: Box,
 ) -> list[Label | None]:
-    """A place for each name; of a few orders to give them out in, that which serves them best."""
+    """A place for each name; of a few orders to give them out in, that which serves them best.
+
+    Among very many points no name could be read: there the pointer alone tells them.
+    """
+    if len(names) > MOST_NAMES:
+        return [None] * len(names)
     by_x = sorted(range(len(names)), key=lambda i: places[i])
     by_y = sorted(range(len(names)), key=lambda i: places[i][::-1])
     by_need: list[int] = []
