@@ -23,6 +23,7 @@ from projgan.layers import EqualConv2d, EqualLinear, scaled_leaky_relu, seeded, 
 # Is told the name of a frozen part, what came in and what went out.
 Seen = Callable[[str, list[Tensor], list[Tensor]], None]
 
+LARGEST_BODY = 256  # pixels of the largest map that FastGAN's blocks see
 MINIBATCH_GROUP = 4  # images whose spread is shown to the discriminator
 
 
@@ -153,6 +154,10 @@ class Decoder(nn.Module):
 class FastGANHeads(nn.Module):
     """FastGAN's discriminator: logits at two scales, and decoders that rebuild real images.
 
+    Images above 256 px are brought to maps of 256 px by strided convolutions of few channels, and
+    the second scale sees them at 128 px, as Liu et al. have it: blocks at 1024 px would need four
+    times the memory of the whole rest.
+
     Args:
         resolution: of the images, at least 32.
         width: channels at the last map; an eighth at the first.
@@ -160,9 +165,11 @@ class FastGANHeads(nn.Module):
 
     def __init__(self, resolution: int, width: int):
         super().__init__()
-        count = int(math.log2(resolution // 8))
+        body = min(resolution, LARGEST_BODY)
+        count = int(math.log2(body // 8))
         widths = [max(width // 8, width >> (count - i)) for i in range(count + 1)]
-        self.stem = nn.Sequential(sn_conv(3, widths[0], 3, padding=1), nn.LeakyReLU(0.2))
+        self.stem = _stem(resolution // body, widths[0])
+        self.small_size = body // 2
         self.downs = nn.ModuleList(DownBlock(i, o) for i, o in itertools.pairwise(widths))
         self.large = nn.Sequential(
             sn_conv(width, width, 1), *_norm_relu(width), sn_conv(width, 1, 4)
@@ -182,7 +189,7 @@ class FastGANHeads(nn.Module):
         return before, x
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        half = F.interpolate(x, scale_factor=0.5, mode="bilinear", antialias=True)
+        half = F.interpolate(x, self.small_size, mode="bilinear", antialias=True)
         return [self.large(self.maps(x)[1]), self.small(half)]
 
     def reconstruction(self, images: Tensor, quadrant: Tensor) -> Tensor:
@@ -205,6 +212,21 @@ class FastGANDiscriminator(OnImages):
         super().__init__()
         with seeded(cfg.train.seed, "discriminator"):
             self.heads = FastGANHeads(cfg.data.resolution, cfg.discriminator.width)
+
+
+def _stem(factor: int, width: int) -> nn.Sequential:
+    """Images -> `width` channels; `factor` (1, 2, 4) is by how much the sides are divided."""
+    if factor == 1:
+        return nn.Sequential(sn_conv(3, width, 3, padding=1), nn.LeakyReLU(0.2))
+    layers: list[nn.Module] = []
+    channels = 3
+    while factor > 1:
+        factor //= 2
+        out = width // factor**2  # every map has as many values
+        norm = _norm_relu(out) if layers else [nn.LeakyReLU(0.2)]
+        layers += [sn_conv(channels, out, 4, 2, 1), *norm]
+        channels = out
+    return nn.Sequential(*layers)
 
 
 def _norm_relu(channels: int) -> list[nn.Module]:

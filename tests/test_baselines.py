@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
+from torch import nn
 
 from projgan.baselines import FastGANHeads, _quadrant
 
@@ -12,6 +14,28 @@ def test_logits_of_two_scales() -> None:
         heads = FastGANHeads(resolution, 32)
         logits = heads(torch.randn(2, 3, resolution, resolution))
         assert [tuple(x.shape) for x in logits] == [(2, 1, 5, 5)] * 2
+
+
+@pytest.mark.parametrize("resolution", [512, 1024])
+def test_large_images_cost_no_more_than_those_of_256_px_behind_the_stem(resolution: int) -> None:
+    sizes = []
+
+    def note(module: nn.Module, given: object, made: torch.Tensor) -> None:
+        sizes.append(made.numel())
+
+    found = {}
+    for side in (256, resolution):
+        heads = FastGANHeads(side, 64)
+        for module in heads.modules():
+            if isinstance(module, nn.Conv2d):
+                module.register_forward_hook(note)
+        images = torch.randn(2, 3, side, side)
+        sizes.clear()
+        with torch.no_grad():
+            assert [tuple(x.shape) for x in heads(images)] == [(2, 1, 5, 5)] * 2
+            assert heads.reconstruction(images, torch.tensor([0, 3])).isfinite()
+        found[side] = (max(sizes), sum(p.numel() for p in heads.downs.parameters()))
+    assert found[resolution] == found[256]
 
 
 def test_decoders_learn_to_rebuild_what_they_see() -> None:
