@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from bench import aggregate, agreement, columns, compare, leakage, manifest, targets
 from bench.aggregate import Cell, Run
+from bench.metrics.table import METRICS
 from bench.record import protocol
 from bench.spec import Grid, changed
 
@@ -36,11 +37,12 @@ def caption(grid: Grid, cells: Sequence[Cell]) -> str:
         counts = sorted({len(cell.finished) for cell in cells} - {0})
         n = f"n = {counts[0]}" if len(counts) == 1 else "n"
         parts.append(f"Mean ± standard deviation over {n} runs.")
-    levels = [k for k in columns.expand(grid.report.columns) if "fd_l1" in k]
+    shown = columns.expand(grid.report.columns)
+    levels = [k for k in shown if "fd_l1" in k]
     if levels:
         network = _varying(str(e.get("levels", "?")) for e in ends)
         parts.append(f"FD-L1 to FD-L4: feature levels of {network}, shallow to deep.")
-    if grid.scale == "lab":
+    if any(key in METRICS and METRICS[key].extractor in ("lab", "levels") for key in shown):
         parts.append(
             "Lab distances use the project's own small networks: they are not FID and compare "
             "with nothing outside this project."

@@ -14,9 +14,10 @@ from small_config import SMALL
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from bench import grid as grids
 from bench.aggregate import Run
 from bench.columns import SHARES
-from bench.roofline import throughput
+from bench.roofline import flops_per_image, throughput
 from projgan import fast, ledger
 from projgan.config import (
     Train,
@@ -107,6 +108,24 @@ def test_no_step_has_another_ones_work_on_its_clock(
     assert 20 < last.ledger["sampled_step_s"] < 30
     assert 20 < 8 / last.images_per_s < 30
     assert 100 < last.warmup_seconds < 150
+
+
+def test_the_work_of_every_generator_and_baseline_can_be_counted() -> None:
+    for run in grids.load("convergence").runs:
+        assert 0.1e9 < flops_per_image(run.config) < 10e9
+
+
+def test_work_that_cannot_be_counted_costs_no_run(
+    trained: Snapshot, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def enter(self: FlopCounterMode) -> FlopCounterMode:
+        raise AssertionError("Expected gradient function to be set")
+
+    monkeypatch.setattr(FlopCounterMode, "__enter__", enter)
+    snapshot = replace(trained, images_per_s=40.0)
+    found = throughput(snapshot, replace(CFG, train=replace(CFG.train, total_kimg=0.32)))
+    assert found["images_per_s"] == 40 and "gflop_per_image" not in found
+    assert "Expected gradient function" in caplog.text
 
 
 class Event:

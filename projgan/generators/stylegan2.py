@@ -179,7 +179,8 @@ class StyleGAN2(nn.Module):
         if w.ndim == 2:
             w = w[:, None].expand(-1, len(self.convs), -1)
         noise = noise.with_stream(Stream.NOISE + 256 * int(noise.stream))
-        x = self.const[None].expand(w.shape[0], -1, -1, -1)
+        # No view: one that is made where no gradients are kept would still say that it has one.
+        x = self.const[None].repeat(w.shape[0], 1, 1, 1)
         x = self.convs[0](x, w[:, 0], noise)
         image = self.to_rgb[0](x, w[:, min(1, len(self.convs) - 1)], None)
         for level, rgb in enumerate(list(self.to_rgb)[1:]):
