@@ -146,19 +146,39 @@ def to_csv(table: Table) -> str:
     return out.getvalue()
 
 
+TEX_PAGE = 84  # signs that fit on a line of a page, about
+TEX_LONG = 36  # signs from which a text is broken into lines
+TEX_BROKEN = r">{\raggedright\arraybackslash}p{16em}"
+TEX_SCALED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
+
+
 def to_latex(table: Table) -> str:
-    r"""A `table` environment; the document needs `\usepackage{booktabs,multirow}`.
+    r"""A `table` environment; it needs `\usepackage{array,booktabs,graphicx,multirow}`.
 
     Rows that differ in the value of an axis alone have their name once, and the paper's columns a
-    head in common.
+    head in common. Long texts are broken into lines, and a table that is wider than the page is
+    scaled down to it.
     """
     spans = _shared_names(table)
-    spec = ("l" if spans else "") + "".join("l" if c.text else "r" for c in table.columns)
+    written = formatted(table)
+    widths = [
+        max([len(c.header), *(len(texts[i][0]) for row, texts in written if not row.span)])
+        for i, c in enumerate(table.columns)
+    ]
+    broken = [c.text and width > TEX_LONG for c, width in zip(table.columns, widths, strict=True)]
+    broken[0] &= not spans  # else the name is apart from its setting
+    spec = ("l" if spans else "") + "".join(
+        TEX_BROKEN if long else "l" if c.text else "r"
+        for c, long in zip(table.columns, broken, strict=True)
+    )
+    shown = sum(TEX_LONG / 2 if b else w for w, b in zip(widths, broken, strict=True))
+    wide = shown + 2 * len(widths) > TEX_PAGE
     lines = [
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{_escape_tex(table.caption)}}}",
         rf"\label{{tab:{table.name}}}",
+        *([TEX_SCALED] if wide else []),
         rf"\begin{{tabular}}{{{spec}}}",
         r"\toprule",
     ]
@@ -177,7 +197,7 @@ def to_latex(table: Table) -> str:
         units = [_escape_tex(c.unit) for c in table.columns]
         lines.append(_tex_line([*units[:1], *blank, *units[1:]]))
     lines.append(r"\midrule")
-    for r, (row, texts) in enumerate(formatted(table)):
+    for r, (row, texts) in enumerate(written):
         cells = [_escape_tex(text) for text, _ in texts]
         both = zip(cells, row.entries, strict=True)
         cells = [rf"\textbf{{{text}}}" if entry.bold else text for text, entry in both]
@@ -194,7 +214,7 @@ def to_latex(table: Table) -> str:
                 lead = rf"\multirow[t]{{{spans[r]}}}{{*}}{{{_escape_tex(name)}}}"
             cells[:1] = [lead, _escape_tex(setting) + _tex_marks(texts[0][1])]
         lines.append(_tex_line(cells))
-    lines += [r"\bottomrule", r"\end{tabular}"]
+    lines += [r"\bottomrule", r"\end{tabular}" + ("}" if wide else "")]
     under = [
         rf"\textsuperscript{{{mark}}}\,{_escape_tex(text)}"
         for text, mark in table.footnotes.items()

@@ -197,23 +197,41 @@ def test_latex_names_a_row_once_and_the_paper_once() -> None:
     assert [line.replace(r"\&", "").count("&") for line in rows] == [4] * 4
 
 
+def wide_table() -> Table:
+    """More columns than a page holds, one of them of sentences."""
+    columns = [Column("label", "row", text=True), Column("says", "says", text=True)]
+    columns += [Column(f"c{i}", f"column {i}", decimals=3) for i in range(16)]
+    said = Entry(text="A sentence that is far too long for the line of a table of a paper.")
+    row = Row((Entry(text="one"), said, *[Entry(1234.5)] * 16))
+    return Table("wide", "Wide.", tuple(columns), (row, row))
+
+
+def test_latex_breaks_long_texts_and_scales_wide_tables() -> None:
+    text = to_latex(wide_table())
+    assert r"\begin{tabular}{l>{\raggedright\arraybackslash}p{16em}r" in text
+    assert text.count(r"\resizebox") == 1 and r"\end{tabular}}" in text
+    assert r"\resizebox" not in to_latex(TABLE)
+
+
 def has_tex() -> bool:
     if shutil.which("pdflatex") is None or shutil.which("kpsewhich") is None:
         return False
     return all(
         subprocess.run(["kpsewhich", f"{name}.sty"], capture_output=True, check=False).stdout
-        for name in ("booktabs", "multirow")
+        for name in ("array", "booktabs", "graphicx", "multirow")
     )
 
 
-@pytest.mark.skipif(not has_tex(), reason="no LaTeX with booktabs and multirow here")
+@pytest.mark.skipif(not has_tex(), reason="no LaTeX with its usual packages here")
 def test_latex_takes_the_tables(tmp_path: Path) -> None:
-    packages = r"\documentclass{article}\usepackage{booktabs,multirow}\begin{document}"
-    body = "\n".join(map(to_latex, (TABLE, CROSSED)))
-    (tmp_path / "all.tex").write_text(f"{packages}\n{body}\n\\end{{document}}\n")
+    packages = r"\usepackage{array,booktabs,graphicx,multirow}"
+    head = rf"\documentclass{{article}}{packages}\begin{{document}}"
+    body = "\n".join(map(to_latex, (TABLE, CROSSED, wide_table())))
+    (tmp_path / "all.tex").write_text(f"{head}\n{body}\n\\end{{document}}\n")
     done = subprocess.run(
         ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"],
         cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:]
     assert (tmp_path / "all.pdf").stat().st_size > 1000
+    assert r"Overfull \hbox" not in done.stdout  # nothing runs off the page
