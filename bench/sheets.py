@@ -37,7 +37,8 @@ def sheets(cells: Sequence[Cell], echo: Callable[[str], None]) -> dict[str, byte
             files[f"samples/{slug(cell.name)}.png"] = data
             strips.append((cell.name, tiles))
     if without:  # as where records were copied alone
-        rest = f" and {len(without) - 1} more rows are" if len(without) > 1 else " is"
+        more = len(without) - 1
+        rest = f" and {more} more row{'s' if more > 1 else ''} are" if more else " is"
         echo(f"{without[0]}{rest} shown without")
     real = _real(cells)
     if strips:

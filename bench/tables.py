@@ -149,7 +149,7 @@ def to_csv(table: Table) -> str:
 TEX_PAGE = 84  # signs that fit on a line of a page, about
 TEX_LONG = 36  # signs from which a text is broken into lines
 TEX_BROKEN = r">{\raggedright\arraybackslash}p{16em}"
-TEX_SCALED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
+TEX_SCALED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{\ignorespaces"
 
 
 def to_latex(table: Table) -> str:

@@ -183,6 +183,8 @@ def of_cell(
         name = grid.report.compare_to or grid.report.baseline
         facts.append((f"against {name}", entry.compared + p))
     facts += protocol(grid, cell, column.key)
+    told = {text for _, text in facts}  # such as the flag
+    found["notes"] = [note for note in found["notes"] if note not in told]
     found["facts"] = [list(pair) for pair in facts]
     found["runs"] = _values(cell, column.key)
     return found
