@@ -146,6 +146,11 @@ def to_csv(table: Table) -> str:
     return out.getvalue()
 
 
+def brief(value: float) -> str:
+    """Three digits and more where the value is thousands, never an exponent of ten for those."""
+    return f"{value:.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
+
+
 TEX_PAGE = 84  # signs that fit on a line of a page, about
 TEX_LONG = 36  # signs from which a text is broken into lines
 TEX_BROKEN = r">{\raggedright\arraybackslash}p{16em}"

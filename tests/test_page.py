@@ -64,6 +64,13 @@ def test_one_seed_settles_nothing(tmp_path: Path) -> None:
     assert found["How sure?"].tone == "open" and "one seed" in found["How sure?"].short
 
 
+def test_thousands_are_written_out(tmp_path: Path) -> None:
+    found = said(tmp_path, {"EfficientNet-lite1": [1234.5], "ResNet18": [1413.0]})
+    assert "1234 (one run" in found["Which wins?"].says
+    assert found["By how much?"].short == "178 FD-lab ahead of the next"
+    assert "e+" not in " ".join(s.says + s.short for s in found.values())
+
+
 def test_three_seeds_cannot_and_six_can(tmp_path: Path) -> None:
     few = {"EfficientNet-lite1": [1.0, 1.1, 0.9], "ResNet18": [9.0, 9.2, 8.8]}
     found = said(tmp_path / "few", few)["How sure?"]

@@ -17,6 +17,7 @@ from bench import agreement, checks, claims, columns, compare, leakage, speedup,
 from bench.aggregate import Cell, Stat
 from bench.inference import ALPHA, all_pairs_p, holm, pairs_needed, sign_flip_p, smallest_p
 from bench.spec import Grid
+from bench.tables import brief
 
 Tone = Literal["yes", "no", "open", "plain"]
 PAPER = "Does the paper say so?"
@@ -66,7 +67,7 @@ class Ranked:
         return len(self.cells) > 1 and all(cell.axes == self.first.axes for cell in self.cells)
 
     def said(self, cell: Cell) -> str:
-        return f"{self.stat(cell).mean:.3g}"
+        return brief(self.stat(cell).mean)
 
 
 def ranked(grid: Grid, cells: Sequence[Cell]) -> Ranked | None:
@@ -189,13 +190,13 @@ def _winner(order: Ranked, cells: Sequence[Cell], settled: bool) -> Sentence:
     first, stat = order.first, order.stat(order.first)
     if stat.interval:
         kind = "range" if stat.interval.kind == "range" else "95 % interval"
-        spread = f" (mean of {stat.n} runs, {kind} {stat.interval.low:.3g} to "
-        spread += f"{stat.interval.high:.3g})"
+        spread = f" (mean of {stat.n} runs, {kind} {brief(stat.interval.low)} to "
+        spread += f"{brief(stat.interval.high)})"
     else:
         spread = " (one run, so nothing is known of its spread)"
     level = [order.name(cell) for cell in order.cells if order.stat(cell).mean == stat.mean]
     if len(level) > 1:
-        said = f"{_listed(level)} share the {order.superlative} {order.header}: {stat.mean:.3g}."
+        said = f"{_listed(level)} share the {order.superlative} {order.header}: {brief(stat.mean)}."
     else:
         said = f"{order.name(first)} has the {order.superlative} {order.header}: "
         said += f"{order.said(first)}{spread}."
@@ -220,14 +221,14 @@ def _margin(order: Ranked) -> Sentence:
             f", and {_apart(order, last)} {word} the last, {order.name(last)} ({order.said(last)})"
         )
     gap = abs(order.stat(second).mean - order.stat(first).mean)
-    short = f"{gap:.2g} {order.header} ahead of the next" if gap else "not at all"
+    short = f"{brief(gap)} {order.header} ahead of the next" if gap else "not at all"
     return Sentence("By how much?", short, f"{said}.")
 
 
 def _apart(order: Ranked, other: Cell) -> str:
     a, b = order.stat(order.first).mean, order.stat(other).mean
     share = f" ({abs(b - a) / b:.0%})" if b > 0 and a > 0 else ""
-    return f"{abs(b - a):.3g}{share}"
+    return f"{brief(abs(b - a))}{share}"
 
 
 def _sureness(order: Ranked) -> Sentence:
@@ -369,11 +370,11 @@ def _soon(grid: Grid, cells: Sequence[Cell]) -> list[Sentence]:
         own = [one.name for one in found if one.is_reference and not math.isinf(one.images)]
         short = f"no row but {own[0]} reaches it" if own else "no row reaches it"
     else:
-        short = f"{first.name} after {first.images / 1000:.3g} thousand images"
+        short = f"{first.name} after {brief(first.images / 1000)} thousand images"
         short += f", {_times(first.factor)} fewer" if first.factor else ""
     points = []
     for one in found:
-        at = f"{one.images / 1000:.3g} thousand images"
+        at = f"{brief(one.images / 1000)} thousand images"
         said = "not within its budget" if math.isinf(one.images) else f"after {at}"
         said += f" ({one.runs} runs)"
         said += f", {_times(one.factor)} fewer than the reference" if one.factor else ""

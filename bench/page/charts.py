@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from bench.aggregate import Cell, Stat
 from bench.lines import COLOURS, Line, standing, wide
-from bench.tables import decimals
+from bench.tables import brief, decimals
 
 DASHES = ("", "7 3", "2 3", "9 3 2 3")
 SHAPES = ("circle", "square", "triangle", "diamond")
@@ -445,7 +445,7 @@ def slope(
     for i, (name, how, paper, value) in enumerate(rows):
         a, b = (18 + step * order.index(i) for order in (theirs, ours))
         left = f"{name}  {paper:g}"
-        lines.append((name, how, a, b, left, f"{value:.3g}  {name}"))
+        lines.append((name, how, a, b, left, f"{brief(value)}  {name}"))
     return Slope(width, int(step * len(rows) + 20), room, width - room, tuple(lines))
 
 

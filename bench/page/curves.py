@@ -10,6 +10,7 @@ from bench.aggregate import Cell
 from bench.lines import Line, line, place, standing
 from bench.page import charts
 from bench.spec import Grid
+from bench.tables import brief
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def curves(grid: Grid, cells: Sequence[Cell], metric: str, marks: Sequence[float
         for what in ("images", "time")
         for size, box in (("wide", (760, 430)), ("narrow", (350, 380)))
     }
-    legend = [(x.name, how[x.name], f"{x.mean[-1]:.3g}", x.n) for x in found]
+    legend = [(x.name, how[x.name], brief(x.mean[-1]), x.n) for x in found]
     values = [
         [list(point) for point in zip(x.images, x.mean, x.low, x.high, strict=True)] for x in found
     ]

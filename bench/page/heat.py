@@ -10,7 +10,7 @@ from bench import agreement, columns, leakage, tables
 from bench.aggregate import Cell
 from bench.page import charts
 from bench.spec import Grid
-from bench.tables import Row, Table
+from bench.tables import Row, Table, brief
 
 LEVELS = ("fd_l1", "fd_l2", "fd_l3", "fd_l4")
 
@@ -76,7 +76,7 @@ def _by_level(grid: Grid, cells: Sequence[Cell], table: Table, rank_by: str | No
             step = charts.heat_step(ratio, unit)
             sign = 1 if columns.lower_is_better(key) else -1
             paper = _paper_level(row, shown, key)
-            under = f"paper {paper:.2f}" if paper is not None else f"{stat.mean:.3g}"
+            under = f"paper {paper:.2f}" if paper is not None else f"{brief(stat.mean)}"
             flag = leakage.leakage(cell.spec, key).reason
             opens = f"{cell.name}/{key}"
             fields.append(HeatField(f"×{ratio:.2f}", under, sign * step, flag, opens))
@@ -146,7 +146,7 @@ def _by_projection(grid: Grid, cells: Sequence[Cell], table: Table, metric: str)
                 continue
             step = sign * charts.heat_step(mean.mean / reference, unit)
             paper = _paper_level(line, shown, metric)
-            under = f"paper {paper:.2f}" if paper is not None else f"{mean.mean:.3g}"
+            under = f"paper {paper:.2f}" if paper is not None else f"{brief(mean.mean)}"
             flag, opens = leakage.leakage(here.spec, metric).reason, f"{here.name}/{metric}"
             fields.append(HeatField(f"×{mean.mean / reference:.2f}", under, step, flag, opens))
         rows.append((kinds[kind], fields))

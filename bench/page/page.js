@@ -119,6 +119,7 @@ if (plots) {
   const tip = plots.querySelector(".tip");
   const legend = [...document.querySelectorAll(".legend button")];
   const names = legend.map((button) => button.querySelector("span").textContent);
+  const brief = (value) => (Math.abs(value) >= 999.5 ? value.toFixed(0) : value.toPrecision(3));
   const show = (svg, index) => {
     const places = JSON.parse(svg.dataset.x);
     const [x, images] = places[index];
@@ -133,8 +134,8 @@ if (plots) {
     for (const [name, [, mean, low, high]] of rows) {
       const line = make("tr", undefined, list);
       make("td", name, line);
-      make("td", mean.toPrecision(3), line);
-      make("td", low < high ? `${low.toPrecision(3)} – ${high.toPrecision(3)}` : "", line);
+      make("td", brief(mean), line);
+      make("td", low < high ? `${brief(low)} – ${brief(high)}` : "", line);
     }
     tip.hidden = false;
     const at = (x / box.width) * svg.clientWidth;

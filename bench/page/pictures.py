@@ -12,6 +12,7 @@ from PIL import Image
 from bench.aggregate import Cell, Point, Run
 from bench.paths import RunPaths
 from bench.sheets import tiles
+from bench.tables import brief
 
 LATENTS = 8  # images beside each other
 STAGES = 6  # snapshots under each other, at most
@@ -53,7 +54,7 @@ def _film(cell: Cell, metric: str | None) -> Film | None:
             found = _tiles(run, point.samples or "", run.spec.config.data.resolution)
             if found:
                 value = point.metrics.get(metric or "")
-                said = f"{value:.3g}" if value is not None and not run.apart else ""
+                said = brief(value) if value is not None and not run.apart else ""
                 rows.append((found, (f"{point.nimg / 1000:.3g}", said)))
         if rows:
             uri, width, height = _joined([images for images, _ in rows])

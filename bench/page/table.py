@@ -11,7 +11,7 @@ from bench.aggregate import Cell
 from bench.page import charts, evidence
 from bench.page.answer import Ranked
 from bench.spec import Grid
-from bench.tables import Column, Entry, Table
+from bench.tables import Column, Entry, Table, brief
 
 NETWORK = ("params_m", "accuracy", "generator_m", "discriminator_m")  # of the networks, not images
 
@@ -147,7 +147,7 @@ def main_table(
         rows.append(line_)
     notes = {mark: text for text, mark in marks.items()}
     if ranking:
-        ends = f"{at.low:.3g} to {at.high:.3g}" + (", logarithmic" if at.log else "")
+        ends = f"{brief(at.low)} to {brief(at.high)}" + (", logarithmic" if at.log else "")
         heads[shown.index("=runs")] = Head("=runs", "every run", "", True, "main", ends)
     return Grille("table", heads, rows, notes, table.notes, table.caption), found
 
@@ -169,7 +169,7 @@ def _group_of(column: Column, lead: bool) -> str:
 def _runs_field(strip: charts.Strip | None, stat: Any) -> Field:
     if strip is None or stat is None:
         return Field(tables.MISSING)
-    said = ", ".join(f"{p:.3g}" for p in stat.points)
+    said = ", ".join(brief(p) for p in stat.points)
     return Field(said, f"{stat.mean:.8g}", strip=strip)
 
 
@@ -177,7 +177,7 @@ def _span_field(stat: Any) -> Field:
     if stat is None or stat.interval is None:
         return Field(tables.MISSING)
     low, high = stat.interval.low, stat.interval.high
-    return Field(f"{low:.3g} – {high:.3g}", f"{low:.8g}")
+    return Field(f"{brief(low)} – {brief(high)}", f"{low:.8g}")
 
 
 def _places(
