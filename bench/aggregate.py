@@ -96,8 +96,8 @@ class Run:
 
     def value(self, key: str) -> float | None:
         """A field of the record or a metric of the final snapshot; None = not measured."""
-        if key in FIELDS:
-            part, name = FIELDS[key]
+        if (place := FIELDS.get(key)) is not None:
+            part, name = place
             found = ((self.record or {}).get(part) or {}).get(name)
             if key == "s_per_kimg" and found:
                 found = 1000 / found
@@ -110,7 +110,7 @@ class Run:
             share = _finite(spent.get(key.removeprefix("share_")))
             found = None if share is None else 100 * share
         else:
-            found = self.final.metrics.get(key) if self.final and not self.apart else None
+            found = self.points[-1].metrics.get(key) if self.points and not self.apart else None
         return _finite(found)
 
     @cached_property

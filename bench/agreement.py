@@ -72,8 +72,10 @@ def taus(values: Mapping[str, Points], resamples: int = RESAMPLES) -> dict[tuple
         picked = np.empty((resamples, len(names), rows))
         for r in range(rows):
             runs = np.array([values[m][r] for m in names])  # [metrics, seeds]
-            chosen = rng.integers(runs.shape[1], size=(resamples, runs.shape[1]))
-            picked[:, :, r] = runs[:, chosen].mean(axis=2).T
+            n = runs.shape[1]
+            chosen = rng.integers(n, size=(resamples, n)) + n * np.arange(resamples)[:, None]
+            often = np.bincount(chosen.ravel(), minlength=resamples * n).reshape(resamples, n)
+            picked[:, :, r] = often @ runs.T / n
         both = np.empty((resamples, len(names), len(names)))
         for b, order in enumerate(picked):  # [metrics, rows]
             signs = np.sign(order[:, :, None] - order[:, None, :]).reshape(len(names), -1)

@@ -13,6 +13,7 @@ from bench import (
     columns,
     compare,
     leakage,
+    parts,
     remarks,
     speedup,
     tables,
@@ -21,6 +22,7 @@ from bench import (
 )
 from bench import grid as grids
 from bench.aggregate import Cell
+from bench.paths import ROOT
 from bench.spec import Grid
 from projgan.errors import UserError
 
@@ -60,6 +62,8 @@ def gather(grid: Grid, cells: Sequence[Cell], runs_dir: Path) -> Content:
     findings, fault = _findings(grid, cells, runs_dir)
     if findings:
         found["claims"] = claims.table(grid.name, findings)
+    if report.parts and (kept := ROOT / report.parts).exists():
+        found["parts"] = parts.table(parts.read(kept))
     return Content(found, paper, judged, panel, findings, fault)
 
 

@@ -26,7 +26,7 @@ from bench.environment import environment
 from bench.roofline import roofline, synchronise
 from projgan import fast
 from projgan.config import Backbone, Config, Data, Train
-from projgan.files import write_bytes_atomic, write_json_atomic
+from projgan.files import write_between, write_json_atomic
 from projgan.train import Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -318,12 +318,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def publish(path: Path, measured: str) -> None:
     """Puts the measured part between the marks of a page."""
-    before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    _, found, after = rest.partition(END)
-    if not found:
-        raise ValueError(f"{path}: the marks around what is measured are missing")
-    text = f"{before}{BEGIN}\n{measured}{END}{after}"
-    write_bytes_atomic(path, text.encode())
+    write_between(path, BEGIN, END, measured)
 
 
 def _say(line: str) -> None:

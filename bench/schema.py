@@ -28,6 +28,7 @@ class ReportSection:
     baseline: str | None = None
     compare_to: str | None = None
     target: str | None = None
+    parts: str | None = None
     notes: list[str] | None = None
 
 

@@ -63,6 +63,7 @@ class ReportSpec:
     baseline: str | None = None  # label of the row that the rel: columns divide by
     compare_to: str | None = None  # row, or AXIS=VALUE, that is tested against. None = baseline
     target: str | None = None  # of rank_by: a value, row:LABEL (its best) or 5% (of own best)
+    parts: str | None = None  # what python -m bench.parts kept, below the checkout: a further table
     notes: tuple[str, ...] = ()
 
 

@@ -111,6 +111,19 @@ def write_text_atomic(path: Path, text: str) -> None:
     write_bytes_atomic(path, text.encode())
 
 
+def write_between(path: Path, begin: str, end: str, text: str) -> None:
+    """Puts lines between two marks of a text file, in the place of what stood there.
+
+    Raises:
+        ValueError: the file lacks a mark.
+    """
+    before, _, rest = path.read_text(encoding="utf-8").partition(begin)
+    _, found, after = rest.partition(end)
+    if not found:
+        raise ValueError(f"{path}: the marks around what is measured are missing")
+    write_text_atomic(path, f"{before}{begin}\n{text}{end}{after}")
+
+
 def write_json_atomic(path: Path, value: Any) -> None:
     write_text_atomic(path, json.dumps(value, indent=1, sort_keys=False, allow_nan=False) + "\n")
 
