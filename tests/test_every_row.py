@@ -85,7 +85,10 @@ seen: set[Config] = set()  # rows that other grids have as well are done once
 @pytest.mark.parametrize("scale", ["lab", "paper"])
 @pytest.mark.parametrize("name", NAMES)
 def test_every_row(name: str, scale: str, tmp_path: Path) -> None:
-    """At paper scale it needs about 8 GB of memory for the largest."""
+    """Most rows need less than 4 GB of memory; StyleGAN2-ADA 9 GB at 512 px, and more at 1024.
+
+    -k "sota-high and paper" and the like do one grid: all of paper scale takes long on a CPU.
+    """
     failed: dict[str, Exception] = {}
     for number, run in enumerate(grids.load(name, scale).runs):
         if (config := shrunk(run, Path("x")).config) in seen:
