@@ -72,17 +72,34 @@ def write_report(
     write_json_atomic(folder / "manifest.json", manifest.make(grid, cells, hashes))
     manifest.remove_stale(folder, before, files)
     if folder.parent.name == PUBLISHED:
-        _keep_records(runs, runs_dir, results_dir / "records")
+        _keep_records(runs, runs_dir, folder, echo)
     return [*(folder / name for name in files), folder / "manifest.json"]
 
 
-def _keep_records(runs: Sequence[aggregate.Run], runs_dir: Path, records_dir: Path) -> None:
-    """Puts what published numbers rest on beside them, as a runs_dir= for do=verify and others."""
+def _keep_records(runs: Sequence[aggregate.Run], runs_dir: Path, folder: Path, echo: Echo) -> None:
+    """Puts what published numbers rest on beside them, as a runs_dir= for do=verify and others.
+
+    A run may stand in several grids: those whose record is another one now are named.
+    """
+    outdated: dict[str, list[str]] = {}
     for run in runs:
-        kept = RunPaths(records_dir / run.spec.run_id).record
+        kept = RunPaths(folder.parent / "records" / run.spec.run_id).record
         record = RunPaths(runs_dir / run.spec.run_id).record
-        if run.status in ("finished", "failed") and record.resolve() != kept.resolve():
-            write_bytes_atomic(kept, record.read_bytes())
+        if run.status not in ("finished", "failed") or record.resolve() == kept.resolve():
+            continue
+        data = record.read_bytes()
+        if kept.exists() and kept.read_bytes() != data:
+            for name in _publishers(folder, run.spec.run_id):
+                outdated.setdefault(name, []).append(run.spec.run_id)
+        write_bytes_atomic(kept, data)
+    for name, ids in outdated.items():
+        echo(f"{name}: has another record of {', '.join(ids)} now: do=report grid={name} anew")
+
+
+def _publishers(folder: Path, run_id: str) -> list[str]:
+    """The grids beside this one that publish a run."""
+    found = sorted(folder.parent.glob("*/manifest.json"))
+    return [p.parent.name for p in found if p.parent != folder and run_id in p.read_text()]
 
 
 def terminal(table: tables.Table, width: int | None = None) -> str:

@@ -180,6 +180,24 @@ def test_published_results_come_with_their_records(made: tuple[Grid, Path], tmp_
     assert not (tmp_path / "results" / "records").exists()
 
 
+def test_a_record_that_another_published_grid_rests_on_is_not_replaced_silently(
+    made: tuple[Grid, Path], tmp_path: Path
+) -> None:
+    grid, runs_dir = made
+    published = tmp_path / "results" / "reference"
+    other, said = replace(grid, name="other"), list[str]()
+    write_report(grid, runs_dir, published, print)
+    write_report(other, runs_dir, published, said.append)
+    assert not any("anew" in line for line in said)  # the same records again
+    spec = next(r for r in grid.runs if (runs_dir / r.run_id / "record.json").exists())
+    record = runs_dir / spec.run_id / "record.json"
+    record.write_text(record.read_text().replace('"finished"', '"failed"'))
+    write_report(other, runs_dir, published, said.append)
+    assert said[-1] == (
+        f"{grid.name}: has another record of {spec.run_id} now: do=report grid={grid.name} anew"
+    )
+
+
 def test_stale_files_go_and_others_stay(made: tuple[Grid, Path], tmp_path: Path) -> None:
     grid, runs = made
     report(grid, runs, tmp_path)
