@@ -17,7 +17,7 @@ BOOTSTRAP_FROM = 5  # points that a bootstrap needs; fewer show their range
 RESAMPLES = 10_000
 EXACT_UP_TO = 16  # pairs whose sign flips are all tried: 65,536
 CHOICES = 100_000  # of signs that are tried for more pairs
-BLOCK = 200  # resamples, or sums of chosen signs, that are computed at once
+BLOCK = 200_000  # values of resamples that are averaged at once
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ def _bootstrap(points: tuple[float, ...]) -> Interval:
     n, mean = len(points), math.fsum(points) / len(points)
     values, drawn = np.asarray(points), _resampled(n)
     # A block at a time, as a processor's cache holds it.
-    blocks = np.split(drawn, range(BLOCK, RESAMPLES, BLOCK))
+    rows = max(BLOCK // n, 1)
+    blocks = np.split(drawn, range(rows, RESAMPLES, rows))
     means = np.concatenate([values.take(block).mean(axis=1) for block in blocks])
     low, high = np.quantile(means, [ALPHA / 2, 1 - ALPHA / 2])
     stretch = math.sqrt(n / (n - 1)) * float(stdtrit(n - 1, ALPHA / 2) / ndtri(ALPHA / 2))
