@@ -15,7 +15,7 @@ from bench.page.build import page
 from bench.paths import PUBLISHED, RunPaths
 from bench.spec import Grid
 from projgan.errors import UserError
-from projgan.files import write_bytes_atomic, write_json_atomic
+from projgan.files import write_bytes_atomic
 
 Echo = Callable[[str], None]
 
@@ -69,7 +69,7 @@ def write_report(
     for name, data in files.items():
         write_bytes_atomic(folder / name, data)
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
-    write_json_atomic(folder / "manifest.json", manifest.make(grid, cells, hashes))
+    manifest.write(folder / "manifest.json", manifest.make(grid, cells, hashes))
     manifest.remove_stale(folder, before, files)
     if folder.parent.name == PUBLISHED:
         _keep_records(runs, runs_dir, folder, echo)

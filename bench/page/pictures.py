@@ -73,9 +73,11 @@ def _spread(items: Sequence[Point]) -> list[Point]:
 
 def _tiles(run: Run, name: str, size: int) -> list[Image.Image]:
     """The first images of a sheet of a run; empty = it is not there, or none of this run's."""
-    path = (run.folder / name).resolve()
+    path = run.folder / name
     try:
-        if not path.is_relative_to(run.folder.resolve()):  # as a record from elsewhere may say
+        if not path.is_file():  # as for every run of a store of records alone
+            return []
+        if not path.resolve().is_relative_to(run.folder.resolve()):  # a record from elsewhere
             return []
         return tiles(Image.open(path).convert("RGB"), size)[:LATENTS]
     except (OSError, ValueError, SyntaxError):
