@@ -57,7 +57,8 @@ def load(
     Args:
         grid: Name of a file in experiments/grids/, or the path of a YAML file.
         scale: Name of a file in experiments/scales/.
-        overrides: `key=value` texts that hold for every run. A key that is an axis replaces it.
+        overrides: `key=value` texts that hold for every run. A key that is an axis replaces it, and
+            a list for a field of one value is an axis.
         seeds: Instead of the grid's own.
         only: Label or labels of the rows to keep.
 
@@ -79,9 +80,12 @@ def load(
     changes = dict(given)
     chosen = _seeds(seeds, changes, section.seeds or file.seeds or [0])
     crossed = file.axes | section.axes
-    axes = {key: _axis(path, key, values) for key, values in crossed.items()}
-    for key in axes.keys() & changes.keys():
-        axes[key] = (typed.convert(key, changes.pop(key), "command line"),)
+    axes = {key: _axis(f"{path.name}: axes", key, values) for key, values in crossed.items()}
+    for key, value in list(changes.items()):
+        if typed.is_several(key, value):
+            axes[key] = _axis("command line", key, changes.pop(key))
+        elif key in axes:
+            axes[key] = (typed.convert(key, changes.pop(key), "command line"),)
     rows = _rows(path, file, scale, axes, only)
     for row in rows:
         with typed.at(f"{path.name}: row {row.label!r}: resources"):
@@ -213,8 +217,7 @@ def _check_contradictions(rows: Sequence[Row], changes: Mapping[str, Any]) -> No
                 )
 
 
-def _axis(path: Path, key: str, values: Sequence[Any]) -> tuple[Any, ...]:
-    where = f"{path.name}: axes"
+def _axis(where: str, key: str, values: Sequence[Any]) -> tuple[Any, ...]:
     _no_seed(where, [key])
     chosen = tuple(typed.convert(key, value, where) for value in values)
     if not chosen or len(set(map(repr, chosen))) < len(chosen):

@@ -48,7 +48,8 @@ python run_bench.py do=prove-resume              that a killed run goes on to th
   dispatch=local      a process per GPU or CPU core; inprocess: one run after the other, here;
                       slurm: jobs on a cluster, with dispatch.partition=… and the like
   gpus_per_run=2      with dispatch=local: GPUs that train each run together
-  train.batch=64 …    any field of the configuration, for every run of the grid"""
+  train.batch=64 …    any field of the configuration, for every run of the grid; a list
+                      (train.batch=[16,64]) crosses every row with its values"""
 
 
 @dataclass

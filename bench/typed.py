@@ -131,6 +131,12 @@ def check_key(key: str, where: str) -> None:
         raise UserError(f"{where}: {unknown_key(key)}")
 
 
+def is_several(key: str, value: Any) -> bool:
+    """Whether `value` is a list of values of the field `key`, not one value."""
+    takes_list = get_origin(fields()[key]) is tuple
+    return isinstance(value, list) and (not takes_list or any(isinstance(v, list) for v in value))
+
+
 def convert(key: str, value: Any, where: str) -> Any:
     """`value` converted to the type of the field `key`."""
     check_key(key, where)

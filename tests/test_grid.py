@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,24 @@ def test_a_key_that_is_an_axis_replaces_it(tmp_path: Path) -> None:
     assert {r.config.data.subset for r in grid.runs} == {50}
 
 
+def test_a_list_on_the_command_line_is_an_axis(tmp_path: Path) -> None:
+    axis = ("axes: {}", "axes: {data.subset: [100, null]}")
+
+    def first_row(*overrides: str) -> list[Mapping[str, object]]:
+        runs = load(tmp_path, axis, overrides=overrides, seeds=[0]).runs
+        return [run.axes for run in runs[: len(runs) // 2]]
+
+    sizes = [{"data.subset": 50, "train.batch": n} for n in (8, 16)]
+    assert first_row("data.subset=50", "train.batch=[8, 16]") == sizes
+    assert first_row("data.subset=[50, null]") == [{"data.subset": 50}, {"data.subset": None}]
+    # One list is one value of a field that takes a list; several are several.
+    assert len(first_row("discriminator.layers=[1, 2]")) == 2
+    assert len(first_row("discriminator.layers=[[1], [1, 2]]")) == 4
+    for wrong in ("train.batch=[8, many]", "train.batch=[]", "train.batch=[8, 8]"):
+        assert "command line: " in refused(tmp_path, overrides=[wrong])
+        assert "train.batch" in refused(tmp_path, overrides=[wrong])
+
+
 def test_seed_on_the_command_line_is_the_seeds(tmp_path: Path) -> None:
     assert load(tmp_path, overrides=["train.seed=5"]).seeds == (5,)
     assert load(tmp_path, seeds=[3, 4]).seeds == (3, 4)
@@ -130,7 +149,7 @@ def test_an_override_may_not_make_a_label_a_lie(tmp_path: Path) -> None:
         ("train.batch=", "give a whole number"),
         ("train.batch={a: 1}", "give a whole number"),
         ("train.batch=0,1,2", "give a whole number"),
-        ("data.images=[1]", "give a whole number or null"),
+        ("data.images=[x]", "give a whole number or null"),
         ("data.mirror=3", "give true or false"),
         ("train.total_kimg=fast", "give a number"),
         ("train.total_kimg=.nan", "give a number"),
