@@ -12,7 +12,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +26,7 @@ from bench.environment import environment
 from bench.roofline import roofline, synchronise
 from projgan import fast
 from projgan.config import Backbone, Config, Data, Train
+from projgan.errors import unknown
 from projgan.files import write_between, write_json_atomic
 from projgan.train import Trainer
 
@@ -56,7 +57,7 @@ class Scene:
         title: over its table.
         config: of the run.
         target: how many times the plain path's speed the project aims at.
-        rounds: steps of each variant at most; None = as many as asked for.
+        rounds: steps of each variant at most, where all are measured; None = as many as asked for.
         alone: the optimisations that are measured alone. None = all.
         without: whether each is also left out of all the others.
     """
@@ -142,26 +143,46 @@ def side_by_side(plain: Stepper, other: Stepper, rounds: int) -> dict[str, Any]:
     }
 
 
-def measure(
-    scene: Scene, rounds: int, device: torch.device, tell: Callable[[str], None], compiled: bool
-) -> dict[str, Any]:
-    """All variants of a step beside the plain one."""
-    cfg, roof = scene.config, roofline(device)
+def variants(scene: Scene, compiled: bool) -> dict[str, tuple[Config, frozenset[str]]]:
+    """What is timed beside the plain path, that path itself among it."""
+    cfg = scene.config
     half = replace(cfg, train=replace(cfg.train, precision="bf16"))
-    variants: dict[str, tuple[Config, frozenset[str]]] = {}
     alone = tuple(fast.SWITCHES) if scene.alone is None else scene.alone
-    variants |= {f"only {name}": (cfg, frozenset([name])) for name in alone}
+    found = {"plain": (cfg, fast.NONE)}
+    found |= {f"only {name}": (cfg, frozenset([name])) for name in alone}
     if scene.without:
-        variants |= {f"all but {name}": (cfg, fast.ALL - {name}) for name in fast.SWITCHES}
-    variants |= {"all": (cfg, fast.ALL), "all, bf16": (half, fast.ALL)}
+        found |= {f"all but {name}": (cfg, fast.ALL - {name}) for name in fast.SWITCHES}
+    found |= {"all": (cfg, fast.ALL), "all, bf16": (half, fast.ALL)}
     if compiled:
         for name, base in (("all, compiled", cfg), ("all, bf16, compiled", half)):
-            variants[name] = (replace(base, train=replace(base.train, compile=True)), fast.ALL)
+            found[name] = (replace(base, train=replace(base.train, compile=True)), fast.ALL)
+    return found
+
+
+def measure(
+    scene: Scene,
+    rounds: int,
+    device: torch.device,
+    tell: Callable[[str], None],
+    compiled: bool,
+    only: Collection[str] = (),
+    before: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """All variants of a step beside the plain one, or those of `only` and what is known of others.
+
+    Args:
+        rounds: steps of each variant.
+        compiled: torch.compile too.
+        only: their names.
+        before: the variants that were measured before, with `only`.
+    """
+    cfg, roof, chosen = scene.config, roofline(device), variants(scene, compiled)
+    if only:
+        chosen = {name: variant for name, variant in chosen.items() if name in only}
     plain = Stepper(cfg, fast.NONE, device)
     plain.step()
-    found: dict[str, Any] = {}
-    variants = {"plain": (cfg, fast.NONE), **variants}
-    for name, (config, switches) in variants.items():
+    found = dict(before or {})
+    for name, (config, switches) in chosen.items():
         found[name] = side_by_side(plain, Stepper(config, switches, device), rounds)
         tell(f"{scene.title}: {name}: {found[name]['gain']:.3f} times")
     quick = Stepper(cfg, fast.ALL, device)
@@ -169,7 +190,6 @@ def measure(
         "title": scene.title,
         "target": scene.target,
         "batch": cfg.train.batch,
-        "rounds": rounds,
         "roofline": {"flops": roof.flops, "copy_bytes": roof.copy_bytes},
         "variants": found,
         "flops": {"plain": _flops(plain), "all": _flops(quick)},
@@ -248,7 +268,7 @@ def _gains(scene: dict[str, Any]) -> list[str]:
         f"Target {scene['target']:g}×: {reached} in float32 ({found['all']['gain']:.2f}×, single "
         f"steps {min(whole):.2f} to {max(whole):.2f}). The plain path beside itself: "
         f"{found['plain']['gain']:.2f}×, single steps {min(same):.2f} to {max(same):.2f}. "
-        f"{scene['rounds']} steps of each."
+        f"{len(whole)} steps of each."
     )
     return lines
 
@@ -267,14 +287,19 @@ def _limits(scene: dict[str, Any]) -> list[str]:
         "| | s per step | images/s | GFLOP per image | share of the measured peak |",
         "|---|---|---|---|---|",
     ]
-    for label, key in (("plain", "plain"), ("fast", "all")):
-        seconds, flops = scene["variants"][key]["seconds"], scene["flops"][key]
+    whole = scene["variants"]["all"]
+    plain_seconds = whole["seconds"] * whole["gain"]  # those taken in turn with the fast ones
+    for label, key, seconds in (
+        ("plain", "plain", plain_seconds),
+        ("fast", "all", whole["seconds"]),
+    ):
+        flops = scene["flops"][key]
         lines.append(
             f"| {label} | {seconds:.3f} | {scene['batch'] / seconds:.1f} | "
             f"{flops / scene['batch'] / 1e9:.2f} | {flops / seconds / roof['flops']:.0%} |"
         )
     plain, quick = scene["flops"]["plain"], scene["flops"]["all"]
-    floor = scene["variants"]["plain"]["seconds"] * roof["flops"] / quick
+    floor = plain_seconds * roof["flops"] / quick
     lines.append("")
     lines.append(
         f"Fewer products alone are worth {plain / quick:.2f}×; were all of the rest free and every "
@@ -292,9 +317,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.performance", description=__doc__)
     parser.add_argument("--scene", choices=["lab", "256"], action="append", help="default: both")
     parser.add_argument("--rounds", type=int, default=9, help="steps of each variant")
+    parser.add_argument(
+        "--only", action="append", help="one variant again, as 'all'; the others keep their figures"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--compile", action="store_true", help="torch.compile too (minutes)")
     args = parser.parse_args(argv)
+    chosen = {name: scene for name, scene in scenes().items() if name in (args.scene or [name])}
+    for name in args.only or ():
+        if any(name not in (known := variants(s, args.compile)) for s in chosen.values()):
+            parser.error(unknown("variant", name, list(known)))
     torch.set_num_threads(args.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     path = FIGURES / f"{device.type}.json"
@@ -303,16 +335,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         "environment": environment(device),
         "scenes": {},
     }
-    if args.scene and path.exists():  # the other scene keeps its figures
+    if (args.scene or args.only) and path.exists():  # the rest keeps its figures
         figures["scenes"] = json.loads(path.read_text(encoding="utf-8"))["scenes"]
-    for name, scene in scenes().items():
-        if args.scene is None or name in args.scene:
-            tell = _say
-            rounds = min(args.rounds, scene.rounds or args.rounds)
-            found = measure(scene, rounds, device, tell, args.compile)
-            figures["scenes"][name] = found
-            write_json_atomic(path, figures)
-            publish(PAGE, page(figures))
+    for name, scene in chosen.items():
+        most = None if args.only else scene.rounds
+        rounds = min(args.rounds, most or args.rounds)
+        before = figures["scenes"].get(name, {}).get("variants") if args.only else None
+        found = measure(scene, rounds, device, _say, args.compile, args.only or (), before)
+        figures["scenes"][name] = found
+        write_json_atomic(path, figures)
+        publish(PAGE, page(figures))
     return 0
 
 

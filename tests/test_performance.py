@@ -37,11 +37,18 @@ def test_a_page_is_made_from_a_real_measurement(
     threads = torch.get_num_threads()
     try:
         assert performance.main(["--rounds", "1"]) == 0
+        first = json.loads((tmp_path / "cpu.json").read_text())["scenes"]["lab"]["variants"]
+        assert performance.main(["--rounds", "2", "--only", "all"]) == 0
+        with pytest.raises(SystemExit):
+            performance.main(["--only", "al"])
     finally:
         torch.set_num_threads(threads)
     text = (tmp_path / "page.md").read_text()
     figures = json.loads((tmp_path / "cpu.json").read_text())
     assert text.startswith("Before.") and text.endswith("After.\n") and "old" not in text
+    again = figures["scenes"]["lab"]["variants"]
+    assert len(again["all"]["gains"]) == 2 and "2 steps of each" in text
+    assert again.keys() == first.keys() and again["plain"] == first["plain"]
     gain = figures["scenes"]["lab"]["variants"]["only upsampling"]["gain"]
     assert f"| upsampling | {gain:.2f}× |" in text and "| what it does |" in text
     assert "all, and compiled | not measured" in text and "GPU | not measured" in text
