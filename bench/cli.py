@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options = parse(argv, VERBS)
         if options.do in READING:
+            gc.unfreeze()
             gc.disable()  # thousands of records are read and kept; looking for cycles takes longer
         return VERBS[options.do](options)
     except UserError as error:
@@ -48,7 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         place = f"{error.filename}: " if error.filename else ""
         return _refuse(f"{place}{error.strerror or error}", SOME_FAILED)
     finally:
-        gc.enable()
+        if not gc.isenabled():
+            gc.freeze()  # or the end of the process looks for them
+            gc.enable()
 
 
 def run(options: Options) -> int:
