@@ -26,6 +26,7 @@ OK, SOME_FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit status."""
+    whole_process = argv is None
     argv = list(sys.argv[1:] if argv is None else argv)
     if {"-h", "--help", "help"} & set(argv):
         print(USAGE)
@@ -34,7 +35,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options = parse(argv, VERBS)
         if options.do in READING:
-            gc.unfreeze()
             gc.disable()  # thousands of records are read and kept; looking for cycles takes longer
         return VERBS[options.do](options)
     except UserError as error:
@@ -49,9 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         place = f"{error.filename}: " if error.filename else ""
         return _refuse(f"{place}{error.strerror or error}", SOME_FAILED)
     finally:
-        if not gc.isenabled():
-            gc.freeze()  # or the end of the process looks for them
-            gc.enable()
+        if whole_process and not gc.isenabled():
+            gc.freeze()  # or it looks for them as the process ends
+        gc.enable()
 
 
 def run(options: Options) -> int:
