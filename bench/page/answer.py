@@ -227,7 +227,8 @@ def _margin(order: Ranked) -> Sentence:
 
 def _apart(order: Ranked, other: Cell) -> str:
     a, b = order.stat(order.first).mean, order.stat(other).mean
-    share = f" ({abs(b - a) / b:.0%})" if b > 0 and a > 0 else ""
+    percent = 100 * abs(b - a) / b if b > 0 and a > 0 else None
+    share = "" if percent is None else f" ({percent:.{0 if percent >= 1 else 1}f}%)"
     return f"{brief(abs(b - a))}{share}"
 
 
@@ -243,7 +244,9 @@ def _sureness(order: Ranked) -> Sentence:
     wins = sum(
         min(seeds, key=lambda name: order.sign * seeds[name][seed]) == first.name for seed in common
     )
-    times = f"It is first in {wins} of {n} seed{'s' if n > 1 else ''}."
+    # Where networks were pretrained more than once, a draw is a seed with one of them.
+    drawn = "draw" if len({draw[1:] for draw in common}) > 1 else "seed"
+    times = f"It is first in {wins} of {n} {drawn}{'s' if n > 1 else ''}."
     if n == 1:
         said = "One seed shows one draw: another seed may turn the order round."
         return Sentence(asks, "one seed: open", said, "open")
@@ -259,8 +262,9 @@ def _sureness(order: Ranked) -> Sentence:
         test = "exact sign-flip test"
     if smallest_p(n) * pairs > ALPHA:
         need = pairs_needed(pairs)
-        said = f"{times} {n} seeds can never settle it at 5 % ({test}): that takes {need} seeds."
-        return Sentence(asks, f"open with {n} seeds", said, "open")
+        never = f"{n} {drawn}s can never settle it at 5 % ({test})"
+        said = f"{times} {never}: that takes {need} {drawn}s."
+        return Sentence(asks, f"open with {n} {drawn}s", said, "open")
     values = [[seeds[cell.name][seed] for seed in sorted(common)] for cell in order.cells]
     # In the order of `pairs`, which begins with those of the winner.
     adjusted = holm(list(itertools.chain.from_iterable(all_pairs_p(values))))[: len(others)]
