@@ -218,6 +218,11 @@ class Cell:
     def spec(self) -> RunSpec:
         return self.runs[0].spec
 
+    @cached_property
+    def networks(self) -> list[RunSpec]:
+        """One run for each of the feature networks of its runs: there may be two pretrainings."""
+        return list({run.spec.config.backbone: run.spec for run in self.runs}.values())
+
     def stat(self, key: str) -> Stat | None:
         """`key` over the finished runs that have it; None = none has."""
         if key not in self._stats:

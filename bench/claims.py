@@ -102,7 +102,7 @@ def examine(
     named = [*claim.these, *claim.than] if CHECKS[claim.check].of_rows else [*cells]
     used = [cells[name] for name in named]
     lines = tuple(_line(claim, cell) for cell in used)
-    leaks = (leakage.leakage(c.spec, claim.metric).reason for c in used)
+    leaks = (leakage.of_cell(c, claim.metric).reason for c in used)
     flags = tuple(dict.fromkeys(reason for reason in leaks if reason))
     without = [c for c in used if c.stat(claim.metric) is None]
     if without:

@@ -144,7 +144,7 @@ def build(
                 kind = accuracy_kind(cell) if c.key == "accuracy" else ""
                 more = [*more, kind] if kind and kind != usual else more
                 metric = metric_of(c.key)
-                leak = leakage.leakage(cell.spec, metric).reason if metric else ""
+                leak = leakage.of_cell(cell, metric).reason if metric else ""
                 more = [*more, leak] if leak else more
                 slowed = c.key in CLOCKED and any(run.contended for run in cell.finished)
                 more = [*more, SHARED_MACHINE] if slowed else more

@@ -40,8 +40,9 @@ CONTAINS: dict[str, frozenset[str]] = {
 class Verdict:
     """On one backbone and one metric."""
 
-    kind: Literal["clear", "shared", "unknown"]
+    kind: Literal["clear", "unknown", "shared"]
     reason: str = ""  # for a footnote; empty = clear
+    own: bool = False  # whether the backbone itself is what measured
 
     def __bool__(self) -> bool:
         """Whether the number must be flagged."""
@@ -63,6 +64,19 @@ def leakage(spec: RunSpec, metric: str) -> Verdict:
     return verdict(spec.config.backbone, metric, spec.judge)
 
 
+def of_cell(cell: Cell, metric: str) -> Verdict:
+    """The gravest verdict on the runs of a cell, which may be of several pretrainings."""
+    return _gravest(leakage(spec, metric) for spec in cell.networks)
+
+
+def _gravest(verdicts: Iterable[Verdict]) -> Verdict:
+    found = list(dict.fromkeys(verdicts))
+    worst = max(found, key=lambda v: (v.kind != "clear", v.kind == "shared", v.own))
+    if len(found) == 1:
+        return worst
+    return replace(worst, reason=f"{worst.reason} in some of its runs")
+
+
 def verdict(backbone: Backbone, metric: str, judge: Backbone) -> Verdict:
     """What a backbone and a metric have in common.
 
@@ -74,7 +88,7 @@ def verdict(backbone: Backbone, metric: str, judge: Backbone) -> Verdict:
     name = METRICS[metric].extractor
     info, ours = EXTRACTOR_INFO[name], describe(backbone)
     if name == "own":
-        return Verdict("shared", "leakage: measured by the row's own backbone")
+        return Verdict("shared", "leakage: measured by the row's own backbone", own=True)
     if backbone.weights == "random":
         return CLEAR
     label, pretraining, family = info.label, info.pretraining, info.family
@@ -82,7 +96,8 @@ def verdict(backbone: Backbone, metric: str, judge: Backbone) -> Verdict:
         theirs = describe(judge)
         label, pretraining, family = theirs.label, theirs.pretraining, theirs.family
         if theirs.zoo == ours.zoo and theirs.weights in ours.weights.split(TOGETHER):
-            return Verdict("shared", f"leakage: {label}, the row's own network, measured it")
+            said = f"leakage: {label}, the row's own network, measured it"
+            return Verdict("shared", said, own=True)
     shared = data_sets(ours.pretraining) & data_sets(pretraining)
     kin = set(ours.family.split()) & set(family.split())
     found = [f"learned from {_joined(shared)}"] if shared else []
@@ -102,8 +117,11 @@ def shared_by(specs: Iterable[RunSpec], metric: str) -> dict[str, str]:
         (spec.row, spec.config.backbone, spec.config.discriminator.kind, spec.eval.levels): spec
         for spec in specs
     }  # whatever their seeds
-    found = ((spec.row, leakage(spec, metric)) for spec in alike.values())
-    return {row: what.reason for row, what in found if what.kind == "shared"}
+    found: dict[str, list[Verdict]] = {}
+    for spec in alike.values():
+        found.setdefault(spec.row, []).append(leakage(spec, metric))
+    worst = {row: _gravest(verdicts) for row, verdicts in found.items()}
+    return {row: what.reason for row, what in worst.items() if what.kind == "shared"}
 
 
 def mark(table: Table, cells: Sequence[Cell], metric: str, keys: Collection[str]) -> Table:
@@ -115,7 +133,7 @@ def mark(table: Table, cells: Sequence[Cell], metric: str, keys: Collection[str]
         metric: What the values are of, or derived from.
         keys: The columns that hold them.
     """
-    reasons = {cell.name: leakage(cell.spec, metric).reason for cell in cells}
+    reasons = {cell.name: of_cell(cell, metric).reason for cell in cells}
     rows = []
     for row in table.rows:
         reason = reasons.get(row.entries[0].text, "")

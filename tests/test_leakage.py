@@ -16,7 +16,7 @@ from bench import aggregate
 from bench.columns import check
 from bench.content import make_table
 from bench.grid import load
-from bench.leakage import CONTAINS, data_sets, leakage, verdict
+from bench.leakage import CONTAINS, data_sets, leakage, of_cell, shared_by, verdict
 from bench.metrics.table import EXTRACTOR_INFO, METRICS, ExtractorInfo, Metric
 from bench.report import write_report
 from bench.spec import Grid, ReportSpec
@@ -135,6 +135,18 @@ def test_an_rgb_discriminator_leaks_nothing() -> None:
     grid = make_grid({"RGB": {"discriminator.kind": "rgb"}, "Projected": {}}, ReportSpec())
     rgb, projected = grid.runs
     assert not leakage(rgb, "fid") and leakage(projected, "fid")
+
+
+def test_a_row_of_two_pretrainings_has_the_gravest_flag_of_its_runs(tmp_path: Path) -> None:
+    rows = {"lite1": {"backbone.name": "efficientnet_lite1"}, "ViT": {"backbone.name": "vit"}}
+    settings = {row: {"backbone.zoo": "lab"} | values for row, values in rows.items()}
+    both = {"backbone.pretrain_seed": (0, 1)}
+    grid = make_grid(settings, ReportSpec(), axes=both)
+    lite1, vit = aggregate.cells(aggregate.read_runs(grid.runs, tmp_path))
+    assert of_cell(lite1, "fd_l2").own and "in some of its runs" in of_cell(lite1, "fd_l2").reason
+    assert not of_cell(vit, "fd_l2").own and "some" not in of_cell(vit, "fd_l2").reason
+    assert not of_cell(lite1, "fd_lab")
+    assert "own network" in shared_by(grid.runs, "fd_l2")["lite1"]
 
 
 # Tables.

@@ -203,7 +203,7 @@ def _winner(order: Ranked, cells: Sequence[Cell], settled: bool) -> Sentence:
     rivals = [cell for cell in cells if cell.axes == first.axes or not order.at_one]
     if len(order.cells) < len(rivals):
         said += f" {len(order.cells)} of {len(rivals)} rows have a result."
-    if flag := leakage.leakage(first.spec, order.metric).reason:
+    if flag := leakage.of_cell(first, order.metric).reason:
         said += f" Its number is flagged: {flag}."
     name = order.name(first)
     short = name if settled else f"{name} leads, not settled"

@@ -148,7 +148,7 @@ def protocol(grid: Grid, cell: Cell, key: str) -> Pairs:
         found.append(("divided by", f"the mean of {grid.report.baseline}; each run's below is not"))
     if kind in ("best", "gap"):
         found.append(("snapshot", "the best of each run"))
-    if (said := leakage.leakage(cell.spec, metric)).reason:
+    if (said := leakage.of_cell(cell, metric)).reason:
         found.append(("flag", said.reason))
     return [(name, text) for name, text in found if text]
 

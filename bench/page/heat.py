@@ -77,7 +77,7 @@ def _by_level(grid: Grid, cells: Sequence[Cell], table: Table, rank_by: str | No
             sign = 1 if columns.lower_is_better(key) else -1
             paper = _paper_level(row, shown, key)
             under = f"paper {paper:.2f}" if paper is not None else f"{brief(stat.mean)}"
-            flag = leakage.leakage(cell.spec, key).reason
+            flag = leakage.of_cell(cell, key).reason
             opens = f"{cell.name}/{key}"
             fields.append(HeatField(f"×{ratio:.2f}", under, sign * step, flag, opens))
         rows.append((cell.name, fields))
@@ -147,7 +147,7 @@ def _by_projection(grid: Grid, cells: Sequence[Cell], table: Table, metric: str)
             step = sign * charts.heat_step(mean.mean / reference, unit)
             paper = _paper_level(line, shown, metric)
             under = f"paper {paper:.2f}" if paper is not None else f"{brief(mean.mean)}"
-            flag, opens = leakage.leakage(here.spec, metric).reason, f"{here.name}/{metric}"
+            flag, opens = leakage.of_cell(here, metric).reason, f"{here.name}/{metric}"
             fields.append(HeatField(f"×{mean.mean / reference:.2f}", under, step, flag, opens))
         rows.append((kinds[kind], fields))
     header = columns.column(metric).header
