@@ -30,6 +30,9 @@ class Metric:
     output: str = ""  # which of the extractor's outputs. "" = its only one, EACH = the mean of all
     lower_is_better: bool = True
     part: str = ""  # which of the numbers that `compute` gives. "" = its only one
+    # Of the computation: function, kernel, divisor, preprocessing. Raise it where one of them
+    # changes a value: values of another version are stale, and are measured again.
+    version: int = 1
 
 
 @dataclass(frozen=True)
