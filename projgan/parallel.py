@@ -94,13 +94,14 @@ def join() -> World:
 class SynchronisedBatchNorm(nn.BatchNorm2d):
     """Batch norm over the samples of all processes, on any device (torch's own is for GPUs).
 
+    A cumulative average (momentum None) is that of one process, which evaluates alone.
     Every process has equally many samples. Mean and variance are summed one after the other, which
     keeps the digits that the difference of two large sums would lose.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] of this process -> the same, normalised by the whole batch."""
-        if not self.training:
+        if not self.training or self.momentum is None:
             return super().forward(x)
         size = world().size
         over, shape = (0, 2, 3), (1, -1, 1, 1)
@@ -109,7 +110,7 @@ class SynchronisedBatchNorm(nn.BatchNorm2d):
         centred = wide - mean.view(shape)
         var = _sum(centred.square().mean(over)) / size
         assert self.running_mean is not None and self.running_var is not None
-        assert self.num_batches_tracked is not None and self.momentum is not None
+        assert self.num_batches_tracked is not None
         with torch.no_grad():
             count = x.numel() // x.shape[1] * size
             self.num_batches_tracked += 1

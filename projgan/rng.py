@@ -34,6 +34,7 @@ class Stream(IntEnum):
     NOISE_REAL = 11  # noise on projected maps of real images
     NOISE_FAKE_D = 12
     NOISE_FAKE_G = 13
+    LATENT_STANDING = 14  # latents that batch-norm statistics are computed from
 
 
 def _signed(value: int) -> int:
