@@ -43,7 +43,8 @@ class Result:
     notes: tuple[str, ...]
 
     def rows(self) -> list[dict[str, Any]]:
-        """One mapping per metric: value, interval, gap between two routes, why it is missing."""
+        """One mapping per metric: value, interval, gap between two routes, why it is missing, and
+        how many images of each side were compared where a metric takes as many of both."""
         return [
             {
                 "metric": key,
@@ -53,6 +54,7 @@ class Result:
                 "low": self.scores.intervals.get(key, (None, None))[0],
                 "high": self.scores.intervals.get(key, (None, None))[1],
                 "gap": self.scores.certificates.get(key),
+                "used": self.scores.used.get(key),
                 "missing": self.scores.missing.get(key, ""),
             }
             for key in self.metrics
@@ -139,7 +141,8 @@ def measure(
             yield batch
 
     scores = evaluate(watched(), reference, keys, certified=True)
-    return Result(real, fake, scores, tuple(keys), tuple(_notes(real, fake, shapes)))
+    notes = (*_notes(real, fake, shapes), *_used(scores))
+    return Result(real, fake, scores, tuple(keys), notes)
 
 
 def _notes(real: ImageSet, fake: ImageSet, shapes: set[tuple[int, ...]]) -> Iterator[str]:
@@ -161,6 +164,16 @@ def _notes(real: ImageSet, fake: ImageSet, shapes: set[tuple[int, ...]]) -> Iter
         yield (
             f"{fewest} images are few: Fréchet distances come out too large, and compare only "
             "with others of as many images"
+        )
+
+
+def _used(scores: Scores) -> Iterator[str]:
+    """Where metrics did not compare every image."""
+    for count in sorted({n for n in scores.used.values() if n < max(scores.real, scores.fake)}):
+        keys = ", ".join(key for key, used in scores.used.items() if used == count)
+        yield (
+            f"{keys}: {count} images of each side were compared, chosen by a hash of their pixels "
+            "and not by name or order"
         )
 
 

@@ -25,6 +25,7 @@ from bench.imageset import open_images
 from bench.metrics import inception
 from bench.metrics.extractor import Source
 from bench.metrics.extractors import EXTRACTORS
+from bench.metrics.order import ContentOrder
 from bench.metrics.table import METRICS
 from bench.score import measure
 from projgan import scenes
@@ -56,7 +57,11 @@ class Line:
 
 
 def write_folders(place: Path, count: int, size: int) -> tuple[Path, Path]:
-    """Rendered scenes, and others with noise, as PNG."""
+    """Rendered scenes, and others with noise, as PNG.
+
+    They are named in the order of their content, as `do=score` takes them whatever their names
+    are: tools that cut files into parts by name then cut the same ones.
+    """
     images = scenes.render("clevr", 0, np.arange(2 * count), 32)
     noise = np.random.default_rng(0).normal(0, 25, images[count:].shape)
     sides = {
@@ -65,10 +70,13 @@ def write_folders(place: Path, count: int, size: int) -> tuple[Path, Path]:
     }
     for name, side in sides.items():
         (place / name).mkdir()
-        for i, image in enumerate(side):
-            picture = Image.fromarray(image.transpose(1, 2, 0))
-            picture = picture.resize((size, size), Image.Resampling.BICUBIC)
-            picture.save(place / name / f"{i:05}.png")
+        pictures = [
+            Image.fromarray(image.transpose(1, 2, 0)).resize((size, size), Image.Resampling.BICUBIC)
+            for image in side
+        ]
+        keys = ContentOrder()([np.asarray(picture).transpose(2, 0, 1) for picture in pictures])
+        for i, which in enumerate(np.argsort(keys)):
+            pictures[which].save(place / name / f"{i:05}.png")
     return place / "real", place / "fake"
 
 

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from made_images import Images, draw, make
+from made_images import CPU, Images, draw, make
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bench.metrics import METRICS, check_metrics, extractors, metric_keys
+from bench.metrics import METRICS, check_metrics, extractors, inception, metric_keys
 from bench.metrics.evaluate import COMPUTE, Scores, evaluate, rebatch
 from bench.metrics.extractors import BATCH, EXTRACTORS, Extractor, Source
 from bench.metrics.frechet import features_to_frechet
@@ -133,7 +133,7 @@ def test_values_are_those_of_the_features(reference: Reference) -> None:
     real = features(draw(300, seed=0))
     assert got["fd_lab"] == pytest.approx(features_to_frechet(real, features(fake)), rel=1e-4)
     kept = reference.real("lab")[""].kept[:200]  # as many as there are generated ones
-    kernel = features_to_kernel(kept, features(fake), seed=0).mean
+    kernel = features_to_kernel(kept, features(fake)).value
     assert got["kid_lab"] == pytest.approx(1000 * kernel, rel=1e-4)
     assert (got.fake, got.real, got.missing) == (200, 300, {})
 
@@ -159,6 +159,47 @@ def test_the_extractors_batch_moves_nothing_past_a_millionth(
         values.append(evaluate(batches, make(tmp_path / str(size)), names))
     for key, value in values[0].items():
         assert values[1][key] == pytest.approx(value, rel=1e-6, abs=1e-6)
+
+
+def test_what_is_drawn_of_the_images_follows_no_order(
+    network: Levels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Limits and intervals draw groups, the Inception Score cuts parts: sorted images are common."""
+
+    def load(source: Source) -> Extractor:
+        def forward(images: Tensor) -> dict[str, Tensor]:
+            kind = images[:, 0, 0, 0].long() // 16
+            return {inception.LOGITS: 30.0 * nn.functional.one_hot(kind, 16).float()}
+
+        return Extractor("kinds", CPU, forward)
+
+    entry = replace(EXTRACTORS["inception"], load=load)
+    monkeypatch.setitem(EXTRACTORS, "inception", entry)
+    fake = draw(400, seed=1)
+    fake = fake[np.argsort(fake[:, 0, 0, 0])]
+    reference = make(tmp_path)
+    names = ["fd_lab", "fd_lab_inf", "is"]
+    found = [
+        evaluate([images], reference, names, certified=True)
+        for images in (fake, np.random.default_rng(0).permutation(fake))
+    ]
+    for key in names:
+        assert found[1][key] == pytest.approx(found[0][key], rel=1e-4)
+    for key, interval in found[0].intervals.items():
+        assert found[1].intervals[key] == pytest.approx(interval, rel=1e-3)
+    assert set(found[0].intervals) == {"fd_lab", "fd_lab_inf"}
+    assert found[0]["is"] > 3  # ten parts of ten kinds each; sorted, each part is of one
+
+
+def test_of_images_that_repeat_a_share_is_kept(
+    network: Levels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(EXTRACTORS, "lab", replace(EXTRACTORS["lab"], keeps=100))
+    once, often = draw(200, seed=0), np.repeat(draw(1, seed=3), 200, axis=0)
+    kept = make(tmp_path, np.concatenate([once, often])).real("lab")[""].kept
+    assert len(kept) == 100
+    _, counts = np.unique(kept, axis=0, return_counts=True)
+    assert 30 < counts.max() < 70 and (counts > 1).sum() == 1
 
 
 def test_a_worse_generator_scores_worse(reference: Reference) -> None:
@@ -229,7 +270,7 @@ def test_several_numbers_and_intervals_of_one_computation(reference: Reference) 
     real = reference.real("lab")[""].kept[:200]
     features = reference.extractor("lab")(fake[:BATCH])[""]
     assert got["precision_lab"] > got["recall_lab"]  # narrow: realistic, and not all of the data
-    found = features_to_kernel(real[:BATCH], features, seed=0)
+    found = features_to_kernel(real[:BATCH], features)
     few = evaluate([fake[:BATCH]], reference, ["kid_lab"])
     wanted = tuple(1000 * bound for bound in found.interval)
     assert few.intervals["kid_lab"] == pytest.approx(wanted, rel=1e-3, abs=1e-3)
@@ -377,7 +418,7 @@ def test_the_feature_pass_waits_for_nothing() -> None:
     extractor, collector = Extractor("any", device, forward), Collector()
     images = torch.empty((BATCH, 3, 8, 8), dtype=torch.uint8, device=device)
     for batch in (images, draw(BATCH, seed=0), [*draw(2, seed=0)]):
-        collector.add(extractor.on_device(batch), np.zeros(len(batch), bool))
+        collector.add(extractor.on_device(batch))
     assert collector._moments[""].n == 2 * BATCH + 2
     assert collector._moments["patches"]._scatter.shape == (64, 64)
     with pytest.raises(NotImplementedError, match="meta tensor"):
@@ -448,6 +489,8 @@ def test_kept_images_do_not_follow_the_folders_order(
     kept = make(tmp_path, two_classes).real("lab")[""].kept
     assert len(kept) == 120
     few = make(tmp_path, two_classes, count=100).real("lab")[""].kept
+    turned = make(tmp_path / "turned", two_classes[::-1].copy(), count=100).real("lab")[""]
+    np.testing.assert_array_equal(few, turned.kept)  # nor does the choice of those that count
     assert 0.25 < (few == few[0]).all(axis=1).mean() < 0.75
     for part in (kept, kept[:60]):  # and a part of them is as mixed
         assert 0.25 < (part == kept[0]).all(axis=1).mean() < 0.75

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from bench.metrics import patches
 from bench.metrics.extractor import Source
 from bench.metrics.patches import laplacian_pyramid, load_patches, patches_to_distance
-from bench.metrics.statistics import Features, Statistics
 from projgan.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -27,10 +26,8 @@ def pictures(count: int, seed: int, size: int = 32) -> Images:
     return np.clip(128 + 40 * coarse + 15 * fine, 0, 255).astype(np.uint8)
 
 
-def kept(images: Images, size: int = 32) -> dict[str, Features]:
-    outputs = load_patches(Source(size, CPU, Path("weights")))(images)
-    nothing = Statistics(2, np.zeros(1), np.zeros((1, 1)))
-    return {name: Features(nothing, features) for name, features in outputs.items()}
+def kept(images: Images, size: int = 32) -> dict[str, NDArray[np.float32]]:
+    return load_patches(Source(size, CPU, Path("weights")))(images)
 
 
 def distances(real: Images, fake: Images) -> dict[str, float]:
@@ -60,21 +57,21 @@ def test_a_flat_image_has_nothing_on_the_fine_levels() -> None:
 def test_patches_are_windows_of_their_level() -> None:
     images = pictures(2, 0, size=16)
     (found,) = kept(images, size=16).values()
-    assert found.kept.shape == (2, patches.PER_IMAGE, 3 * 49)
+    assert found.shape == (2, patches.PER_IMAGE, 3 * 49)
     windows = np.lib.stride_tricks.sliding_window_view(images[1], (7, 7), axis=(1, 2))
     every = windows.transpose(1, 2, 0, 3, 4).reshape(-1, 147).astype(np.float32)
-    for patch in found.kept[1]:
+    for patch in found[1]:
         assert (np.abs(every - patch).max(axis=1) < 1e-3).any()
-    assert len(np.unique(found.kept[1], axis=0)) > patches.PER_IMAGE // 2
+    assert len(np.unique(found[1], axis=0)) > patches.PER_IMAGE // 2
 
 
 def test_neither_order_nor_batch_moves_a_patch() -> None:
     images = pictures(6, 0)
     whole, turned = kept(images), kept(images[::-1].copy())
     for name, features in whole.items():
-        np.testing.assert_array_equal(features.kept[::-1], turned[name].kept)
-        alone = kept(images[3:4])[name].kept[0]
-        np.testing.assert_allclose(features.kept[3], alone, atol=1e-3)
+        np.testing.assert_array_equal(features[::-1], turned[name])
+        alone = kept(images[3:4])[name][0]
+        np.testing.assert_allclose(features[3], alone, atol=1e-3)
 
 
 def test_equal_sets_have_no_distance_and_the_seed_decides() -> None:
@@ -95,7 +92,7 @@ def test_equals_scipys_distance_along_each_direction(monkeypatch: pytest.MonkeyP
     x, y = kept(pictures(20, 0))["16"], kept(pictures(20, 1))["16"]
     directions = np.random.default_rng(0).normal(size=(5, 147))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    a, b = (patches._normalised(side.kept) @ directions.T for side in (x, y))
+    a, b = (patches._normalised(side) @ directions.T for side in (x, y))
     wanted = np.mean([wasserstein_distance(a[:, i], b[:, i]) for i in range(5)])
     assert patches_to_distance(x, y, seed=0) == pytest.approx(wanted, rel=1e-4)
 

@@ -90,6 +90,53 @@ def test_each_image_of_a_mixed_batch_is_seen_as_if_alone() -> None:
                 np.testing.assert_allclose(together[output][i], features[0], rtol=1e-4, atol=1e-4)
 
 
+DEPENDENT = ["kid_lab", "precision_lab", "recall_lab", "density_lab", "coverage_lab", "swd"]
+
+
+def scores(place: Path, real: str, fake: str, *more: str) -> dict[str, dict[str, float]]:
+    """What `do=score` writes, by metric."""
+    command = ["do=score", f"real={real}", f"fake={fake}", "out=scores.json", *more]
+    assert cli.main(command) == 0
+    found: dict[str, dict[str, float]] = json.loads((place / "scores.json").read_text())["metrics"]
+    return found
+
+
+def two_kinds(count: int, seed: int) -> np.ndarray:
+    """`count` pictures of each of two kinds, dark ones first."""
+    dark, light = images(count, seed, 0.4) // 2, 255 - images(count, seed + 1, 0.4) // 2
+    return np.concatenate([dark, light])
+
+
+@pytest.mark.parametrize("counts", [(30, 60), (60, 30), (60, 60)], ids=str)
+def test_neither_names_nor_order_matter(
+    place: Path,
+    counts: tuple[int, int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """More images on one side, and, as beyond 10,000, more on both than are compared."""
+    if counts[0] == counts[1]:
+        for name in ("lab", "patches"):
+            monkeypatch.setitem(EXTRACTORS, name, replace(EXTRACTORS[name], keeps=40))
+    used = 40 if counts[0] == counts[1] else 2 * min(counts)
+    real, fake = two_kinds(counts[0], 10), two_kinds(counts[1], 20)
+    mixed = np.random.default_rng(0).permutation
+    found = []
+    for i, (a, b) in enumerate([(real, fake), (real, fake[::-1]), (mixed(real), mixed(fake))]):
+        np.save("a.npy", a)
+        (place / str(i)).mkdir()
+        for n, pixels in enumerate(b):  # the names of a folder, the order of an array
+            Image.fromarray(pixels).save(place / str(i) / f"{n:03}.png")
+        found.append(scores(place, "a.npy", str(i)))
+    for key in DEPENDENT:
+        values = [one[key]["value"] for one in found]
+        assert values == pytest.approx([values[0]] * 3, rel=1e-4, abs=1e-4), key
+        assert [one[key]["used"] for one in found] == [used] * 3
+    assert found[0]["coverage_lab"]["value"] > 0.3  # both kinds are among what is compared
+    said = f"{', '.join(DEPENDENT)}: {used} images of each side were compared, chosen by a hash"
+    assert said in capsys.readouterr().out
+
+
 def test_jpeg_reals_give_a_warning(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (place / "jpeg").mkdir()
     for i, pixels in enumerate(images(8, 1)):

@@ -19,6 +19,7 @@ from bench.metrics.frechet import GAP_TOLERANCE, certify_frechet
 from bench.metrics.inception_score import logits_to_score
 from bench.metrics.kernel import features_to_kernel
 from bench.metrics.neighbours import features_to_neighbourhood
+from bench.metrics.order import ContentOrder
 from bench.metrics.patches import patches_to_distance
 from bench.metrics.reference import Collector, Reference
 from bench.metrics.sampling import FrechetInterval, frechet_infinity, frechet_interval
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_SEED = 0  # of what a metric draws: subsets, directions; one for all, so that values compare
+_SEED = 0  # of what a metric draws: groups, directions; one for all, so that values compare
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Estimate:
     value: float
     interval: tuple[float, float] | None = None  # 95 %. None = this metric has none
     gap: float | None = None  # to a second route, relative. None = there was none
+    used: int | None = None  # images of each side that were compared. None = all there were
 
 
 Kept = NDArray[np.float32]  # [K, D]
@@ -56,18 +58,21 @@ def _frechet_inf(real: Features, fake: Features) -> Parts:
 
 
 def _kernel(real: Features, fake: Features) -> Parts:
-    found = features_to_kernel(*_alike(real, fake), seed=_SEED)
+    x, y = _alike(real, fake)
+    found = features_to_kernel(x, y)
     low, high = found.interval
-    return {"": Estimate(1000.0 * found.mean, (1000.0 * low, 1000.0 * high))}
+    return {"": Estimate(1000.0 * found.value, (1000.0 * low, 1000.0 * high), used=len(x))}
 
 
 def _neighbours(real: Features, fake: Features) -> Parts:
-    found = features_to_neighbourhood(*_alike(real, fake))
-    return {part: Estimate(value) for part, value in asdict(found).items()}
+    x, y = _alike(real, fake)
+    found = features_to_neighbourhood(x, y)
+    return {part: Estimate(value, used=len(x)) for part, value in asdict(found).items()}
 
 
 def _sliced(real: Features, fake: Features) -> Parts:
-    return {"": Estimate(1000.0 * patches_to_distance(real, fake, seed=_SEED))}
+    x, y = _alike(real, fake)
+    return {"": Estimate(1000.0 * patches_to_distance(x, y, seed=_SEED), used=len(x))}
 
 
 def _inception_score(_: Features, fake: Features) -> Parts:
@@ -75,7 +80,7 @@ def _inception_score(_: Features, fake: Features) -> Parts:
 
 
 def _alike(real: Features, fake: Features) -> tuple[Kept, Kept]:
-    """As many of each side: more of one would cost much and tell little, or tilt the balance."""
+    """As many of each side, those that come first by content: unequal sides would tilt a metric."""
     count = min(len(real.kept), len(fake.kept))
     return real.kept[:count], fake.kept[:count]
 
@@ -138,6 +143,7 @@ class Scores(dict[str, float]):
         self.missing: dict[str, str] = {}
         self.intervals: dict[str, tuple[float, float]] = {}  # 95 %, of the metrics that have one
         self.certificates: dict[str, float] = {}  # relative gaps to a second route
+        self.used: dict[str, int] = {}  # images of each side, of the metrics that compare as many
         self.extractors: dict[str, str] = {}  # identities of the networks that looked
         self.fake = 0  # generated images that were measured
         self.real = 0  # real images that they were measured against
@@ -182,12 +188,15 @@ def evaluate(
     real = {name: reference.real(name) for name in names}
     scores.extractors = {name: reference.extractor(name).identity for name in names}
 
-    collectors = {name: Collector(_whole(name, wanted, certified)) for name in names}
+    collectors = {
+        name: Collector(EXTRACTORS[name].keeps, _whole(name, wanted, certified)) for name in names
+    }
+    held = any(EXTRACTORS[name].keeps or _whole(name, wanted, certified) for name in names)
+    order = ContentOrder()
     for images in rebatch(batches):
-        number = scores.fake + np.arange(len(images))
+        keys = order(images) if held else None
         for name, collector in collectors.items():
-            outputs = reference.extractor(name).on_device(images)
-            collector.add(outputs, number < EXTRACTORS[name].keeps)
+            collector.add(reference.extractor(name).on_device(images), keys)
         scores.fake += len(images)
     scores.real = reference.count
     if scores.fake < 2:
@@ -206,6 +215,8 @@ def evaluate(
             scores[m.key] = found[m.part].value
             if (interval := found[m.part].interval) is not None:
                 scores.intervals[m.key] = interval
+            if (used := found[m.part].used) is not None:
+                scores.used[m.key] = used
             if (gap := found[m.part].gap) is not None:
                 scores.certificates[m.key] = gap
         else:
@@ -243,7 +254,7 @@ def _compute(
     if len(found) == 1:
         return found[0]
     mean = {part: float(np.mean([each[part].value for each in found])) for part in found[0]}
-    return {part: Estimate(value) for part, value in mean.items()}
+    return {part: Estimate(value, used=found[0][part].used) for part, value in mean.items()}
 
 
 def rebatch(

@@ -21,8 +21,6 @@ from projgan.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bench.metrics.statistics import Features
-
 IMAGES = 4096  # at most so many of each side
 PER_IMAGE = 16  # patches of an image on every level
 SIDE = 7  # of a patch, px
@@ -98,17 +96,18 @@ def _places(key: int, rows: int, columns: int) -> NDArray[np.int64]:
     return np.stack([rng.integers(rows, size=PER_IMAGE), rng.integers(columns, size=PER_IMAGE)])
 
 
-def patches_to_distance(real: Features, fake: Features, *, seed: int) -> float:
+def patches_to_distance(
+    real: NDArray[np.float32], fake: NDArray[np.float32], *, seed: int
+) -> float:
     """Sliced Wasserstein distance of two sets of patches of one level.
 
     Args:
-        real, fake: kept patches [K, P, 147]; as many images of each are compared.
+        real, fake: patches [K, P, 147] of as many images each.
         seed: of the directions.
     """
-    count = min(len(real.kept), len(fake.kept))
-    if count == 0:
+    if len(real) == 0:
         raise ValueError("there are no patches to compare")
-    x, y = (_normalised(features.kept[:count]) for features in (real, fake))
+    x, y = _normalised(real), _normalised(fake)
     directions = np.random.default_rng(seed).normal(size=(DIRECTIONS, x.shape[1]))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     total = 0.0

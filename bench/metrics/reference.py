@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.metrics.extractors import BATCH, EXTRACTORS, Extractor, Images, Source
-from bench.metrics.statistics import Accumulator, Features, load_features, on_host, save_features
+from bench.metrics.order import ContentOrder, First, Keys
+from bench.metrics.statistics import Accumulator, Features, load_features, save_features
 from bench.metrics.table import METRICS, TRAINING, metric_keys
 from bench.once import Check, once
 from projgan.weights import weights_dir
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]  # images done, images in all
-
-_CHOICE = 20211101  # seed of the choice of images; one for all, so that runs share a cache
 
 
 class Pictures(Protocol):
@@ -74,7 +73,7 @@ class Reference:
             levels: the reference backbone of `fd_levels`.
             own: the run's own feature network, for `own_levels`.
             projection: that of the run's own discriminator, for `own_ccm` and `own_csm`.
-            count: use so many images, chosen by a fixed seed. None = all.
+            count: use so many images, chosen by their content. None = all.
             progress: told how far a computation is.
         """
         self._images = images
@@ -131,6 +130,7 @@ class Reference:
                 "count": self._count,
                 "extractor": self.extractor(name).identity,
                 "keeps": EXTRACTORS[name].keeps,
+                "first": "by content",
             }
         )
 
@@ -147,59 +147,61 @@ class Reference:
         return once(path, lambda: load_features(path, key), make)
 
     def _compute(self, name: str, check: Check) -> dict[str, Features]:
-        extractor, collector = self.extractor(name), Collector()
-        unwanted = EXTRACTORS[name].generated
-        # Images are read in order, but chosen and kept in a shuffled one: a folder may be sorted by
-        # class, and a part of what is kept must stand for all of it.
-        order = np.random.default_rng(_CHOICE).permutation(len(self._images))[: self._count]
-        keep = order[: EXTRACTORS[name].keeps]
-        kept = np.zeros(len(self._images), dtype=bool)
-        kept[keep] = True
-        chosen = np.sort(order)
+        extractor, entry = self.extractor(name), EXTRACTORS[name]
+        collector, order = Collector(entry.keeps), ContentOrder()
         for start in range(0, self._count, BATCH):
             check()
-            at = chosen[start : start + BATCH]
-            outputs = extractor.on_device(self._images[at])
-            collector.add({n: v for n, v in outputs.items() if n not in unwanted}, kept[at])
+            images = self._images[self._chosen[start : start + BATCH]]
+            outputs = extractor.on_device(images)
+            wanted = {n: v for n, v in outputs.items() if n not in entry.generated}
+            collector.add(wanted, order(images) if entry.keeps else None)
             if self._progress:
-                self._progress(start + len(at), self._count)
-        place = np.searchsorted(np.sort(keep), keep)
-        return {
-            output: replace(features, kept=features.kept[place])
-            for output, features in collector.features().items()
-        }
+                self._progress(start + len(images), self._count)
+        return collector.features()
+
+    @cached_property
+    def _chosen(self) -> NDArray[np.int64]:
+        """Places of the images that count, ascending: files are read fastest in their order."""
+        total = len(self._images)
+        if self._count == total:
+            return np.arange(total)
+        order, places = ContentOrder(), np.arange(total)
+        batches = (self._images[places[at : at + BATCH]] for at in range(0, total, BATCH))
+        keys = np.concatenate([order(images) for images in batches])
+        return np.sort(np.argsort(keys)[: self._count])
 
 
 class Collector:
     """Gathers the outputs of one extractor over many images."""
 
-    def __init__(self, whole: Iterable[str] = ()) -> None:
+    def __init__(self, keeps: int = 0, whole: Iterable[str] = ()) -> None:
         """
         Args:
+            keeps: of how many images features are held: of those that come first by content.
             whole: outputs that are held of every image.
         """
-        self._whole = frozenset(whole)
+        self._keeps, self._whole = keeps, frozenset(whole)
         self._moments: dict[str, Accumulator] = {}
-        self._kept: dict[str, list[NDArray[np.float32]]] = {}
+        self._first: dict[str, First] = {}
 
-    def add(self, outputs: Mapping[str, Tensor], keep: NDArray[np.bool_]) -> None:
-        """Adds the features of one batch by output; `keep` [B] chooses images to hold those of.
+    def add(self, outputs: Mapping[str, Tensor], keys: Keys | None = None) -> None:
+        """Adds the features of one batch by output; `keys` [B] as `ContentOrder` gives them.
 
         Moments stay on the features' device until the end; what is held comes to the host at once.
+        Without keys nothing is held.
         """
         for name, features in outputs.items():
             self._moments.setdefault(name, Accumulator()).update(features.flatten(0, -2))
-            held = self._kept.setdefault(name, [])
-            if name in self._whole or keep.all():
-                held.append(on_host(features))
-            elif keep.any():
-                held.append(on_host(features[np.flatnonzero(keep)]))
+            limit = None if name in self._whole else self._keeps
+            first = self._first.setdefault(name, First(limit))
+            if keys is not None:
+                first.add(features, keys)
 
     def features(self) -> dict[str, Features]:
         """Everything so far, by output."""
         found = {}
         for name, moments in self._moments.items():
-            statistics, held = moments.statistics(), self._kept[name]
+            statistics, held = moments.statistics(), self._first[name].ordered()
             none = np.empty((0, len(statistics.mean)), np.float32)
-            found[name] = Features(statistics, np.concatenate(held) if held else none)
+            found[name] = Features(statistics, none if held is None else held)
         return found
