@@ -137,6 +137,27 @@ def test_neither_names_nor_order_matter(
     assert said in capsys.readouterr().out
 
 
+def test_fid_nvlabs_divides_by_n_on_both_sides(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one feature the distance is (m1 - m2)^2 + (s1 - s2)^2, here with the released divisor."""
+
+    def load(source: Source) -> Extractor:
+        return Extractor("first", source.device, lambda x: {"": x[:, :1, 0, 0].float()})
+
+    for name in ("inception_graph", "lab"):
+        monkeypatch.setitem(EXTRACTORS, name, replace(EXTRACTORS[name], load=load))
+    real, fake = images(7, 0), images(5, 1, spread=0.3)
+    np.save("few.npy", real)
+    np.save("fewer.npy", fake)
+    found = scores(place, "few.npy", "fewer.npy", "metrics=[fid_nvlabs,fd_lab]")
+    x, y = (side[:, 0, 0, 0].astype(float) for side in (real, fake))
+    for metric, ddof in (("fid_nvlabs", 0), ("fd_lab", 1)):
+        wanted = (x.mean() - y.mean()) ** 2 + (x.std(ddof=ddof) - y.std(ddof=ddof)) ** 2
+        assert found[metric]["value"] == pytest.approx(wanted, rel=1e-9)
+        assert found[metric]["gap"] < 1e-9
+
+
 def test_jpeg_reals_give_a_warning(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (place / "jpeg").mkdir()
     for i, pixels in enumerate(images(8, 1)):

@@ -92,7 +92,7 @@ class First:
         self._features: list[NDArray[np.float32]] = []
 
     def add(self, features: NDArray[np.float32] | Tensor, keys: Keys) -> None:
-        """Adds features [B, ...] of images with `keys` [B]; only what is held is read from a GPU."""
+        """Adds features [B, ...] of images with `keys` [B]; what is held comes to the host."""
         if self._limit == 0:
             return
         at = np.flatnonzero(keys <= self._last)

@@ -11,7 +11,7 @@ import io
 import logging
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,10 @@ class Statistics:
     n: int  # samples
     mean: NDArray[np.float64]  # [D]
     cov: NDArray[np.float64]  # [D, D], divided by n - 1
+
+    def by_n(self) -> Statistics:
+        """The same with the covariance divided by n, as NVIDIA's StyleGAN family has it."""
+        return replace(self, cov=self.cov * ((self.n - 1) / self.n))
 
 
 class Accumulator:
@@ -116,16 +120,9 @@ def features_to_statistics(features: NDArray[np.floating]) -> Statistics:
     return accumulator.statistics()
 
 
-def statistics_to_frechet(real: Statistics, fake: Statistics, *, nvlabs: bool = False) -> float:
-    """Fréchet distance of two sets of features, by their moments.
-
-    Args:
-        real: moments of the reference.
-        fake: moments of the generated images.
-        nvlabs: divide covariances by n instead of n - 1, as NVIDIA's StyleGAN family does.
-    """
-    cov1, cov2 = (s.cov * ((s.n - 1) / s.n) if nvlabs else s.cov for s in (real, fake))
-    return frechet_distance(real.mean, cov1, fake.mean, cov2)
+def statistics_to_frechet(real: Statistics, fake: Statistics) -> float:
+    """Fréchet distance of two sets of features, by their moments."""
+    return frechet_distance(real.mean, real.cov, fake.mean, fake.cov)
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,7 @@ def _neighbours(extractor: str, suffix: str, mark: str) -> tuple[Metric, ...]:
             "neighbours",
             lower_is_better=False,
             part=part,
+            version=2,
         )
         for part in ("precision", "recall", "density", "coverage")
     )
@@ -97,8 +98,8 @@ def _neighbours(extractor: str, suffix: str, mark: str) -> tuple[Metric, ...]:
 _ENTRIES = (
     Metric("fd_lab", "fd_lab", "FD-lab", "", "lab", "frechet"),
     # At endless images: comparable between numbers of images, which no other distance is.
-    Metric("fd_lab_inf", "fd_lab_inf", "FD-lab-inf", "", "lab", "frechet_inf"),
-    Metric("kid_lab", "kid_lab", "KID-lab x1000", "x1000", "lab", "kernel"),
+    Metric("fd_lab_inf", "fd_lab_inf", "FD-lab-inf", "", "lab", "frechet_inf", version=2),
+    Metric("kid_lab", "kid_lab", "KID-lab x1000", "x1000", "lab", "kernel", version=2),
     # The four feature levels of one reference backbone, the same for every row of a grid.
     *(
         Metric(f"fd_{level}", "fd_levels", f"FD-{level.upper()}", "", "levels", "frechet", level)
@@ -123,14 +124,32 @@ _ENTRIES = (
         for stage in ("ccm", "csm")
         for level in _LEVELS
     ),
-    Metric("swd", "swd", "SWD x1000", "x1000", "patches", "sliced", EACH),
+    Metric("swd", "swd", "SWD x1000", "x1000", "patches", "sliced", EACH, version=2),
     *_neighbours("lab", "_lab", "-lab"),
     Metric("fid", "fid", "FID", "", "inception", "frechet"),
-    Metric("fid_inf", "fid_inf", "FID-inf", "", "inception", "frechet_inf"),
+    Metric("fid_inf", "fid_inf", "FID-inf", "", "inception", "frechet_inf", version=2),
     Metric("fid_legacy", "fid_legacy", "FID (legacy resize)", "", "inception_legacy", "frechet"),
-    Metric("fid_nvlabs", "fid_nvlabs", "FID (resize in graph)", "", "inception_graph", "frechet"),
-    Metric("kid", "kid", "KID x1000", "x1000", "inception", "kernel"),
-    Metric("is", "is", "IS", "", "inception", "inception_score", "logits", lower_is_better=False),
+    Metric(
+        "fid_nvlabs",
+        "fid_nvlabs",
+        "FID (resize in graph)",
+        "",
+        "inception_graph",
+        "frechet_by_n",
+        version=2,
+    ),
+    Metric("kid", "kid", "KID x1000", "x1000", "inception", "kernel", version=2),
+    Metric(
+        "is",
+        "is",
+        "IS",
+        "",
+        "inception",
+        "inception_score",
+        "logits",
+        lower_is_better=False,
+        version=2,
+    ),
     *_neighbours("vgg16", "", ""),
     Metric("fd_dinov2", "fd_dinov2", "FD-DINOv2", "", "dinov2", "frechet"),
     Metric("fd_clip", "fd_clip", "FD-CLIP", "", "clip", "frechet"),
