@@ -164,7 +164,7 @@ def test_the_extractors_batch_moves_nothing_past_a_millionth(
 def test_what_is_drawn_of_the_images_follows_no_order(
     network: Levels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Limits and intervals draw groups, the Inception Score cuts parts; folders are often sorted."""
+    """Limits and intervals draw groups, the Inception Score cuts parts: folders may be sorted."""
 
     def load(source: Source) -> Extractor:
         def forward(images: Tensor) -> dict[str, Tensor]:
