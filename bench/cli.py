@@ -74,7 +74,7 @@ def run(options: Options) -> int:
         return OK
     if todo:
         with counter_for(_echo) as show:
-            check(todo, options.runs_dir, options.results_dir, options.data_dir, show)
+            check(todo, options.runs_dir, options.results_dir, options.data_dir, show, _echo)
         skipped = len(grid.runs) - len(todo)
         print(f"{grid.name} ({grid.scale}): {_count(todo)} to do, {skipped} done before")
         for spec in todo:
@@ -121,9 +121,12 @@ def run(options: Options) -> int:
 def plan(options: Options) -> int:
     """Lists the runs, where each stands, and what is left."""
     from bench.estimate import estimate
+    from bench.preflight import check_classes
 
     grid = _load(options)
     at = jobs.standings(grid.runs, options.runs_dir)
+    open_runs = [spec for spec, now in zip(grid.runs, at, strict=True) if not now.settled]
+    check_classes(open_runs, options.data_dir)
     lines = [["run", "row", *grid.axes, "seed", "state", "kimg", "note"]]
     for spec, now in zip(grid.runs, at, strict=True):
         axes = [str(value) for value in spec.axes.values()]
@@ -311,8 +314,9 @@ def prepare(options: Options) -> int:
         raise UserError("do=prepare needs data=NAME source=PATH, and data.resolution= if not 256")
     with counter_for(_echo) as show:
         bench.prepare.prepare(
-            options.data, options.source, options.overrides, options.data_dir, show, _echo
-        )
+            options.data, options.source, options.overrides, options.data_dir, show, _echo,
+            options.force == "all",
+        )  # fmt: skip
     return OK
 
 

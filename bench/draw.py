@@ -20,6 +20,7 @@ from projgan.classes import known_classes
 from projgan.errors import UserError
 from projgan.files import write_bytes_atomic
 from projgan.sample import generate, image_grid, interpolate, load_generator
+from projgan.sources import SUFFIXES
 
 COLUMNS = 8
 IMAGES, OF_EACH_CLASS = 64, 8  # where n is not given
@@ -43,7 +44,8 @@ def draw(
     Args:
         run: a run's id, a run's folder, or a .safetensors file that a run kept.
         runs_dir: where ids are looked for.
-        out: folder for `00000.png …`, `grid.png` and, with `steps`, `interpolation.png`.
+        out: folder for `00000.png …` alone; beside it go `OUT-grid.png` and, with `steps`,
+            `OUT-interpolation.png`, which are no samples.
         n: images, or images of each class. None = 64, or 8 of each class.
         seed: of the latents; the first 64 of seed 0 are those of the run's own pictures.
         truncation: pulls styles towards their mean; 1 = as trained.
@@ -57,10 +59,12 @@ def draw(
 
     Raises:
         UserError: no such run or snapshot, a metric that was not measured, a generator that has
-            no styles to truncate or no such class.
+            no styles to truncate or no such class, images in `out` that would not be replaced.
     """
     path = _snapshot(run, runs_dir, metric)
     check_folder("out", out)
+    out = out.resolve() if out.name in ("", "..") else out
+    check_folder("out", out.parent)
     generator, cfg, nimg = load_generator(path)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     generator = generator.to(device)
@@ -73,29 +77,42 @@ def draw(
         raise UserError(f"class=all: {path} was trained without classes; leave class=")
     n = n or (OF_EACH_CLASS if every else IMAGES)
     classes = range(known) if of_class == "all" else [of_class]
-    files, rows, between = [], [], []
+    # As many digits for each, so that folders are sorted as the classes are.
+    places = [out / f"{label:0{len(str(known - 1))}d}" if every else out for label in classes]
+    files = [place / f"{i:05d}.png" for place in places for i in range(n)]
+    _refuse_others(out, set(files))
+    left = iter(files)
+    rows, between, sheets = [], [], []
     for label in classes:
         images = _gather(generate(generator, seed, range(n), truncation=truncation, label=label))
-        # As many digits for each, so that folders are sorted as the classes are.
-        place = out / f"{label:0{len(str(known - 1))}d}" if every else out
-        for i, image in enumerate(images):
-            files.append(place / f"{i:05d}.png")
-            _write(files[-1], Image.fromarray(image.transpose(1, 2, 0)))
+        for image in images:
+            _write(next(left), Image.fromarray(image.transpose(1, 2, 0)))
         rows.append(images)
         if steps:  # of every class one way, of one class as many as the grid has columns
             starts = range(2 if every else min(n, COLUMNS))
             ways = list(interpolate(generator, seed, starts, steps, truncation, label))
             between += ways[:1] if every else ways
     columns = n if every else min(COLUMNS, math.ceil(math.sqrt(n)))
-    files.append(out / "grid.png")
-    _write(files[-1], image_grid(np.concatenate(rows), columns))
+    sheets.append(out.with_name(f"{out.name}-grid.png"))
+    _write(sheets[-1], image_grid(np.concatenate(rows), columns))
     if steps:
-        files.append(out / "interpolation.png")
-        _write(files[-1], image_grid(_gather(between), steps + 1))
+        sheets.append(out.with_name(f"{out.name}-interpolation.png"))
+        _write(sheets[-1], image_grid(_gather(between), steps + 1))
     said = "" if of_class is None else f" of class {of_class}"
     said = f" of each of {known} classes" if every else said
     echo(f"{n} images{said} of {path} (after {nimg / 1000:g} thousand images) in {out}")
-    return files
+    echo(f"side by side in {' and '.join(map(str, sheets))}")
+    return files + sheets
+
+
+def _refuse_others(out: Path, files: set[Path]) -> None:
+    """Refuses a folder that would hold other images beside the samples: no set of one generator."""
+    found = (f for f in out.rglob("*") if f.suffix.lower() in SUFFIXES)
+    if others := sorted(set(found) - files):
+        raise UserError(
+            f"out={out}: would hold {len(others)} images beside these samples "
+            f"({others[0].relative_to(out)} first); give another out=, or empty it"
+        )
 
 
 def _snapshot(run: str, runs_dir: Path, metric: str | None) -> Path:

@@ -1,18 +1,15 @@
-"""Images to be measured, wherever they are: a folder, a zip or a .npy array.
+"""Images to be measured, wherever they are: a folder, an archive or a .npy array.
 
-Images keep their own sizes: each extractor has its own resize. Nothing of a zip is unpacked to
+Images keep their own sizes: each extractor has its own resize. Nothing of an archive is unpacked to
 disk, its members are read in memory under a bound.
 """
 
 from __future__ import annotations
 
 import hashlib
-import threading
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,30 +18,40 @@ import PIL
 from numpy.typing import NDArray
 from PIL import features
 
-from projgan.data import SUFFIXES, decode_image
 from projgan.errors import DataError
 from projgan.files import sha256_of
+from projgan.sources import open_source, shown
 
 Images = NDArray[np.uint8]
-LARGEST_MEMBER = 2**28  # bytes of an image in a zip, unpacked: more is no image but an attack
 JPEG = (".jpg", ".jpeg")
 
 
 class ImageSet:
-    """A sequence of images [3, H, W] uint8 RGB, read when they are asked for.
+    """A sequence of images [3, H, W] uint8 RGB, read when they are asked for, best in order.
 
     Attributes:
         name: where it came from, as it was given.
-        names: of the images, sorted; empty for an array.
+        names: of the images; empty for an array.
+        note: what of the folder or archive is passed over; None = nothing is.
     """
 
-    def __init__(self, path: Path, read: Callable[[int], Images], count: int, names: Sequence[str]):
-        self.name = str(path)
+    def __init__(
+        self,
+        path: Path,
+        stream: Callable[[int], Iterator[Images]],
+        count: int,
+        names: Sequence[str] = (),
+        files: Sequence[Path] = (),
+        note: str | None = None,
+    ):
+        self.name = shown(path)
         self.path = path
         self.names = list(names)
-        self._read = read
+        self.note = note
+        self._files = files
+        self._stream = stream  # from a number on
         self._count = count
-        self._threads = ThreadPoolExecutor()  # decoders let others run while they work
+        self._at, self._going = 0, stream(0)
 
     def __len__(self) -> int:
         return self._count
@@ -52,8 +59,15 @@ class ImageSet:
     def __getitem__(self, at: slice | NDArray[np.int64]) -> Images | list[Images]:
         """Some images: an array [N, 3, H, W], or a list of [3, H, W] where sizes differ."""
         chosen = range(self._count)[at] if isinstance(at, slice) else [int(i) for i in at]
-        images = list(self._threads.map(self._read, chosen))
+        images = [self._read(i) for i in chosen]
         return np.stack(images) if len({image.shape for image in images}) == 1 else images
+
+    def _read(self, i: int) -> Images:
+        if i < self._at:
+            self._at, self._going = i, self._stream(i)
+        image = next(islice(self._going, i - self._at, None))
+        self._at = i + 1
+        return image
 
     def batches(self, size: int) -> Iterator[Images | list[Images]]:
         """All images in order."""
@@ -63,7 +77,7 @@ class ImageSet:
     @cached_property
     def shape(self) -> tuple[int, ...]:
         """(count, 3, H, W) of the first image; others may differ."""
-        return (self._count, *self._read(0).shape)
+        return (self._count, *next(self._stream(0)).shape)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -73,8 +87,9 @@ class ImageSet:
         """
         digest = hashlib.sha256(decoders().encode())
         if self.path.is_dir():
-            for name in self.names:
-                digest.update(f"{name} {sha256_of(self.path / name)}\n".encode())
+            for file in self._files:
+                line = f"{file.relative_to(self.path).as_posix()} {sha256_of(file)}\n"
+                digest.update(line.encode(errors="surrogateescape"))
         else:
             digest.update(sha256_of(self.path).encode())
         return digest.hexdigest()
@@ -86,7 +101,7 @@ class ImageSet:
 
 
 def open_images(path: Path, key: str = "path") -> ImageSet:
-    """Images of a folder (with its subfolders), a zip or a .npy array.
+    """Images of a .npy array, or of whatever `projgan.sources` reads.
 
     Args:
         path: the folder or file.
@@ -95,60 +110,20 @@ def open_images(path: Path, key: str = "path") -> ImageSet:
     Raises:
         DataError: it is not there, holds no image, or is an array of another form.
     """
-    if path.is_dir():
-        return _open_folder(path, key)
-    if not path.is_file():
-        raise DataError(f"{key}={path}: no such file or folder; give a folder, a .zip or a .npy")
-    if path.suffix.lower() == ".npy":
+    if path.suffix.lower() == ".npy" and path.is_file():
         return _open_array(path, key)
-    if zipfile.is_zipfile(path):
-        return _open_zip(path, key)
-    raise DataError(f"{key}={path}: neither a folder nor a .zip nor a .npy array of images")
+    source = open_source(path, key)
+
+    def stream(start: int) -> Iterator[Images]:
+        return source.images(lambda image: np.asarray(image).transpose(2, 0, 1), start)
+
+    return ImageSet(path, stream, len(source.names), source.names, source.files, source.note)
 
 
 def decoders() -> str:
     """Versions of what turns files into pixels, for cache keys and records."""
     libraries = (f"{name} {features.version(name)}" for name in ("libjpeg_turbo", "zlib", "webp"))
     return ", ".join([f"Pillow {PIL.__version__}", *libraries])
-
-
-def _open_folder(path: Path, key: str) -> ImageSet:
-    files = (f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
-    names = sorted(f.relative_to(path).as_posix() for f in files)
-    _refuse_none(names, path, key)
-
-    def read(i: int) -> Images:
-        return _pixels(path / names[i], str(path / names[i]))
-
-    return ImageSet(path, read, len(names), names)
-
-
-def _open_zip(path: Path, key: str) -> ImageSet:
-    try:
-        archive = zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise DataError(f"{key}={path}: damaged archive ({error}); replace it") from None
-    members = {
-        m.filename: m
-        for m in archive.infolist()
-        if m.filename.lower().endswith(SUFFIXES) and "__MACOSX" not in m.filename
-    }
-    names = sorted(members)
-    _refuse_none(names, path, key)
-    if huge := [name for name in names if members[name].file_size > LARGEST_MEMBER]:
-        raise DataError(f"{path}: {huge[0]} unpacks to over {LARGEST_MEMBER >> 20} MB; remove it")
-    one_at_a_time = threading.Lock()  # a shared file has one position
-
-    def read(i: int) -> Images:
-        member = members[names[i]]
-        try:
-            with one_at_a_time, archive.open(member) as file:
-                content = file.read(LARGEST_MEMBER + 1)  # the size in the header may lie
-        except Exception as error:  # zlib, lzma and bz2 have their own, encryption a RuntimeError
-            raise DataError(f"{path}: {names[i]} cannot be read ({error}); replace it") from None
-        return _pixels(BytesIO(content), f"{names[i]} in {path}")
-
-    return ImageSet(path, read, len(names), names)
 
 
 def _open_array(path: Path, key: str) -> ImageSet:
@@ -179,13 +154,4 @@ def _open_array(path: Path, key: str) -> ImageSet:
         image: Images = np.array(array[i])
         return image if len(image) == 3 else np.repeat(image, 3, axis=0)
 
-    return ImageSet(path, read, len(array), ())
-
-
-def _refuse_none(names: Sequence[str], path: Path, key: str) -> None:
-    if not names:
-        raise DataError(f"{key}={path}: holds no PNG, JPEG or WebP image")
-
-
-def _pixels(source: Path | BytesIO, name: str) -> Images:
-    return np.ascontiguousarray(np.asarray(decode_image(source, name)).transpose(2, 0, 1))
+    return ImageSet(path, lambda start: map(read, range(start, len(array))), len(array))

@@ -7,7 +7,7 @@ now and not in the last row hours later. At lab scale this takes a second or two
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -24,13 +24,14 @@ def check(
     results_dir: Path,
     data_dir: Path,
     show: Show | None = None,
+    echo: Callable[[str], None] = print,
 ) -> None:
     """Refuses runs that cannot work.
 
     Folders of images are packed here, which reads every image: one that cannot be read is refused
     now, and the runs find the images ready. Rendered images cannot be damaged; a run makes them.
 
-    `show` is told how far the packing is.
+    `show` is told how far the packing is, `echo` what of a folder or archive is passed over.
 
     Raises:
         UserError: one line about the first fault found.
@@ -41,8 +42,10 @@ def check(
     for key, folder in folders.items():
         check_folder(key, folder)
     data_sets = dict.fromkeys(run.config.data for run in runs)
-    for data in data_sets:
-        check_data(data, data_dir)
+    sources = [check_data(data, data_dir) for data in data_sets]
+    for note in dict.fromkeys(source.note for source in sources if source):
+        if note:
+            echo(f"note: {note}")
     seen = set()
     for run in runs:
         cfg = run.config
@@ -63,6 +66,15 @@ def check(
         if data.path is not None:
             named = f"packing {data.path}"
             open_dataset(data, data_dir, partial(show, named) if show else None)
+
+
+def check_classes(runs: Sequence[RunSpec], data_dir: Path) -> None:
+    """Refuses data.classes that are not those of the data, where these are at hand."""
+    for data in dict.fromkeys(run.config.data for run in runs if run.config.data.classes):
+        from projgan.data import check_data, find_prepared
+
+        if find_prepared(data, data_dir) is not None:
+            check_data(data, data_dir)
 
 
 def check_folder(key: str, folder: Path) -> None:

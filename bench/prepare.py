@@ -13,7 +13,7 @@ from projgan.config import Data
 from projgan.errors import DataError, UserError
 
 if TYPE_CHECKING:
-    from projgan.sources import ImageSource
+    from projgan.sources import Classes, ImageSource
 
 Echo = Callable[[str], None]
 
@@ -31,6 +31,7 @@ def prepare(
     data_dir: Path,
     progress: Callable[[str, int, int], None],
     echo: Echo,
+    anew: bool = False,
 ) -> Path:
     """Packs a source as the data set `name` and says what came of it.
 
@@ -41,6 +42,7 @@ def prepare(
         data_dir: where packed data sets are kept.
         progress: told what is done and how far.
         echo: takes lines for the user.
+        anew: replaces what is there of another source, or of another state of it.
 
     Raises:
         UserError: a name or setting that is wrong, a source of another size than the data set's,
@@ -61,11 +63,13 @@ def prepare(
     check_folder("data_dir", data_dir)
     entry = known().get(name)
 
-    def check(opened: ImageSource) -> None:
+    def check(opened: ImageSource, classes: Classes) -> None:
         if entry is not None:
             compare(name, entry, len(opened.names), echo)
+        for note in filter(None, (opened.note, classes.note)):
+            echo(f"note: {note}")
 
-    folder = pack(name, source, cfg.resolution, data_dir, progress, check)
+    folder = pack(name, source, cfg.resolution, data_dir, progress, check, anew)
     said = summary(folder)
     classes = f", {len(said['classes'])} classes" if said["classes"] else ""
     echo(f"{name}: {said['count']} images{classes} of {said['kind']} {said['source']} in {folder}")

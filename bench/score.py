@@ -72,7 +72,7 @@ def score(
     """Measures `fake` against `real`, prints a table and writes it to `out`.
 
     Args:
-        real, fake: folders, zips or .npy arrays of images.
+        real, fake: folders, zips, tars or .npy arrays of images.
         metrics: groups or keys of METRICS. None = those that need nothing beside this package.
         data_dir: what was computed of the real images is kept in its reference/; weights that do
             not ship are looked for in its weights/.
@@ -83,7 +83,7 @@ def score(
         UserError: paths, metrics or images that cannot be used; one line.
     """
     if real is None or fake is None:
-        raise UserError("do=score needs real=PATH and fake=PATH: folders, zips or .npy arrays")
+        raise UserError("do=score needs real=PATH and fake=PATH: folders, archives or .npy arrays")
     keys = metric_keys(metrics or DEFAULT)
     if alone := [key for key in keys if METRICS[key].extractor in ("own", "levels")]:
         raise ConfigError(f"{alone[0]} looks through a run's own networks: do=score has none")
@@ -100,7 +100,8 @@ def score(
         echo(f"note: {note}")
     for line in table(result):
         echo(line)
-    counts = f"{result.scores.fake} images of {fake} against {result.scores.real} of {real}"
+    counts = f"{result.scores.fake} images of {result.fake.name} against "
+    counts += f"{result.scores.real} of {result.real.name}"
     echo(f"{counts}, {time.monotonic() - started:.0f} s; intervals are of 95 %")
     if out is not None:
         write_text_atomic(out, to_csv(result) if out.suffix.lower() == ".csv" else to_json(result))
@@ -146,6 +147,7 @@ def measure(
 
 
 def _notes(real: ImageSet, fake: ImageSet, shapes: set[tuple[int, ...]]) -> Iterator[str]:
+    yield from dict.fromkeys(note for note in (real.note, fake.note) if note)
     if real.jpegs:
         yield (
             f"{real.jpegs} of {len(real)} real images are JPEG: their compression enters every "

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from projgan.data import Dataset
-from projgan.errors import ConfigError, DataError
+from projgan.errors import ConfigError
 from projgan.rng import Coordinates
 
 _PART = 4  # of a latent's stream: latent, mixing, path noise have others
@@ -51,23 +51,9 @@ def labels_of(generator: nn.Module, where: Coordinates, label: int | None) -> Te
 
 
 def shares(dataset: Dataset, chosen: np.ndarray, classes: int) -> tuple[Tensor, np.ndarray]:
-    """How often each class is among the training images, and their classes.
-
-    Raises:
-        DataError: the data set has no classes, or others than 0 to classes - 1.
-    """
-    if dataset.labels is None:
-        raise DataError(
-            f"data.classes={classes}: {dataset.name} has no classes; do=prepare takes them from "
-            "subfolders, dataset.json or a column of labels"
-        )
-    labels = dataset.labels[chosen].astype(np.int64)
-    low, high = int(dataset.labels.min()), int(dataset.labels.max())
-    if low < 0 or high >= classes:
-        raise DataError(
-            f"data.classes={classes}: {dataset.name} has classes {low} to {high}; "
-            f"give data.classes={high + 1}"
-        )
+    """How often each class is among the training images, and their classes."""
+    assert dataset.labels is not None  # as projgan.data.check_data has seen
+    labels = dataset.labels[chosen]
     counts = torch.from_numpy(np.bincount(labels, minlength=classes)).float()
     return counts / counts.sum(), labels
 

@@ -1,4 +1,4 @@
-"""Training images as one packed uint8 memory map, rendered or read from a folder, and their order.
+"""Training images as one packed uint8 memory map, rendered or read from files, and their order.
 
 A packed data set is a folder `images.npy` ([N, 3, R, R] uint8) + `meta.json` (count, SHA-256 and
 origin). It is made once, checked by its hash whenever it is opened, and made again when damaged.
@@ -10,24 +10,23 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image
 
 from projgan import scenes
 from projgan.config import Data
 from projgan.errors import DataError, UserError
 from projgan.files import replacing, sha256_of, write_json_atomic
+from projgan.sources import ImageSource, fit, open_source
 
 RENDERED = {"clevr": 8192}  # data sets that are rendered here, and how many images they have
 RENDER_SEED = 0
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 IMAGES, META, ORDER, TARGETS = "images.npy", "meta.json", "order.npy", "labels.npy"
 _CHUNK = 256
 
@@ -68,9 +67,13 @@ def find_prepared(cfg: Data, data_dir: Path) -> Path | None:
     return place if (place / META).is_file() and (place / IMAGES).is_file() else None
 
 
-def check_data(cfg: Data, data_dir: Path = Path("data")) -> None:
-    """Refuses a configuration whose data cannot be found; reads no pixels."""
-    prepared = find_prepared(cfg, data_dir)
+def check_data(cfg: Data, data_dir: Path = Path("data")) -> ImageSource | None:
+    """Refuses a configuration whose data cannot be found or do not fit it; reads no pixels.
+
+    Returns:
+        What data.path means, where it is to be packed.
+    """
+    prepared, source = find_prepared(cfg, data_dir), None
     if cfg.classes and (prepared is None or not (prepared / TARGETS).is_file()):
         raise DataError(
             f"data.classes={cfg.classes}: {prepared or cfg.name} has no classes; do=prepare takes "
@@ -83,123 +86,84 @@ def check_data(cfg: Data, data_dir: Path = Path("data")) -> None:
                 f"data.resolution={cfg.resolution}: {prepared} has {shape[2]} pixels; "
                 "prepare it anew or change one of the two"
             )
-        if cfg.subset is not None and cfg.subset > shape[0]:
-            raise DataError(f"data.subset={cfg.subset} is more than the {shape[0]} of {prepared}")
-        return
-    if cfg.path is None:
+        count, place = shape[0], str(prepared)
+    elif cfg.path is None:
         if cfg.name not in RENDERED:
-            place = prepared_folder(data_dir, cfg.name, cfg.resolution)
+            folder = prepared_folder(data_dir, cfg.name, cfg.resolution)
             raise DataError(
                 f"data.name={cfg.name} is neither rendered here ({', '.join(RENDERED)} is) nor in "
-                f"{place}: do=prepare data={cfg.name} source=PATH data.resolution={cfg.resolution} "
-                "makes that, or give a folder of images as data.path=FOLDER"
+                f"{folder}: do=prepare data={cfg.name} source=PATH "
+                f"data.resolution={cfg.resolution} makes that, or give images as data.path=PATH"
             )
         if cfg.resolution not in scenes.RESOLUTIONS:
             known = ", ".join(map(str, scenes.RESOLUTIONS))
             raise DataError(
                 f"data.resolution={cfg.resolution}: {cfg.name} is rendered at {known} pixels"
             )
-        return
-    folder = Path(cfg.path)
-    if not folder.is_dir():
-        raise DataError(f"data.path={cfg.path}: no such folder; give a folder of images")
-    files = list_images(folder)
-    if cfg.subset is not None and cfg.subset > len(files):
-        raise DataError(f"data.subset={cfg.subset} is more than the {len(files)} of {cfg.path}")
+        count, place = cfg.images or RENDERED[cfg.name], f"data.images={cfg.images}"
+    else:
+        source = open_source(Path(cfg.path), "data.path")
+        count, place = len(source.names), f"data.path={cfg.path}"
+    if count < 2:
+        raise DataError(f"{place} is one image: nothing can be learned or measured; give more")
+    if cfg.subset is not None and cfg.subset > count:
+        raise DataError(f"data.subset={cfg.subset} is more than the {count} of {place}")
+    if cfg.classes and prepared is not None:
+        _check_classes(cfg, prepared, count)
+    return source
+
+
+def _check_classes(cfg: Data, folder: Path, total: int) -> None:
+    """Refuses classes that are not those of the labels: none too many, none without an image."""
+    labels, order = (_open_beside(folder, name, total) for name in (TARGETS, ORDER))
+    assert labels is not None
+    known = np.unique(labels)
+    if known[0] < 0 or known[-1] + 1 != cfg.classes:
+        fits = known[0] >= 0 and known[-1] > 0
+        raise DataError(
+            f"data.classes={cfg.classes}: {folder} has classes {known[0]} to {known[-1]}; "
+            + (f"give data.classes={known[-1] + 1}" if fits else "leave data.classes out")
+        )
+    trained = labels[training_indices(cfg, total, order)]
+    if missing := sorted(set(range(cfg.classes)) - set(trained.tolist())):
+        among = folder if len(known) < cfg.classes else f"data.subset={cfg.subset} of {folder}"
+        raise DataError(
+            f"data.classes={cfg.classes}: no image of class {', '.join(map(str, missing[:8]))} is "
+            f"in {among}; number the classes without gaps, or take more images"
+        )
 
 
 def open_dataset(cfg: Data, data_dir: Path, progress: Progress | None = None) -> Dataset:
     """The configured images, packed under `data_dir` first where that has not been done.
 
     Raises:
-        DataError: the folder is missing, empty or holds an unreadable image.
+        DataError: they are missing, do not fit the configuration, or one cannot be read.
     """
-    check_data(cfg, data_dir)
+    source = check_data(cfg, data_dir)
     if (prepared := find_prepared(cfg, data_dir)) is not None:
         return _open_prepared(cfg, prepared)
-    if cfg.path is None:
+    if source is None:
         count = cfg.images or RENDERED[cfg.name]
         folder = data_dir / f"{cfg.name}-{cfg.resolution}px-{count}-v{scenes.VERSION}"
         origin = {"rendered": cfg.name, "seed": RENDER_SEED, "version": scenes.VERSION}
-        return _open_or_pack(cfg.name, cfg, folder, count, origin, _render_chunk, progress)
-    files = list_images(Path(cfg.path))
-    key = hashlib.sha256()
-    for file in files:
-        # The time of the last change of status too: a tool that replaces a file may give it the
-        # date of the old one, and cannot give it that.
-        stat = file.stat()
-        facts = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
-        key.update(f"{file.relative_to(cfg.path)} {facts}\n".encode())
+        return _open_or_pack(cfg.name, cfg, folder, count, origin, _rendered(cfg, count), progress)
     # A scale's own data.name may be left as it is beside data.path: photographs are not "clevr".
-    place = Path(cfg.path).resolve().name
+    place = source.path.resolve().name
     name = place if cfg.name in RENDERED else cfg.name
-    folder = data_dir / f"{name}-{cfg.resolution}px-{len(files)}-{key.hexdigest()[:12]}"
-
-    def read_chunk(cfg: Data, start: int, stop: int) -> np.ndarray:
-        return np.stack([read_image(file, cfg.resolution) for file in files[start:stop]])
-
-    origin = {"folder": place, "listing": key.hexdigest()}
-    return _open_or_pack(name, cfg, folder, len(files), origin, read_chunk, progress)
-
-
-def list_images(folder: Path) -> list[Path]:
-    """All PNG, JPEG and WebP files below a folder, sorted by their relative path."""
-    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
-    if not files:
-        raise DataError(f"data.path={folder} holds no PNG, JPEG or WebP image")
-    return files
+    # By folder, then by name: the order that sets of folders always had.
+    order = sorted(range(len(source.names)), key=lambda i: PurePosixPath(source.names[i]).parts)
+    rank, key = np.argsort(order), hashlib.sha256(source.state(order)).hexdigest()
+    folder = data_dir / f"{name}-{cfg.resolution}px-{len(order)}-{key[:12]}"
+    images = zip(rank, source.images(lambda image: fit(image, cfg.resolution)), strict=True)
+    origin = {"folder": place, "listing": key}
+    return _open_or_pack(name, cfg, folder, len(order), origin, images, progress)
 
 
-def read_image(path: Path, resolution: int) -> np.ndarray:
-    """One image as RGB, centre-cropped to a square and resized by Lanczos.
-
-    Returns:
-        [3, R, R] uint8.
-    """
-    return fit(decode_image(path, str(path)), resolution)
-
-
-def fit(image: Image.Image, resolution: int) -> np.ndarray:
-    """An image centre-cropped to a square and resized by Lanczos: [3, R, R] uint8."""
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    image = image.crop((left, top, left + side, top + side))
-    if side != resolution:
-        image = image.resize((resolution, resolution), Image.Resampling.LANCZOS)
-    return np.asarray(image).transpose(2, 0, 1)
-
-
-def decode_image(source: Path | BinaryIO, name: str) -> Image.Image:
-    """An image as 8-bit RGB, at its own size.
-
-    16-bit greyscale is scaled to 8 bits (of 16-bit colours Pillow keeps the upper 8), greyscale is
-    repeated, palettes are looked up, CMYK is converted without a profile, and transparency is laid
-    on white. An orientation in EXIF is not followed; of an animation the first frame counts.
-
-    Args:
-        source: a file, or its content.
-        name: of the image, for the message.
-
-    Raises:
-        DataError: it is truncated, damaged or no image.
-    """
-    try:
-        with Image.open(source) as opened:
-            image: Image.Image = opened
-            image.load()
-    except Exception as error:  # a decoder stumbles over damaged bytes in ways of its own
-        raise DataError(f"Cannot read image {name} ({error}): replace or remove it") from None
-    if image.mode.startswith("I"):
-        grey = np.asarray(image).astype(np.float64) / 257.0
-        image = Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    return image.convert("RGB")
-
-
-def _render_chunk(cfg: Data, start: int, stop: int) -> np.ndarray:
-    return scenes.render(cfg.name, RENDER_SEED, np.arange(start, stop), cfg.resolution)
+def _rendered(cfg: Data, count: int) -> Iterator[tuple[int, np.ndarray]]:
+    for start in range(0, count, _CHUNK):
+        numbers = np.arange(start, min(start + _CHUNK, count))
+        yield from zip(numbers, scenes.render(cfg.name, RENDER_SEED, numbers, cfg.resolution),
+                       strict=True)  # fmt: skip
 
 
 def _open_or_pack(
@@ -208,15 +172,15 @@ def _open_or_pack(
     folder: Path,
     count: int,
     origin: dict[str, Any],
-    make: Callable[[Data, int, int], np.ndarray],
+    images: Iterator[tuple[int, np.ndarray]],
     progress: Progress | None,
 ) -> Dataset:
-    pixels, meta = folder / "images.npy", folder / "meta.json"
+    pixels, meta = folder / IMAGES, folder / META
     if not _is_whole(pixels, meta):
         shape = (count, 3, cfg.resolution, cfg.resolution)
         made = [place for place in (folder, *folder.parents) if not place.exists()]
         try:
-            _pack(pixels, shape, lambda start, stop: make(cfg, start, stop), progress)
+            _pack(pixels, shape, images, progress)
             sha256 = _fingerprint(pixels)
             write_json_atomic(meta, {"count": count, "sha256": sha256, **origin})
         except OSError as error:
@@ -246,18 +210,26 @@ def _open_prepared(cfg: Data, folder: Path) -> Dataset:
     pixels = folder / IMAGES
     if not _is_whole(pixels, folder / META):
         raise DataError(f"{pixels} is damaged; delete {folder} and do=prepare it again")
-    extra: dict[str, np.ndarray | None] = {ORDER: None, TARGETS: None}
     images = _open_array(pixels, folder)
-    for name in extra:
-        if (folder / name).is_file():
-            extra[name] = found = np.load(folder / name, allow_pickle=False)
-            if found.shape != (len(images),):
-                raise DataError(
-                    f"{folder / name} does not fit the images; delete {folder} and prepare it again"
-                )
+    order, labels = (_open_beside(folder, name, len(images)) for name in (ORDER, TARGETS))
     name = folder.resolve().name if cfg.name in RENDERED else cfg.name
     fingerprint = json.loads((folder / META).read_text())["sha256"]
-    return Dataset(name, images, fingerprint, extra[ORDER], extra[TARGETS])
+    return Dataset(name, images, fingerprint, order, labels)
+
+
+def _open_beside(folder: Path, name: str, total: int) -> np.ndarray | None:
+    """The order or the labels [total] int64 of a prepared data set; None = it has none."""
+    if not (folder / name).is_file():
+        return None
+    try:
+        found: np.ndarray = np.load(folder / name, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        found = np.empty(0)
+    if found.shape != (total,) or found.dtype != np.int64:
+        raise DataError(
+            f"{folder / name} does not fit the images; delete {folder} and prepare it again"
+        )
+    return found
 
 
 def _is_whole(pixels: Path, meta: Path) -> bool:
@@ -287,18 +259,27 @@ def _hash(pixels: Path, *state: int) -> str:
 def _pack(
     path: Path,
     shape: tuple[int, ...],
-    make: Callable[[int, int], np.ndarray],
+    images: Iterator[tuple[int, np.ndarray]],
     progress: Progress | None,
 ) -> None:
-    # Written through a file: on a full disk a memory map ends the process, a write raises.
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    """Writes each image at its place."""
     with replacing(path) as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        for start in range(0, shape[0], _CHUNK):
-            stop = min(start + _CHUNK, shape[0])
-            file.write(np.ascontiguousarray(make(start, stop)).data)
-            if progress:
-                progress(stop, shape[0])
+        begin = write_header(file, shape)
+        for done, (place, image) in enumerate(images, 1):
+            file.seek(begin + int(place) * image.nbytes)
+            file.write(image.tobytes())
+            if progress and (done % _CHUNK == 0 or done == shape[0]):
+                progress(done, shape[0])
+
+
+def write_header(file: BinaryIO, shape: tuple[int, ...]) -> int:
+    """Begins a file of images, and returns where the first one goes.
+
+    Through a file: on a full disk a memory map ends the process, a write raises.
+    """
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    return file.tell()
 
 
 def training_indices(cfg: Data, total: int, order: np.ndarray | None = None) -> np.ndarray:

@@ -9,25 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from projgan.data import IMAGES, META, ORDER, TARGETS, decode_image, fit, prepared_folder
+from projgan.data import IMAGES, META, ORDER, TARGETS, prepared_folder, write_header
 from projgan.errors import DataError, UserError
 from projgan.files import replacing, write_json_atomic
-from projgan.sources import LARGEST, ImageSource, open_source
+from projgan.sources import Classes, ImageSource, fit, open_source, shown
 
 CHUNK = 256  # images between two notes of how far it is
 
-log = logging.getLogger(__name__)
 Progress = Callable[[str, int, int], None]  # what, images done, images in all
 
 
@@ -37,9 +33,13 @@ def prepare(
     resolution: int,
     data_dir: Path,
     progress: Progress | None = None,
-    check: Callable[[ImageSource], None] | None = None,
+    check: Callable[[ImageSource, Classes], None] | None = None,
+    anew: bool = False,
 ) -> Path:
     """Packs a source: centre-cropped, Lanczos, 8-bit RGB.
+
+    Where that was done before and the source's files are others since, or have other times, it is
+    packed again and compared with what is there.
 
     Args:
         name: of the data set; data.name finds it again.
@@ -48,49 +48,67 @@ def prepare(
         data_dir: where packed data sets are kept.
         progress: told what is done and how far.
         check: may refuse the source, by what is in it, before anything is packed.
+        anew: replaces what was prepared or begun of another source or state of it.
 
     Returns:
         The folder of the data set.
 
     Raises:
-        DataError: the source is not there, damaged, or one of its images cannot be read.
+        DataError: the source is not there, damaged, one of its images cannot be read, or the
+            folder holds something else.
         UserError: the folder cannot be written.
     """
     opened = open_source(source)
+    said = opened.classes()
     if check:
-        check(opened)
+        check(opened, said)
+    rank = np.argsort(np.argsort(opened.names))  # of each entry, in reading order
+    labels = None
+    if said.labels is not None:
+        labels = np.empty(len(rank), np.int64)
+        labels[rank] = said.labels
     folder = prepared_folder(data_dir, name, resolution)
-    listing = hashlib.sha256("\n".join([opened.kind, *opened.names]).encode()).hexdigest()
-    if (folder / META).is_file():
-        meta = json.loads((folder / META).read_text())
-        if meta.get("listing") == listing:
+    listing = "\n".join([opened.kind, *opened.names]).encode(errors="surrogateescape")
+    meta: dict[str, Any] = {
+        "count": len(rank),
+        "sha256": "",
+        "source": shown(opened.path.name),
+        "kind": opened.kind,
+        "listing": hashlib.sha256(listing).hexdigest(),
+        "state": hashlib.sha256(opened.state(range(len(rank)))).hexdigest(),
+        "classes": list(said.names),
+    }
+    before: dict[str, Any] = {}
+    if (folder / META).is_file() and not anew:
+        before = summary(folder)
+        if before.get("listing") != meta["listing"]:
+            raise DataError(
+                f"{folder} holds data={name} from another source ({before.get('source')}, "
+                f"{before.get('count')} images); give another data=, or force=true to replace it"
+            )
+        if not _same_labels(folder, labels, before, said.names):
+            raise DataError(f"{folder} holds data={name} with other classes; {_REPLACE}")
+        if before.get("state") == meta["state"]:
             return folder
-        raise DataError(
-            f"{folder} holds data={name} from another source ({meta.get('source')}, "
-            f"{meta.get('count')} images); give another data= or delete that folder"
-        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        pixels = folder / f"{IMAGES}.part"
-        _pack(opened, resolution, pixels, folder / "progress.json", listing, progress)
-        sha256, order = _read_again(pixels, len(opened.names), resolution, progress)
+        pixels, noted = folder / f"{IMAGES}.part", folder / "progress.json"
+        _pack(opened, resolution, rank, pixels, noted, meta["listing"], progress, anew)
+        meta["sha256"], order = _read_again(pixels, len(rank), resolution, progress)
+        if before.get("sha256", meta["sha256"]) != meta["sha256"]:
+            pixels.unlink()
+            noted.unlink()
+            raise DataError(f"{folder} holds other images of data={name}: {meta['source']} changed "
+                            f"since; {_REPLACE}")  # fmt: skip
+        (folder / META).unlink(missing_ok=True)  # until all of it is there
         _save(folder / ORDER, order)
-        if opened.labels is not None:
-            rank = np.argsort(np.argsort(opened.names))
-            labels = np.empty(len(rank), np.int64)
-            labels[rank] = opened.labels
+        if labels is not None:
             _save(folder / TARGETS, labels)
+        else:
+            (folder / TARGETS).unlink(missing_ok=True)
         os.replace(pixels, folder / IMAGES)
-        meta = {
-            "count": len(opened.names),
-            "sha256": sha256,
-            "source": opened.path.name,
-            "kind": opened.kind,
-            "listing": listing,
-            "classes": list(opened.classes),
-        }
         write_json_atomic(folder / META, meta)
-        (folder / "progress.json").unlink(missing_ok=True)
+        noted.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(
             f"Cannot write in {folder}: {error.strerror or error}; free or change data_dir="
@@ -98,73 +116,68 @@ def prepare(
     return folder
 
 
+_REPLACE = "force=true packs them anew in its place, another data= beside it"
+
+
+def _same_labels(
+    folder: Path, labels: np.ndarray | None, before: dict[str, Any], names: tuple[str, ...]
+) -> bool:
+    if labels is None or not (folder / TARGETS).is_file():
+        return labels is None and not (folder / TARGETS).is_file()
+    held = np.load(folder / TARGETS, allow_pickle=False)
+    return np.array_equal(held, labels) and before.get("classes") == list(names)
+
+
 def _pack(
     source: ImageSource,
     resolution: int,
+    rank: np.ndarray,
     pixels: Path,
     noted: Path,
     listing: str,
     progress: Progress | None,
+    anew: bool,
 ) -> None:
     """Writes every image at its place among the sorted names; goes on where it was interrupted."""
-    total, size = len(source.names), 3 * resolution**2
-    place = np.argsort(np.argsort(source.names))  # of each entry, in reading order
-    done = _done_before(noted, pixels, listing)
-    # Through a file: on a full disk a memory map ends the process, a write raises.
-    with pixels.open("r+b" if done else "w+b") as file, ThreadPoolExecutor() as threads:
-        header = {"descr": "|u1", "fortran_order": False,
-                  "shape": (total, 3, resolution, resolution)}  # fmt: skip
-        np.lib.format.write_array_header_1_0(file, header)
-        begin = file.tell()
-
-        def made(entry: tuple[int, bytes]) -> tuple[int, np.ndarray]:
-            number, content = entry
-            name = f"{source.names[number]} of {source.path}"
-            if len(content) > LARGEST:
-                raise DataError(f"{name} unpacks to over {LARGEST >> 20} MB; remove it")
-            return number, fit(decode_image(BytesIO(content), name), resolution)
-
-        entries = enumerate(_read(source, done), start=done)
-        while chunk := list(islice(entries, CHUNK)):
-            for number, image in threads.map(made, chunk):
-                file.seek(begin + int(place[number]) * size)
+    total, size = len(rank), 3 * resolution**2
+    done = _done_before(source, noted, pixels, listing, anew)
+    state = hashlib.sha256(source.state(range(done)))
+    with pixels.open("r+b" if done else "w+b") as file:
+        begin = write_header(file, (total, 3, resolution, resolution))
+        images = source.images(lambda image: fit(image, resolution), done)
+        while chunk := list(islice(images, CHUNK)):
+            state.update(source.state(range(done, done + len(chunk))))
+            for image in chunk:
+                file.seek(begin + int(rank[done]) * size)
                 file.write(image.tobytes())
                 done += 1
             file.flush()
             os.fsync(file.fileno())
-            write_json_atomic(noted, {"listing": listing, "done": done})
+            note = {"listing": listing, "done": done, "state": state.hexdigest()}
+            write_json_atomic(noted, note)
             if progress:
                 progress("packing", done, total)
-    if done != total:
-        raise DataError(f"source={source.path}: ended after {done} of {total} images; replace it")
 
 
-def _read(source: ImageSource, start: int) -> Iterator[bytes]:
-    """The contents from a number on; an archive that breaks off names the image."""
-    number, entries = start, source.walk(start)
-    while True:
-        try:
-            content = next(entries)
-        except StopIteration:
-            return
-        except Exception as error:  # zlib, lzma, the database: each has its own
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise DataError(
-                f"{source.names[number]} of {source.path} cannot be read ({reason[:120]}); "
-                "replace it"
-            ) from None
-        yield content
-        number += 1
+def _done_before(source: ImageSource, noted: Path, pixels: Path, listing: str, anew: bool) -> int:
+    """How many images an interrupted call has packed of the same source.
 
-
-def _done_before(noted: Path, pixels: Path, listing: str) -> int:
-    """How many images an interrupted call has packed of the same source."""
+    Raises:
+        DataError: it has packed some of another source, or of files that changed since.
+    """
     try:
         said = json.loads(noted.read_text())
-        same = said["listing"] == listing and pixels.is_file()
-        return int(said["done"]) if same else 0
-    except (OSError, ValueError, KeyError, TypeError):
+        done = int(said["done"]) if pixels.is_file() else 0
+        state = hashlib.sha256(source.state(range(done))).hexdigest()
+        same = said["listing"] == listing and said["state"] == state
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
         return 0
+    if done and not same and not anew:
+        raise DataError(
+            f"{noted.parent} holds {done} images that an interrupted do=prepare packed of another "
+            f"state of {shown(source.path)}; force=true begins again"
+        )
+    return done if same else 0
 
 
 def _read_again(

@@ -1,4 +1,4 @@
-"""Where images to be packed come from: a folder, a zip, a tar, an LMDB, parquet or Arrow files.
+"""Images wherever they lie: a folder, a zip, a tar, an LMDB, parquet or Arrow files. One reader.
 
 Each is a list of entries by name, in the order in which it is read fastest, and a way to walk
 through them from any place on. A tar's members are in the order of the archive, so that a
@@ -8,13 +8,21 @@ compressed one is read once; all else is sorted.
 from __future__ import annotations
 
 import json
+import os
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from io import BytesIO
+from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
 
 from projgan.errors import DataError
 
@@ -22,8 +30,20 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 LABELS = "dataset.json"  # {"labels": [[name, class], …]}, as StyleGAN's data sets have it
 EXPORTS = (".parquet", ".arrow")  # of Hugging Face: from the hub, and of save_to_disk
 LARGEST = 2**28  # bytes of one image: more is no image but an attack
+AT_ONCE = 64  # images that are decoded at a time
+# What systems put beside images, thumbnails above all, beside names that begin with a dot.
+_THEIRS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN")
+_BITS, _DEPTHS = 258, (1, 2, 4, 8, 16)  # TIFF's BitsPerSample, and what is known of it
 
 Walk = Callable[[int], Iterator[bytes]]  # the entries' contents from a number on
+
+
+class Classes(NamedTuple):
+    """What a source says of its images' classes."""
+
+    labels: list[int] | None = None  # of each entry, from 0; None = it has none
+    names: tuple[str, ...] = ()  # of the classes, where they have names
+    note: str | None = None  # a line for the user
 
 
 @dataclass(frozen=True)
@@ -35,75 +55,264 @@ class ImageSource:
         kind: folder, zip, tar, lmdb, parquet or arrow.
         names: of the entries, in reading order.
         walk: gives their contents in that order, from a number on.
-        labels: class of each entry; None = it has no classes.
-        classes: names of the classes, where they have names.
+        files: that hold them: of a folder one for each entry.
+        passed: what else lies there, by kind.
+        classes: reads the classes.
     """
 
     path: Path
     kind: str
     names: list[str]
     walk: Walk
-    labels: list[int] | None = None
-    classes: tuple[str, ...] = ()
+    files: Sequence[Path]
+    passed: Counter[str] = field(default_factory=Counter)
+    classes: Callable[[], Classes] = Classes
+
+    @property
+    def note(self) -> str | None:
+        """One line on what is passed over; None = nothing is."""
+        kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(self.passed.items()) if n)
+        return f"passed over in {shown(self.path)}: {kinds}" if kinds else None
+
+    def images(
+        self, made: Callable[[Image.Image], np.ndarray], start: int = 0
+    ) -> Iterator[np.ndarray]:
+        """What is made of each image, from a number on; decoded by several threads.
+
+        Raises:
+            DataError: an image that cannot be read, by name.
+        """
+
+        def one(entry: tuple[int, bytes]) -> np.ndarray:
+            name = f"{shown(self.names[entry[0]])} of {shown(self.path)}"
+            if len(entry[1]) > LARGEST:
+                raise DataError(f"{name} unpacks to over {LARGEST >> 20} MB; remove it")
+            return made(decode_image(entry[1], name))
+
+        entries = enumerate(self._contents(start), start)
+        with ThreadPoolExecutor() as threads:
+            while chunk := list(islice(entries, AT_ONCE)):
+                yield from threads.map(one, chunk)
+
+    def _contents(self, start: int) -> Iterator[bytes]:
+        """As `walk`; a source that breaks off names the image."""
+        number, entries = start, self.walk(start)
+        while True:
+            try:
+                content = next(entries)
+            except StopIteration:
+                break
+            except Exception as error:  # zlib, lzma, the database: each has its own
+                raise DataError(
+                    f"{shown(self.names[number])} of {shown(self.path)} cannot be read "
+                    f"({_reason(error)}); replace it"
+                ) from None
+            yield content
+            number += 1
+        if number != (total := len(self.names)):
+            raise DataError(f"{shown(self.path)} ended after {number} of {total} images; mend it")
+
+    def state(self, entries: Sequence[int]) -> bytes:
+        """Name, size and times of the files that begin with these entries; none is read."""
+        found = ""
+        each: Iterable[tuple[str, Path]] = ((self.names[i], self.files[i]) for i in entries)
+        if self.kind != "folder":
+            each = ((file.name, file) for file in (self.files if 0 in entries else ()))
+        for name, file in each:
+            # The time of the last change of status too: a tool that replaces a file may give it the
+            # date of the old one, and cannot give it that.
+            stat = file.stat()
+            found += f"{name} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}\n"
+        return found.encode(errors="surrogateescape")
 
 
-def open_source(path: Path) -> ImageSource:
+def open_source(path: Path, key: str = "source") -> ImageSource:
     """Whatever lies at `path`, by what it is and not by what it is called.
+
+    Args:
+        path: the folder or file.
+        key: how the user named it, for messages.
 
     Raises:
         DataError: nothing is there, it is none of the known kinds, damaged, or holds no image.
     """
-    if path.is_dir():
-        if (path / "data.mdb").is_file():
-            source = _lmdb(path)
-        elif files := _files_of_export(path):
-            source = _export(path, files)
+    asked = f"{key}={shown(path)}"
+    with _readable(asked):
+        if path.is_dir():
+            source = _folder(path, asked)
+        elif not path.is_file():
+            raise DataError(f"{asked}: no such file or folder")
+        elif path.suffix in EXPORTS:
+            source = _export(path, [path], asked)
+        elif zipfile.is_zipfile(path):
+            source = _zip(path, asked)
+        elif tarfile.is_tarfile(path):
+            source = _tar(path, asked)
         else:
-            source = _folder(path)
-    elif not path.is_file():
-        raise DataError(f"source={path}: no such file or folder")
-    elif path.suffix in EXPORTS:
-        source = _export(path, [path])
-    elif zipfile.is_zipfile(path):
-        source = _zip(path)
-    elif tarfile.is_tarfile(path):
-        source = _tar(path)
-    else:
-        raise DataError(
-            f"source={path}: neither a folder nor a zip, tar, LMDB, parquet or Arrow file of images"
-        )
+            raise DataError(
+                f"{asked}: neither a folder nor a zip, tar, LMDB, parquet or Arrow file of images"
+            )
     if not source.names:
-        raise DataError(f"source={path}: a {source.kind} without a PNG, JPEG, WebP, BMP or TIFF")
+        note = f" ({source.note})" if source.note else ""
+        raise DataError(f"{asked}: a {source.kind} without a PNG, JPEG, WebP, BMP or TIFF{note}")
     return source
 
 
-def _is_image(name: str) -> bool:
-    parts = PurePosixPath(name).parts
-    hidden = any(part.startswith((".", "__MACOSX")) for part in parts)
-    return name.lower().endswith(SUFFIXES) and not hidden
+def shown(name: str | Path) -> str:
+    """A name for messages and files of text: bytes that are no UTF-8 as escapes."""
+    return str(name).encode(errors="backslashreplace").decode()
 
 
-def _folder(path: Path) -> ImageSource:
-    names = sorted(
-        name
-        for f in path.rglob("*")
-        if f.is_file() and _is_image(name := f.relative_to(path).as_posix())
+def decode_image(content: bytes, name: str) -> Image.Image:
+    """An image as 8-bit RGB, at its own size.
+
+    16-bit greyscale is scaled to 8 bits (of 16-bit colours Pillow keeps the upper 8), greyscale is
+    repeated, palettes are looked up, CMYK is converted without a profile, and transparency is laid
+    on white. An orientation in EXIF is not followed; of an animation the first frame counts.
+
+    Args:
+        content: of the file.
+        name: of the image, for the message.
+
+    Raises:
+        DataError: it is truncated, damaged or no image, or its values have no known range.
+    """
+    try:
+        with Image.open(BytesIO(content)) as opened:
+            image: Image.Image = opened
+            image.load()
+            _refuse_unknown_range(opened, name)
+        if image.mode.startswith("I"):
+            grey = np.asarray(image).astype(np.float64) / 257.0
+            image = Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8))
+        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+            rgba = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+        return image.convert("RGB")
+    except DataError:
+        raise
+    except UnidentifiedImageError:  # its message names a buffer
+        reason = "no image that Pillow knows"
+    except Exception as error:  # a decoder stumbles over damaged bytes in ways of its own
+        reason = _reason(error)
+    raise DataError(f"Cannot read image {name} ({reason}): replace or remove it")
+
+
+def _refuse_unknown_range(image: Image.Image, name: str) -> None:
+    """Refuses what would be packed black or white: no bound says which value is white."""
+    bits = getattr(image, "tag_v2", {}).get(_BITS, (8,))
+    # A greyscale PNG of 16 bits may open as "I" too.
+    if image.mode != "F" and (image.mode != "I" or image.format == "PNG") and max(bits) in _DEPTHS:
+        return
+    what = "floating point" if image.mode == "F" else f"{max(bits)}-bit"
+    raise DataError(
+        f"Cannot read image {name}: a {image.format} of {what} values, which have no fixed range; "
+        "convert it to 8 or 16 bits"
     )
+
+
+def fit(image: Image.Image, resolution: int) -> np.ndarray:
+    """An image centre-cropped to a square and resized by Lanczos: [3, R, R] uint8."""
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    image = image.crop((left, top, left + side, top + side))
+    if side != resolution:
+        image = image.resize((resolution, resolution), Image.Resampling.LANCZOS)
+    return np.asarray(image).transpose(2, 0, 1)
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    """A name's folders and itself; packers of Windows may put backslashes between them."""
+    return PurePosixPath(name.replace("\\", "/")).parts
+
+
+def _sorted_out(names: Iterable[str], passed: Counter[str]) -> tuple[list[str], list[str]]:
+    """The one rule of what is an image: these, and the files of labels; the rest is counted."""
+    images, lists, hidden = [], [], set()
+    for name in names:
+        parts = _parts(name)
+        at = next((i for i, part in enumerate(parts) if _is_hidden(part)), None)
+        if at is not None:
+            hidden.add(parts[: at + 1])
+        elif parts[-1].lower().endswith(SUFFIXES):
+            images.append(name)
+        elif parts[-1] == LABELS:
+            lists.append(name)
+        else:
+            passed[shown(PurePosixPath(parts[-1]).suffix.lower() or "without a suffix")] += 1
+    if hidden:
+        passed["hidden"] = len(hidden)
+    return images, lists
+
+
+def _is_hidden(part: str) -> bool:
+    return (part.startswith(".") and part != "..") or part in _THEIRS
+
+
+def _folder(path: Path, asked: str) -> ImageSource:
+    """Links are followed; what holds an LMDB or an export is that, unless it holds images too."""
+    passed: Counter[str] = Counter()
+    files = sorted(_files(path, "", (), passed, asked))
+    names, lists = _sorted_out(files, passed)
+    if (path / "data.mdb").is_file():
+        return _lmdb(path, asked)
+    if exports := _exports(path, files):
+        try:
+            export = _export(path, exports, asked, passed)
+            passed["image outside its tables"] = len(names)
+            del passed[exports[0].suffix]
+            return export
+        except DataError:
+            if not names:
+                raise
 
     def walk(start: int) -> Iterator[bytes]:
         for name in names[start:]:
             yield (path / name).read_bytes()
 
-    listed = path / LABELS
-    said = listed.read_bytes() if listed.is_file() else None
-    return _labelled(ImageSource(path, "folder", names, walk), said)
+    def classes() -> Classes:
+        return _classes(names, {name: (path / name).read_bytes() for name in lists}, asked)
+
+    return ImageSource(path, "folder", names, walk, [path / n for n in names], passed, classes)
 
 
-def _zip(path: Path) -> ImageSource:
-    with _readable(path), zipfile.ZipFile(path) as archive:
-        names = sorted(m.filename for m in archive.infolist() if _is_image(m.filename))
-        listed = next((n for n in archive.namelist() if PurePosixPath(n).name == LABELS), None)
-        said = archive.read(listed) if listed else None
+def _files(
+    folder: Path, prefix: str, above: tuple[tuple[int, int], ...], passed: Counter[str], asked: str
+) -> Iterator[str]:
+    """Every file below a folder by its name in it, and hidden folders as if they were files."""
+    stat = folder.stat()
+    above = (*above, (stat.st_dev, stat.st_ino))
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = prefix + entry.name
+            if _is_hidden(entry.name) or entry.is_file():
+                yield name
+            elif entry.is_dir():
+                inner = entry.stat()
+                if (inner.st_dev, inner.st_ino) in above:
+                    passed["link that leads back"] += 1
+                else:
+                    yield from _files(Path(entry.path), f"{name}/", above, passed, asked)
+            elif entry.is_symlink():
+                to = shown(Path(entry.path).readlink())
+                raise DataError(
+                    f"{asked}: {shown(name)} is a dead link (to {to}); mend or remove it"
+                )
+            else:
+                passed["device, pipe or socket"] += 1
+
+
+def _zip(path: Path, asked: str) -> ImageSource:
+    passed: Counter[str] = Counter()
+    with zipfile.ZipFile(path) as archive:
+        members = [m for m in archive.infolist() if not m.is_dir()]
+        names, lists = _sorted_out((m.filename for m in members), passed)
+        _refuse_twice(names, asked)
+        links = {m.filename for m in members if m.external_attr >> 28 == 0xA}  # of Unix
+        said = {name: archive.read(name) for name in lists}
+    if found := next((name for name in names if name in links), None):
+        raise DataError(f"{asked}: {shown(found)} is a link; pack the file that it leads to")
+    names.sort()
 
     def walk(start: int) -> Iterator[bytes]:
         with zipfile.ZipFile(path) as archive:
@@ -111,47 +320,61 @@ def _zip(path: Path) -> ImageSource:
                 with archive.open(name) as file:
                     yield file.read(LARGEST + 1)
 
-    return _labelled(ImageSource(path, "zip", names, walk), said)
+    return ImageSource(
+        path, "zip", names, walk, [path], passed, lambda: _classes(names, said, asked)
+    )
 
 
-def _tar(path: Path) -> ImageSource:
-    with _readable(path), tarfile.open(path) as archive:
-        names, said = [], None
+def _tar(path: Path, asked: str) -> ImageSource:
+    passed: Counter[str] = Counter()
+    with tarfile.open(path) as archive:
+        members = []
+        said = {}
         for member in archive:
-            if member.isfile() and _is_image(member.name):
-                names.append(member.name)
-            elif member.isfile() and PurePosixPath(member.name).name == LABELS:
-                file = archive.extractfile(member)
-                said = file.read() if file else None
+            if member.isfile() or member.islnk() or member.issym():
+                members.append(member.name)
+                if _parts(member.name)[-1:] == (LABELS,) and (file := archive.extractfile(member)):
+                    said[member.name] = file.read()
+            elif not member.isdir():
+                passed["device, pipe or socket"] += 1
+    names, lists = _sorted_out(members, passed)
+    _refuse_twice(names, asked)
+    said = {name: said[name] for name in lists}
 
     def walk(start: int) -> Iterator[bytes]:
+        left = iter(names[start:])
+        wanted = next(left, None)
         with tarfile.open(path) as archive:
-            number = 0
             for member in archive:
-                if not (member.isfile() and _is_image(member.name)):
-                    continue
-                if number >= start:
-                    file = archive.extractfile(member)
-                    assert file is not None
-                    yield file.read(LARGEST + 1)
-                number += 1
+                if member.name == wanted:
+                    file = archive.extractfile(member)  # follows links within the archive
+                    yield file.read(LARGEST + 1) if file else b""
+                    wanted = next(left, None)
 
-    return _labelled(ImageSource(path, "tar", names, walk), said)
+    return ImageSource(
+        path, "tar", names, walk, [path], passed, lambda: _classes(names, said, asked)
+    )
 
 
-def _lmdb(path: Path) -> ImageSource:
+def _refuse_twice(names: Sequence[str], asked: str) -> None:
+    count = Counter(map(_parts, names))
+    if twice := next((name for name in names if count[_parts(name)] > 1), None):
+        raise DataError(f"{asked}: holds two members of the name {shown(twice)}; pack it anew")
+
+
+def _lmdb(path: Path, asked: str) -> ImageSource:
     """A key is a name, a value an encoded image, as in LSUN's databases."""
     try:
         import lmdb
     except ModuleNotFoundError:
         raise DataError(
-            f"source={path} is an LMDB: pip install 'projected-gan-bench[data]' to read it"
+            f"{asked} is an LMDB: pip install 'projected-gan-bench[data]' to read it"
         ) from None
 
     def opened() -> Any:
         return lmdb.open(str(path), readonly=True, lock=False, readahead=False, max_readers=1)
 
-    with _readable(path), opened() as database, database.begin() as transaction:
+    with opened() as database, database.begin() as transaction:
         keys = [bytes(key) for key in transaction.cursor().iternext(keys=True, values=False)]
 
     def walk(start: int) -> Iterator[bytes]:
@@ -164,13 +387,13 @@ def _lmdb(path: Path) -> ImageSource:
                 yield bytes(value)
 
     names = [key.decode("utf-8", "backslashreplace") for key in keys]
-    return ImageSource(path, "lmdb", names, walk)
+    return ImageSource(path, "lmdb", names, walk, [path / "data.mdb"])
 
 
-def _files_of_export(folder: Path) -> list[Path]:
+def _exports(folder: Path, files: Sequence[str]) -> list[Path]:
     """Of one kind; the caches that the library leaves beside its Arrow files are no data."""
     for suffix in EXPORTS:
-        found = sorted(folder.rglob(f"*{suffix}"))
+        found = [folder / name for name in files if name.endswith(suffix)]
         if found := [file for file in found if not file.name.startswith("cache-")]:
             return found
     return []
@@ -215,19 +438,19 @@ def _table(file: Path) -> _Table:
     return _Table(schema, sum(part.num_rows for part in batches), of_arrow)
 
 
-def _export(path: Path, files: list[Path]) -> ImageSource:
+def _export(
+    path: Path, files: list[Path], asked: str, passed: Counter[str] | None = None
+) -> ImageSource:
     """Hugging Face's export: a column of images ({bytes, path} or bytes), perhaps one of labels."""
     kind = files[0].suffix.removeprefix(".")
     try:
         from pyarrow import types
     except ModuleNotFoundError:
         raise DataError(
-            f"source={path} is {kind}: pip install 'projected-gan-bench[data]' to read it"
+            f"{asked} is {kind}: pip install 'projected-gan-bench[data]' to read it"
         ) from None
-    tables = []
-    for file in files:
-        with _readable(file):
-            tables.append(_table(file))
+    with _readable(asked):
+        tables = [_table(file) for file in files]
     columns: dict[str, Any] = {field.name: field.type for field in tables[0].schema}
 
     def holds_images(kind: Any) -> bool:
@@ -237,20 +460,27 @@ def _export(path: Path, files: list[Path]) -> ImageSource:
 
     found = [name for name, kind in columns.items() if holds_images(kind)]
     if not found:
-        raise DataError(f"source={path}: none of its columns ({', '.join(columns)}) holds images")
+        raise DataError(f"{asked}: none of its columns ({', '.join(columns)}) holds images")
     column = next((name for name in ("image", "img") if name in found), found[0])
     names = [
         f"{file.relative_to(path.parent if path.is_file() else path).as_posix()}:{row}"
         for file, table in zip(files, tables, strict=True)
         for row in range(table.rows)
     ]
-    labels: list[int] | None = None
-    classes: tuple[str, ...] = ()
-    label = next((n for n in ("label", "labels") if n in columns), None)
-    if label is not None and types.is_integer(columns[label]):
-        with _readable(path):
-            labels = [int(x) for t in tables for part in t.column(label) for x in part.to_pylist()]
-        classes = _classes_of_export(tables[0].schema, label)
+
+    def classes() -> Classes:
+        label = next((n for n in ("label", "labels") if n in columns), None)
+        if label is None:
+            return Classes()
+        if not types.is_integer(columns[label]):
+            return Classes(note=f"column {label} holds {columns[label]} and no numbers of classes")
+        with _readable(asked):
+            labels = [x for t in tables for part in t.column(label) for x in part.to_pylist()]
+        if set(labels) <= {-1, None}:  # as Hugging Face marks what has none
+            return Classes(note=f"column {label} gives no image a class")
+        for name, said in zip(names, labels, strict=True):
+            _check_class(said, name, f"column {label}", asked)
+        return Classes(labels, _classes_of_export(tables[0].schema, label))
 
     def walk(start: int) -> Iterator[bytes]:
         before = 0
@@ -265,7 +495,7 @@ def _export(path: Path, files: list[Path]) -> ImageSource:
                     yield content or b""
                 before += len(part)
 
-    return ImageSource(path, kind, names, walk, labels, classes)
+    return ImageSource(path, kind, names, walk, files, passed or Counter(), classes)
 
 
 def _classes_of_export(schema: Any, label: str) -> tuple[str, ...]:
@@ -277,40 +507,81 @@ def _classes_of_export(schema: Any, label: str) -> tuple[str, ...]:
         return ()
 
 
-def _labelled(source: ImageSource, said: bytes | None) -> ImageSource:
-    """With the classes of its dataset.json or, where every image lies in one, of its folders."""
-    if said is not None:
-        try:
-            listed = dict(json.loads(said)["labels"] or ())
-            by_name = {PurePosixPath(name).name: int(c) for name, c in listed.items()}
-            labels = [
-                int(listed[name]) if name in listed else by_name[PurePosixPath(name).name]
-                for name in source.names
-            ]
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(
-                f"source={source.path}: {LABELS} does not give every image a class ({error})"
-            ) from None
-        return replace(source, labels=labels)
+def _classes(names: Sequence[str], lists: dict[str, bytes], asked: str) -> Classes:
+    """Those of dataset.json or, where every image lies in one, of the folders."""
+    if lists:
+        return _listed(names, lists, asked)
     # Folders that hold nothing but each other are no classes: archives often have one around all.
-    parts = [PurePosixPath(name).parts for name in source.names]
+    parts = [_parts(name) for name in names]
     depth = 0
-    while parts and all(len(p) > depth + 1 for p in parts) and len({p[depth] for p in parts}) == 1:
+    while all(len(p) > depth + 1 for p in parts) and len({p[depth] for p in parts}) == 1:
         depth += 1
-    if not parts or any(len(p) <= depth + 1 for p in parts):
-        return source
-    classes = sorted({p[depth] for p in parts})
-    number = {name: i for i, name in enumerate(classes)}
-    return replace(source, labels=[number[p[depth]] for p in parts], classes=tuple(classes))
+    if any(len(p) <= depth + 1 for p in parts):
+        return Classes()
+    found = sorted({p[depth] for p in parts})
+    number = {name: i for i, name in enumerate(found)}
+    return Classes([number[p[depth]] for p in parts], tuple(map(shown, found)))
+
+
+def _listed(names: Sequence[str], lists: dict[str, bytes], asked: str) -> Classes:
+    """By the path that dataset.json gives, from where it lies; by the last part if it is unique."""
+    said: dict[tuple[str, ...], Any] = {}
+    for place, content in lists.items():
+        where = shown(place)
+        try:
+            entries = json.loads(content)["labels"]
+            pairs = entries.items() if isinstance(entries, dict) else entries or []
+            pairs = [(str(name), label) for name, label in pairs]
+        except (ValueError, KeyError, TypeError):
+            raise DataError(
+                f'{asked}: {where} is not {{"labels": [[name, class], …]}} or {{"labels": null}}'
+            ) from None
+        for name, label in pairs:
+            _check_class(label, name, where, asked)
+            if said.setdefault((*_parts(place)[:-1], *_parts(name)), label) != label:
+                raise DataError(f"{asked}: {where} gives {shown(name)} two classes; keep one")
+        if entries is not None and not pairs:
+            raise DataError(f'{asked}: {where} lists no image; {{"labels": null}} says so')
+    if not said:
+        return Classes()
+    last = Counter(path[-1] for path in said)
+    unique = {path[-1]: label for path, label in said.items() if last[path[-1]] == 1}
+    parts = [_parts(name) for name in names]
+    last = Counter(path[-1] for path in parts)
+    unique = {name: label for name, label in unique.items() if last[name] == 1}
+    labels = [said.get(path, unique.get(path[-1])) for path in parts]
+    if missing := [n for n, label in zip(names, labels, strict=True) if label is None]:
+        raise DataError(
+            f"{asked}: {LABELS} gives {len(missing)} images no class, {shown(missing[0])} first"
+        )
+    held = {*parts, *((name,) for name in unique if last[name] == 1)}
+    rest = sum(path not in held and path[-1:] not in held for path in said)
+    note = f"{LABELS} lists {rest} images that are not there" if rest else None
+    return Classes([int(label) for label in labels if label is not None], note=note)
+
+
+def _check_class(label: Any, name: str, where: str, asked: str) -> None:
+    if type(label) is not int or label < 0:
+        raise DataError(
+            f"{asked}: {where} gives {shown(name)} the label {label!r:.60}; a class is a whole "
+            'number from 0, and "labels": null is a set without classes'
+        )
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def _readable(asked: str) -> Iterator[None]:
     """Whatever a damaged archive makes its reader stumble over becomes one line."""
     try:
         yield
     except DataError:
         raise
+    except OSError as error:
+        reason = error.strerror or _reason(error)
+        place = f" {shown(error.filename)}" if error.filename else ""
+        raise DataError(f"{asked}: cannot be read ({reason}{place}); mend or replace it") from None
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"source={path}: damaged ({reason[:120]}); replace it") from None
+        raise DataError(f"{asked}: damaged ({_reason(error)}); replace it") from None

@@ -14,8 +14,9 @@ from PIL import Image
 
 from projgan import data
 from projgan.config import Data
-from projgan.data import check_data, open_dataset, read_image, sample_order, training_indices
+from projgan.data import check_data, open_dataset, sample_order, training_indices
 from projgan.errors import ConfigError, DataError, UserError
+from projgan.sources import decode_image, fit
 
 CLEVR = Data(name="clevr", resolution=32, images=20)
 
@@ -26,6 +27,10 @@ def folder_of(tmp_path: Path, count: int = 3) -> Path:
     for i in range(count):
         Image.new("RGB", (40 + i, 50), (10 * i, 100, 200)).save(folder / f"{i}.png")
     return folder
+
+
+def read_image(path: Path, resolution: int) -> np.ndarray:
+    return fit(decode_image(path.read_bytes(), str(path)), resolution)
 
 
 def damage(pixels: Path) -> None:
@@ -162,9 +167,9 @@ def test_missing_and_empty_folders_are_refused(tmp_path: Path) -> None:
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "a.txt").write_text("no image")
     for cfg, message in [
-        (Data(name="x", path=str(tmp_path / "nowhere")), "no such folder"),
-        (Data(name="x", path=str(tmp_path / "texts")), "holds no PNG, JPEG or WebP"),
-        (Data(name="lsun_church"), "data.path=FOLDER"),
+        (Data(name="x", path=str(tmp_path / "nowhere")), "no such file"),
+        (Data(name="x", path=str(tmp_path / "texts")), "without a PNG, JPEG, WebP"),
+        (Data(name="lsun_church"), "data.path=PATH"),
         (Data(name="clevr", resolution=512), "data.resolution=512: .* 32, 64, 128, 256"),
         (Data(name="x", path=str(folder_of(tmp_path)), subset=4), "more than the 3"),
     ]:

@@ -62,8 +62,8 @@ def test_pictures_are_the_generators_samples(tmp_path: Path) -> None:
     expected = torch.cat(list(generate(generator, 0, range(5)))).numpy()
     found = np.stack([pixels(tmp_path / "out" / f"{i:05d}.png") for i in range(5)])
     assert np.abs(found.astype(int) - expected.astype(int)).max() <= 1
-    assert pixels(tmp_path / "out" / "grid.png").shape == (3, 64, 96)
-    between = pixels(tmp_path / "out" / "interpolation.png")
+    assert pixels(tmp_path / "out-grid.png").shape == (3, 64, 96)
+    between = pixels(tmp_path / "out-interpolation.png")
     assert between.shape == (3, 5 * 32, 3 * 32)
     # A row begins with its sample, in the noise of the first one.
     assert np.abs(between[:, :32, :32].astype(int) - expected[0].astype(int)).max() <= 1
@@ -153,13 +153,15 @@ def test_a_class_can_be_asked_for_and_all_of_them(name: str, tmp_path: Path) -> 
 
     assert sample(tmp_path, "run=abc", "class=2", "n=2", "interpolate=1") == 0
     assert all(near(pixels(out / f"{i:05d}.png"), wanted[2][i]) for i in range(2))
-    assert near(pixels(out / "interpolation.png")[:, :32, :32], wanted[2][0])
+    assert near(pixels(tmp_path / "out-interpolation.png")[:, :32, :32], wanted[2][0])
 
+    for file in out.iterdir():
+        file.unlink()
     assert sample(tmp_path, "run=abc", "class=all", "n=2", "interpolate=1") == 0
     rows = np.concatenate([np.concatenate(list(row), axis=2) for row in wanted], axis=1)
-    assert near(pixels(out / "grid.png"), rows)
+    assert near(pixels(tmp_path / "out-grid.png"), rows)
     assert near(pixels(out / "1" / "00001.png"), wanted[1][1])
-    between = pixels(out / "interpolation.png")
+    between = pixels(tmp_path / "out-interpolation.png")
     assert between.shape == (3, 3 * 32, 2 * 32)  # a way in each class
     assert all(near(between[:, 32 * c : 32 * c + 32, :32], wanted[c][0]) for c in range(3))
 

@@ -29,8 +29,8 @@ from bench.report import write_report
 from bench.spec import Grid, ReportSpec, RunSpec
 from bench.tables import to_csv, to_latex, to_markdown
 from projgan.checkpoint import load_checkpoint, previous, save_checkpoint
-from projgan.data import read_image
 from projgan.errors import DataError, UserError
+from projgan.sources import decode_image, fit
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "20"))
 few = settings(
@@ -276,7 +276,7 @@ def test_an_image_of_damaged_bytes(data: st.DataObject, kind: str) -> None:
         path = here / "image.png"
         path.write_bytes(content)
         try:
-            image = read_image(path, 32)
+            image = fit(decode_image(path.read_bytes(), "image.png"), 32)
         except DataError as error:
             assert "image.png" in str(error)
         else:

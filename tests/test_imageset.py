@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from bench import imageset
 from bench.imageset import ImageSet, open_images
+from projgan import sources
 from projgan.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -122,10 +122,10 @@ def test_unequal_sizes_come_as_they_are(tmp_path: Path) -> None:
 
 def test_a_truncated_file_is_named(folder: Path, tmp_path: Path) -> None:
     (folder / "b.png").write_bytes(png(1)[:-40])
-    with pytest.raises(DataError, match=r"Cannot read image .*b\.png"):
+    with pytest.raises(DataError, match=r"Cannot read image b\.png"):
         read(open_images(folder))
     archive = packed(tmp_path / "a.zip", {"s/x.png": png(0), "s/y.png": png(1)[:-40]})
-    with pytest.raises(DataError, match=r"Cannot read image s/y\.png in .*a\.zip"):
+    with pytest.raises(DataError, match=r"Cannot read image s/y\.png of .*a\.zip"):
         read(open_images(archive))
 
 
@@ -134,7 +134,7 @@ def test_a_damaged_zip_is_named(tmp_path: Path) -> None:
     whole = path.read_bytes()
     at = whole.index(b"x.png") + 30  # in the compressed pixels
     path.write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :])
-    with pytest.raises(DataError, match=r"a\.zip: x\.png"):
+    with pytest.raises(DataError, match=r"x\.png of .*a\.zip"):
         read(open_images(path))
     path.write_bytes(whole[:-10])
     with pytest.raises(DataError, match=r"a\.zip"):
@@ -151,10 +151,10 @@ def test_a_zip_writes_nothing_and_stays_small(
     assert len(read(images)) == 1
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["a.zip", "inside"]
 
-    monkeypatch.setattr(imageset, "LARGEST_MEMBER", 1000)
+    monkeypatch.setattr(sources, "LARGEST", 1000)
     bomb = packed(inside / "bomb.zip", {"x.png": bytes(100_000)})
-    with pytest.raises(DataError, match=r"x\.png unpacks to over"):
-        open_images(bomb)
+    with pytest.raises(DataError, match=r"x\.png of .* unpacks to over"):
+        read(open_images(bomb))
     # A header that lies about the size: zipfile stops at it, and the image is cut short.
     lying = bytearray(bomb.read_bytes())
     at = lying.index(b"PK\x01\x02")
@@ -185,9 +185,9 @@ def test_other_arrays_are_refused(array: NDArray[np.generic], reason: str, tmp_p
 def test_what_holds_no_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"real=.*no such file"):
         open_images(tmp_path / "absent", "real")
-    with pytest.raises(DataError, match="holds no PNG"):
+    with pytest.raises(DataError, match="without a PNG"):
         open_images(tmp_path)
-    with pytest.raises(DataError, match="holds no PNG"):
+    with pytest.raises(DataError, match="without a PNG"):
         open_images(packed(tmp_path / "a.zip", {"x.txt": b""}))
     (tmp_path / "x.tar").write_bytes(b"x")
     with pytest.raises(DataError, match="neither a folder"):

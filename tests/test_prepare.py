@@ -26,6 +26,7 @@ from bench.cli import main
 from bench.prepare import known
 from projgan import data as datasets
 from projgan import prepare as preparing
+from projgan import sources
 from projgan.config import LIKENESSES, Data
 from projgan.data import open_dataset, subset_fingerprint, training_indices
 from projgan.errors import DataError
@@ -131,7 +132,7 @@ def test_every_source_gives_the_same_data_set(kind: str, tmp_path: Path) -> None
     made = prepare("set", source, 32, tmp_path)
     assert made == tmp_path / "set-32px" and open_source(source).kind == kind
     found = open_dataset(Data(name="set", resolution=32), tmp_path)
-    wanted = [datasets.fit(Image.fromarray(PICTURES[n]), 32) for n in sorted(PICTURES)]
+    wanted = [sources.fit(Image.fromarray(PICTURES[n]), 32) for n in sorted(PICTURES)]
     assert np.array_equal(found.images, wanted)
     # An LMDB has keys, which are no folders.
     labels = ["ab".index(name[0]) for name in sorted(PICTURES)]
@@ -150,10 +151,11 @@ def test_an_interrupted_call_goes_on(
     source = SOURCES[kind](tmp_path / "source")
     whole = prepare("whole", source, 32, tmp_path)
     monkeypatch.setattr(preparing, "CHUNK", 2)
+    monkeypatch.setattr(sources, "AT_ONCE", 2)
     read: list[str] = []
-    decode = preparing.decode_image
+    decode = sources.decode_image
 
-    def counted(content: io.BytesIO, name: str) -> Image.Image:
+    def counted(content: bytes, name: str) -> Image.Image:
         read.append(name)
         return decode(content, name)
 
@@ -161,7 +163,7 @@ def test_an_interrupted_call_goes_on(
         if done == 4:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(preparing, "decode_image", counted)
+    monkeypatch.setattr(sources, "decode_image", counted)
     with pytest.raises(KeyboardInterrupt):
         prepare("cut", source, 32, tmp_path, stop)
     assert not (tmp_path / "cut-32px" / "meta.json").exists() and len(read) == 4
