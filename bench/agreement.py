@@ -1,7 +1,8 @@
 """Whether a grid's conclusion depends on the metric: how alike the metrics rank its rows.
 
 Kendall's tau between each two metrics over the rows, and how far it moves when the seeds are drawn
-again. Metrics of a row's own features compare nothing across rows and are left out.
+again. A row with a single run does not show how far it would move, so then nothing is concluded.
+Metrics of a row's own features compare nothing across rows and are left out.
 """
 
 from __future__ import annotations
@@ -27,14 +28,13 @@ class Tau:
     """Agreement of two metrics on the order of the rows."""
 
     value: float | None  # None = a metric does not tell the rows apart
-    low: float | None = None  # 95 % interval over seeds. None = one run per row tells none
+    low: float | None = None  # 95 % interval over seeds. None = a row with one run tells none
     high: float | None = None
 
     @property
     def agrees(self) -> bool:
-        """Surely more alike than by chance; without an interval, at all."""
-        bound = self.value if self.low is None else self.low
-        return bound is not None and bound > 0
+        """Surely more alike than by chance."""
+        return self.low is not None and self.low > 0
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def taus(values: Mapping[str, Points], resamples: int = RESAMPLES) -> dict[tuple
     rows = len(values[names[0]])
     means = {m: [sum(points) / len(points) for points in values[m]] for m in names}
     drawn = None
-    if any(len(points) > 1 for points in values[names[0]]):
+    if all(len(points) > 1 for points in values[names[0]]):
         rng = np.random.default_rng(0)
         picked = np.empty((resamples, len(names), rows))
         for r in range(rows):
@@ -135,8 +135,16 @@ def conclusion(found: Panel, rank_by: str | None) -> str:
     apart = [m for m in others if not found.tau(lead, m).agrees]
     elsewhere = [m for m in others if found.first[m] != found.first[lead]]
     n = f"{len(found.rows)} rows"
+    lowest = min(others, key=lambda m: found.tau(lead, m).value or 0.0)
+    if any(tau.value is not None and tau.low is None for tau in found.taus.values()):
+        same = sum(found.first[m] == found.first[lead] for m in others)
+        return (
+            "Whether the conclusion depends on the metric is not known: a row with a single "
+            f"run of all metrics does not show how far seeds move the order of {n}. In these runs "
+            f"{same} of {len(others)} other metrics have {name}'s first, {found.first[lead]}; the "
+            f"lowest tau with it is {_shown(found.tau(lead, lowest))}, {METRICS[lowest].header}."
+        )
     if not apart and not elsewhere:
-        lowest = min(others, key=lambda m: found.tau(lead, m).value or 0.0)
         return (
             f"The conclusion does not depend on the metric: all {len(found.metrics)} agree with "
             f"{name} on the order of {n} and on the first, {found.first[lead]} (lowest tau "
@@ -174,7 +182,7 @@ def table(grid: Grid, cells: Sequence[Cell], found: Panel) -> Table:
     seeds = (
         f"From, to: 95 % of {RESAMPLES} draws of the seeds."
         if any(tau.low is not None for tau in found.taus.values())
-        else "One run per row: no interval."
+        else "A row with a single run of all metrics: no interval."
     )
     return Table(
         name=f"{grid.name}-agreement",

@@ -44,7 +44,7 @@ def single(points: Sequence[float]) -> list[list[float]]:
 def test_known_orders_give_1_0_and_minus_1(other: Sequence[float], tau: float) -> None:
     found = taus({"a": single(RISING), "b": single(other)})["a", "b"]
     assert found.value == pytest.approx(tau, abs=1e-12)
-    assert found.low is None and found.agrees == (tau > 0)
+    assert found.low is None and not found.agrees  # one run each: nobody knows
 
 
 @pytest.mark.parametrize(("other", "tau"), [(RISING, 1.0), (UNRELATED, 0.0), (FALLING, -1.0)])
@@ -65,6 +65,13 @@ def test_seeds_give_the_interval() -> None:
     assert found.low is not None and found.high is not None and found.value is not None
     assert found.low < found.value < found.high and not found.agrees
     assert taus({"a": near, "b": far})["a", "b"] == found  # seeded
+
+
+def test_a_row_with_one_run_leaves_all_open() -> None:
+    """It would count as if its values had no noise."""
+    rows = [[10.0 * i, 10.0 * i + 1] for i in range(3)] + [[40.0]]
+    found = taus({"a": rows, "b": rows})["a", "b"]
+    assert (found.value, found.low) == (1.0, None) and not found.agrees
 
 
 def test_a_runs_metrics_are_drawn_together() -> None:
@@ -128,7 +135,25 @@ def test_the_conclusion_in_words() -> None:
     assert said(fd_l4=Tau(0.8, 0.5, 1.0)) == (
         "The conclusion depends on the metric: FD-lab ranks A first, B by FD-L4."
     )
-    assert "tau KID-lab x1000 -1.00" in said(kid_lab=Tau(-1.0))
+    assert "tau KID-lab x1000 undefined" in said(kid_lab=Tau(None))
+
+
+def test_with_one_seed_it_is_not_known(tmp_path: Path) -> None:
+    """Where a user reads it: under the table that `do=report` writes, and in agreement.md."""
+    for i, (other, same, tau) in enumerate(
+        ((RISING, "1 of 1", "1.00"), (UNRELATED, "0 of 1", "0.00"))
+    ):
+        place = tmp_path / str(i)
+        grid, _ = made(place / "runs", {"fd_lab": other, "kid_lab": RISING})
+        write_report(grid, place / "runs", place, lambda text: None)
+        line = (
+            "Whether the conclusion depends on the metric is not known: a row with a single run of "
+            "all metrics does not show how far seeds move the order of 4 rows. In these runs "
+            f"{same} other metrics have KID-lab x1000's first, row 0; "
+            f"the lowest tau with it is {tau}, FD-lab."
+        )
+        for name in ("table.md", "agreement.md"):
+            assert line in (place / "made" / name).read_text()
 
 
 def test_the_report_writes_the_panel_and_says_it_under_the_table(tmp_path: Path) -> None:

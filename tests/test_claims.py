@@ -136,17 +136,34 @@ def test_rows_are_dealt_to_groups_by_chance(tmp_path: Path) -> None:
 
 def test_the_best_of_a_grid(tmp_path: Path) -> None:
     what = claim("best", these=["A"])
-    best = {name: [1.0 + i] * 3 for i, name in enumerate(NAMES)}
+    best = {name: [1.0 + i] * 6 for i, name in enumerate(NAMES)}
     found = decide(tmp_path / "1", what, best)
-    assert found.verdict == "supported" and "first of 8 in 3 of 3 seeds" in found.effect
-    assert "against B" in found.effect
-    once = {name: [1.0 + i] for i, name in enumerate(NAMES)}
-    assert decide(tmp_path / "2", what, once).verdict == "undecided"  # one in eight by chance
-    beaten = {name: around(1 if name == "B" else 3, 10, i) for i, name in enumerate(NAMES)}
+    assert found.verdict == "supported" and found.effect.startswith("beats 7 of 7 rivals; FD-lab")
+    assert found.p == pytest.approx(2 / 2**6)
+    few = {name: values[:5] for name, values in best.items()}
+    found = decide(tmp_path / "2", what, few)
+    assert found.verdict == "undecided" and found.leans
+    assert found.reason.startswith("5 seeds: it can never reject; it needs 6")
+    beaten = {name: around(1 if name == "B" else 3, 6, i) for i, name in enumerate(NAMES)}
     found = decide(tmp_path / "3", what, beaten)
     assert found.verdict == "contradicted" and "against B" in found.effect
-    second = {name: around(1 if name == "B" else 3, 6, i) for i, name in enumerate(NAMES)}
-    assert decide(tmp_path / "4", what, second).verdict == "undecided"  # 7 rivals, 6 seeds
+
+
+def test_two_first_places_do_not_make_a_row_the_best(tmp_path: Path) -> None:
+    """Among eight rows that are alike, chance alone gives one of them two places of six."""
+    what = claim("best", these=["A"])
+    alike = {name: around(1, 6, i) for i, name in enumerate(NAMES)}
+    for seed in (0, 1):
+        alike["A"][seed] = 0.1
+    found = decide(tmp_path / "1", what, alike)
+    assert found.verdict == "undecided" and found.reason.startswith("not told apart from ")
+    # One rival that is as good leaves it open, however far the others are behind.
+    one = {name: around(9, 6, i) for i, name in enumerate(NAMES)} | {
+        "A": around(1, 6, 0), "B": around(1, 6, 1),
+    }  # fmt: skip
+    found = decide(tmp_path / "2", what, one)
+    assert found.verdict == "undecided" and found.effect.startswith("beats 6 of 7 rivals; ")
+    assert found.reason.startswith("not told apart from B; so far") and "against B" in found.effect
 
 
 # Pretrained against random, row by row.
@@ -198,7 +215,12 @@ def test_a_correlation_that_should_not_be(tmp_path: Path) -> None:
     found = correlation(tmp_path / "1", rising, rising)
     assert found.verdict == "contradicted" and "more accuracy goes with worse" in found.effect
     found = correlation(tmp_path / "2", rising, [4, 8, 0, 6, 3, 7, 1, 5, 2])
-    # Nine rows cannot show that there is none.
+    assert found.verdict == "undecided" and found.reason == (
+        "9 rows can never support it: even of no correlation at all the interval is ±0.66, and the "
+        "bound is ±0.5; it needs 16"
+    )
+    some = random.Random(1).sample(range(16), 16)
+    found = correlation(tmp_path / "16", range(16), some)
     assert found.verdict == "undecided" and "is not ruled out" in found.reason
     many = list(range(60))
     shuffled = random.Random(3).sample(many, 60)
@@ -212,6 +234,9 @@ def test_a_correlation_with_a_sign(tmp_path: Path) -> None:
     assert correlation(tmp_path / "2", rising, rising, "negative").verdict == "contradicted"
     found = correlation(tmp_path / "3", rising, [-y for y in rising], "negative")
     assert found.verdict == "supported" and found.p == pytest.approx(2 / 5040)  # of 7! orders
+    found = correlation(tmp_path / "4", rising[:4], rising[:4], "positive")
+    assert found.verdict == "undecided" and found.leans  # 2 of 24 orders are as far from 0
+    assert found.reason.startswith("4 rows can never decide it")
 
 
 # Images to the baseline's best.

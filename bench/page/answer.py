@@ -121,6 +121,7 @@ def answer(
         depends = agreement.conclusion(panel, grid.report.rank_by)
         alone = depends.startswith("The conclusion does not")
         short = "all metrics agree" if alone else "not all metrics agree"
+        short = "not known" if depends.startswith("Whether") else short
         found.append(
             Sentence("Do other metrics agree?", short, depends, "yes" if alone else "open")
         )
