@@ -210,7 +210,7 @@ class Claim:
     def _owned(self) -> bool:
         """Whether the claim is still ours. A file that cannot be read now tells nothing."""
         try:
-            found = _parse(self.path.read_text())
+            found = _parse(self.path.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return False
         except OSError:
@@ -251,7 +251,7 @@ def owning(path: Path) -> Iterator[Claim]:
 def _read(path: Path) -> Holder | None:
     for _ in range(2):  # a sign of life may be just being written
         try:
-            if (found := _parse(path.read_text())) is not None:
+            if (found := _parse(path.read_text(encoding="utf-8"))) is not None:
                 return found
         except (OSError, ValueError):
             return None
@@ -276,7 +276,7 @@ def job_here() -> str:
 def _last_number(path: Path) -> int:
     """The number of the last claim; 0 = there was none, or nobody can tell any more."""
     try:
-        return int(path.read_text())
+        return int(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return 0
 
@@ -316,14 +316,14 @@ def _remove_stale(path: Path, seen: Holder | None) -> None:
                 if error.errno not in _NO_LINKS:
                     raise
                 with path.open("x") as file:
-                    file.write(aside.read_text())
+                    file.write(aside.read_text(encoding="utf-8"))
     aside.unlink(missing_ok=True)
 
 
 def _birth(pid: int) -> str:
     """When a process of this host started; empty = there is none."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
         state, *rest = stat.rpartition(")")[2].split()
         return "" if state in "ZX" else rest[18]
     except ProcessLookupError:  # it ended while being read

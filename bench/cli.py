@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench import grid as grids
-from bench import jobs
+from bench import jobs, terminal
 from bench.dispatch import BACKENDS, local, slurm
 from bench.options import USAGE, Options, parse
 from bench.paths import RunPaths
@@ -28,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit status."""
     whole_process = argv is None
     argv = list(sys.argv[1:] if argv is None else argv)
+    if whole_process:
+        terminal.prepare()
     if {"-h", "--help", "help"} & set(argv):
         print(USAGE)
         return OK
@@ -489,10 +491,7 @@ def _count(runs: Sequence[RunSpec]) -> str:
 
 
 def _print_table(lines: Sequence[Sequence[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        print("  ".join(cells).rstrip())
+    print("\n".join(terminal.aligned(lines)))
 
 
 def _echo(text: str) -> None:

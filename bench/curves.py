@@ -11,6 +11,7 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from bench import fonts
 from bench.aggregate import Cell, Stat
 from bench.lines import COLOURS, Line, axis_csv, data_csv, line, standing, wide
 from bench.tables import Column, decimals
@@ -25,7 +26,7 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "projgan",  # ids of clip paths would else be random
     "svg.fonttype": "path",  # letters as outlines: looks the same without our fonts
     "pdf.fonttype": 42,  # letters stay letters, of a TrueType font that the file holds
-    "font.family": ["DejaVu Sans"],  # comes with matplotlib
+    "text.parse_math": False,  # a dollar sign of a label is one
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -71,6 +72,7 @@ def draw(
         **_saved(
             f"curves/{metric}",
             lambda: _figure(lines, column, lower_is_better, log_x, targets),
+            [x.name for x in lines],
             pdf,
         ),
         f"curves/{metric}.csv": data_csv(cells, metric).encode(),
@@ -108,17 +110,19 @@ def draw_axis(
     order = list(dict.fromkeys(cell.row for cell in cells))
     name = f"curves/{metric}_by_{short}"
     return {
-        **_saved(name, lambda: _axis_figure(rows, order, column, axis), pdf),
+        **_saved(name, lambda: _axis_figure(rows, order, column, axis), order, pdf),
         f"{name}.csv": axis_csv(cells, metric, axis, places).encode(),
     }
 
 
-def _saved(name: str, build: Callable[[], Figure], pdf: bool) -> dict[str, bytes]:
+def _saved(
+    name: str, build: Callable[[], Figure], labels: Sequence[str], pdf: bool
+) -> dict[str, bytes]:
     """A figure as PNG, SVG and perhaps PDF, whatever style the user's matplotlib has."""
     forms = {kind: io.BytesIO() for kind in ("png", "svg", *(["pdf"] if pdf else []))}
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
+        matplotlib.rcParams.update(STYLE | {"font.family": fonts.families(labels)})
         figure = build()
         figure.savefig(forms["png"], format="png", dpi=160, metadata={"Software": None})
         figure.set_layout_engine("none")  # as the first one laid it out
@@ -154,7 +158,7 @@ def _axis_figure(
     values = [v for points in rows.values() for _, stat in points for v in stat.points]
     if wide(values):
         _log(axes, "y", values)
-    figure.legend(loc="outside upper center", ncols=min(len(rows), 3), frameon=False)
+    _legend(figure, loc="outside upper center", ncols=min(len(rows), 3))
     return figure
 
 
@@ -220,17 +224,25 @@ def _figure(
         _log(by_time, "x", [s / scale for x in lines for s in x.seconds])
     if wide([v for x in lines for v in x.low]):
         _log(by_images, "y", [v for x in lines for v in x.mean])
-    entries = by_images.get_legend_handles_labels()
     which = f"best {len(order)} of {left_out + len(order)}" if left_out else "best first"
     head = f"at the end, {which}"
     if max(sizes) > 1:
         head = f"mean at the end, {which}\nband: lowest to highest run"
         head += f" (n={max(sizes)})" if len(sizes) == 1 else ""
-    figure.legend(
-        *entries, loc="outside right center", frameon=False, title=head, alignment="left",
+    _legend(
+        figure, loc="outside right center", title=head, alignment="left",
         handlelength=3.6,  # long enough for dashes
     )  # fmt: skip
     return figure
+
+
+def _legend(figure: Figure, **how: Any) -> None:
+    """The lines of the first axes by name: matplotlib alone leaves out those that begin with _."""
+    lines = list(figure.axes[0].lines)
+    legend = figure.legend(lines, [""] * len(lines), frameon=False, **how)
+    used = matplotlib.rcParams["font.family"]
+    for text, drawn in zip(legend.get_texts(), lines, strict=True):
+        text.set_text(fonts.legible(str(drawn.get_label()), used))
 
 
 def _log(axes: Any, which: str, values: Sequence[float]) -> None:

@@ -18,7 +18,7 @@ from bench.metrics.table import METRICS, metric_keys
 from bench.spec import Grid
 from projgan.backbones import registry
 from projgan.config import Backbone
-from projgan.errors import UserError
+from projgan.errors import UserError, reason
 from projgan.files import replacing, sha256_of, write_json_atomic
 from projgan.weights import beside, placed, weights_dir
 
@@ -136,9 +136,9 @@ def _file(path: Path) -> Path | None:
 
 def _read_ledger(folder: Path) -> dict[str, Any]:
     try:
-        said: dict[str, Any] = json.loads((folder / LEDGER).read_text())
+        said: dict[str, Any] = json.loads((folder / LEDGER).read_text(encoding="utf-8"))
         return said
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise UserError(f"{folder / LEDGER}: damaged ({error}); delete it") from None
+        raise UserError(f"{folder / LEDGER}: damaged ({reason(error)}); delete it") from None

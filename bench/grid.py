@@ -238,6 +238,10 @@ def _rows(
         where = f"{path.name}: row {row.label!r}"
         if not row.label.strip():
             raise UserError(f"{where}: a label is what names the line of a table; give it one")
+        if not row.label.isprintable() or row.label != row.label.strip():
+            raise UserError(
+                f"{where}: a label is one line of printable signs with no blank at its ends"
+            )
         if row.scales is not None and scale not in row.scales:
             continue  # of one label there may be a row for each scale
         if row.label.lower() in found:

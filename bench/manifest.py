@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.aggregate import Cell, Run
 from bench.spec import Grid
-from projgan.errors import DataError
+from projgan.errors import DataError, reason
 from projgan.files import sha256_of, write_text_atomic
 
 _PATHS = ("data.path", "backbone.weights")  # fields that may hold a path
@@ -90,7 +90,9 @@ def read(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise DataError(f"{path} is not there; do=report writes it") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} cannot be read ({error}); do=report writes it again") from None
+        raise DataError(
+            f"{path} cannot be read ({reason(error)}); do=report writes it again"
+        ) from None
     if not isinstance(found.get("files"), dict) or not cells:
         raise DataError(f"{path} names no files; do=report writes it again")
     result: dict[str, Any] = found

@@ -18,7 +18,7 @@ from typing import Any
 
 from bench.paths import ROOT
 from bench.tables import Column, Entry, Row, Table, to_markdown
-from projgan.errors import DataError
+from projgan.errors import DataError, reason
 from projgan.files import write_between, write_json_atomic
 
 PAGE = ROOT / "docs" / "performance.md"
@@ -93,7 +93,9 @@ def read(path: Path = FIGURES) -> dict[str, Any]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: damaged ({error}); python -m bench.parts writes it") from None
+        raise DataError(
+            f"{path}: damaged ({reason(error)}); python -m bench.parts writes it"
+        ) from None
 
 
 def table(figures: Mapping[str, Any]) -> Table:

@@ -166,7 +166,7 @@ class BarProgress(Progress):
         heading = f"[{now.number}/{self.count}] {now.name}: {stage}"
         self.bars.update(
             self.run_bars[now.number],
-            description=heading.replace("[", r"\["),
+            description=heading,
             total=now.total,
             completed=now.nimg,
             left=duration(run),
@@ -193,7 +193,7 @@ def progress_for(runs: Sequence[RunSpec], echo: Callable[[str], None]) -> Iterat
     from rich.progress import Progress as Bars
 
     columns: list[Any] = [
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),  # a label's brackets are its own
         BarColumn(),
         TaskProgressColumn(),
         TextColumn("{task.fields[left]} left"),

@@ -155,7 +155,10 @@ def _facts(run: RunPaths) -> Iterator[tuple[str, str]]:
     yield "images shown", str(state["nimg"])
     for name, part in state["trainer"].items():
         yield name, _digest(part)
-    yield "batches and losses", _text_digest(sorted(set(_steps(run).read_text().splitlines())))
+    yield (
+        "batches and losses",
+        _text_digest(sorted(set(_steps(run).read_text(encoding="utf-8").splitlines()))),
+    )
     record = records.load(run.record)
     if record is None:
         raise UserError(f"{run.record} is missing; see {run.log}")
@@ -239,7 +242,7 @@ def _watch(run: RunPaths, kill: Kill | None) -> None:
             if reached("after the step", seen):
                 _die()
             values = " ".join(float(loss).hex() for loss in losses)
-            with _steps(run).open("a") as log:
+            with _steps(run).open("a", encoding="utf-8") as log:
                 log.write(f"{seen} {_digest(real)} {values}\n")
             seen += len(index)
             return losses

@@ -46,24 +46,22 @@ def write_report(
         The files written; empty when no run has finished.
     """
     folder = target_folder(grid, results_dir)
+    notes: list[str] = []  # printed when all is written: a terminal may be gone
     runs = aggregate.read_runs(grid.runs, runs_dir)
     for run in runs:
         if run.status == "unreadable":
-            echo(run.reason)
+            notes.append(run.reason)
     if not any(run.status == "finished" for run in runs):
-        echo(f"{grid.name}: no run has finished yet, nothing to report")
+        echo("\n".join([*notes, f"{grid.name}: no run has finished yet, nothing to report"]))
         return []
 
     cells = aggregate.cells(runs)
     content = gather(grid, cells, runs_dir)
-    for name in show:
-        if name in content.tables:
-            echo(terminal(content.tables[name], width))
     files = written(content)
     files["records.csv"] = export.to_csv(runs)
     for name in export.EXPORTS.keys() & set(exports):
         files |= export.EXPORTS[name](runs)
-    files |= _pictures(grid, cells, echo, "pdf" in exports)
+    files |= _pictures(grid, cells, notes.append, "pdf" in exports)
     files["index.html"] = page(grid, cells, content, list(files), command).encode()
     before = manifest.previous(folder)
     for name, data in files.items():
@@ -71,8 +69,12 @@ def write_report(
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
     manifest.write(folder / "manifest.json", manifest.make(grid, cells, hashes))
     manifest.remove_stale(folder, before, files)
+    shown = [content.tables[name] for name in show if name in content.tables]
+    notes += [terminal(table, width) for table in shown]
     if folder.parent.name == PUBLISHED:
-        _keep_records(runs, runs_dir, folder, echo)
+        _keep_records(runs, runs_dir, folder, notes.append)
+    for text in notes:
+        echo(text)
     return [*(folder / name for name in files), folder / "manifest.json"]
 
 
@@ -99,7 +101,11 @@ def _keep_records(runs: Sequence[aggregate.Run], runs_dir: Path, folder: Path, e
 def _publishers(folder: Path, run_id: str) -> list[str]:
     """The grids beside this one that publish a run."""
     found = sorted(folder.parent.glob("*/manifest.json"))
-    return [p.parent.name for p in found if p.parent != folder and run_id in p.read_text()]
+    return [
+        p.parent.name
+        for p in found
+        if p.parent != folder and run_id in p.read_text(encoding="utf-8")
+    ]
 
 
 def terminal(table: tables.Table, width: int | None = None) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from bench.metrics.reference import Reference
 from bench.metrics.table import METRICS, metric_keys
 from bench.preflight import check_folder
 from bench.progress import Show, counter_for
+from bench.terminal import aligned
 from projgan.errors import ConfigError, UserError
 from projgan.files import write_text_atomic
 
@@ -93,9 +93,10 @@ def score(
         check_folder("out", out.parent)
     check_folder("data_dir", data_dir)
     started = time.monotonic()
-    logging.getLogger("bench").addHandler(logging.NullHandler())
     with counter_for(echo) as show:
         result = measure(open_images(real, "real"), open_images(fake, "fake"), keys, data_dir, show)
+    if out is not None:
+        write_text_atomic(out, to_csv(result) if out.suffix.lower() == ".csv" else to_json(result))
     for note in result.notes:
         echo(f"note: {note}")
     for line in table(result):
@@ -104,7 +105,6 @@ def score(
     counts += f"{result.scores.real} of {result.real.name}"
     echo(f"{counts}, {time.monotonic() - started:.0f} s; intervals are of 95 %")
     if out is not None:
-        write_text_atomic(out, to_csv(result) if out.suffix.lower() == ".csv" else to_json(result))
         echo(f"written to {out}")
     return result
 
@@ -186,10 +186,7 @@ def table(result: Result) -> list[str]:
         value = row["missing"] if row["value"] is None else f"{row['value']:.5g}"
         interval = "" if row["low"] is None else f"[{row['low']:.5g}, {row['high']:.5g}]"
         lines.append([row["metric"], row["header"], value, interval])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return [
-        "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines
-    ]
+    return aligned(lines)
 
 
 def to_json(result: Result) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
+from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 
 from bench.aggregate import Cell, Run
+from bench.fonts import OWN, legible
 from bench.paths import RunPaths
 
 STRIP = 12  # images of a row on the page
@@ -34,7 +37,7 @@ def sheets(cells: Sequence[Cell], echo: Callable[[str], None]) -> dict[str, byte
             if not tiles:
                 without.append(f"{run.folder}: its samples cannot be read; {cell.name}")
                 continue
-            files[f"samples/{slug(cell.name)}.png"] = data
+            files[_free(slug(cell.name), files)] = data
             strips.append((cell.name, tiles))
     if without:  # as where records were copied alone
         more = len(without) - 1
@@ -48,7 +51,13 @@ def sheets(cells: Sequence[Cell], echo: Callable[[str], None]) -> dict[str, byte
 
 def slug(name: str) -> str:
     """A file name from a row's name."""
-    return re.sub(r"[^a-z0-9.=+]+", "-", name.lower()).strip("-.") or "row"
+    return re.sub(r"[^a-z0-9.=+]+", "-", name.lower()).strip("-.")[:100] or "row"
+
+
+def _free(name: str, files: Collection[str]) -> str:
+    """The file of a row's sheet: rows whose names differ in signs alone have files of their own."""
+    names = itertools.chain([name], (f"{name}-{i}" for i in itertools.count(2)))
+    return next(path for name in names if (path := f"samples/{name}.png") not in files)
 
 
 def tiles(image: Image.Image, resolution: int) -> list[Image.Image]:
@@ -95,10 +104,10 @@ def _page(strips: Sequence[tuple[str, list[Image.Image]]]) -> bytes:
     width = LABEL + max(len(images) for _, images in strips) * (size + gap)
     page = Image.new("RGB", (width, len(strips) * (size + gap) + gap), "white")
     pen = ImageDraw.Draw(page)
-    font = ImageFont.load_default(size=13)
+    font = ImageFont.truetype(font_manager.findfont(OWN), size=13)
     for row, (name, images) in enumerate(strips):
         top = gap + row * (size + gap)
-        text = "\n".join(_wrapped(name, pen, font))
+        text = "\n".join(_wrapped(legible(name), pen, font))
         pen.multiline_text((8, top + size / 2), text, fill="black", font=font, anchor="lm")
         for column, image in enumerate(images):
             shown = image.resize((size, size), Image.Resampling.NEAREST)

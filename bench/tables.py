@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 import statistics
 import textwrap
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -178,7 +180,9 @@ def to_latex(table: Table) -> str:
     )
     shown = sum(TEX_LONG / 2 if b else w for w, b in zip(widths, broken, strict=True))
     wide = shown + 2 * len(widths) > TEX_PAGE
+    foreign = _other_scripts(table)
     lines = [
+        *([f"% {foreign}: compile with XeLaTeX or LuaLaTeX and a font with it"] * bool(foreign)),
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{_escape_tex(table.caption)}}}",
@@ -386,22 +390,49 @@ def _bar(cells: Iterable[str]) -> str:
 
 
 def _escape_md(text: str) -> str:
-    for sign in "\\|*_<>`[]":
-        text = text.replace(sign, "\\" + sign)
-    return " ".join(text.splitlines())
+    text = re.sub(r"([\\|*_<>`\[\]~$])", r"\\\1", " ".join(text.splitlines()))
+    text = re.sub(r"&(?=#?\w+;)|:(?=[\w+-]+:)", r"\\\g<0>", text)  # an entity, an emoji's name
+    return re.sub(r"^(?=[#+=-]+(\s|$))|(?<=^\d)(?=[.)] )", r"\\", text)  # a heading, a list
 
 
 TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    '"': r"\char34{}", "|": r"\textbar{}", "`": r"\textasciigrave{}",
     "<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$", "×": r"$\times$", "·": r"$\cdot$",
-    "→": r"$\rightarrow$", "–": "--", "…": r"\ldots{}", "é": r"\'e", "³": r"\textsuperscript{3}",
-    "⁻": r"\textsuperscript{-}", "τ": r"$\tau$", "ρ": r"$\rho$", "²": r"\textsuperscript{2}",
+    "→": r"$\rightarrow$", "–": "--", "…": r"\ldots{}", "é": r"\'e",
+    "∞": r"$\infty$", "≤": r"$\le$", "≥": r"$\ge$", "−": "$-$",
 }  # fmt: skip
 
 
 def _escape_tex(text: str) -> str:
-    return "".join(TEX.get(sign, sign) for sign in " ".join(text.splitlines()))
+    signs = " ".join(text.splitlines())
+    pairs = zip("\n" + signs, signs, strict=False)
+    # Two of these would become one sign of another kind.
+    found = "".join("{}" * (b == a and b in "-',") + _tex_sign(b) for a, b in pairs)
+    # After the \\\\ of the line before, these two would be its argument.
+    return f"{{{found[0]}}}{found[1:]}" if found[:1] in ("[", "*") else found
+
+
+def _tex_sign(sign: str) -> str:
+    if sign.isascii() or sign in TEX:
+        return TEX.get(sign, sign)
+    kind, *parts = unicodedata.decomposition(sign).split() or [""]
+    if kind in ("<super>", "<sub>"):
+        written = "".join(_tex_sign(chr(int(part, 16))) for part in parts)
+        return rf"\text{kind[1:-1]}script{{{written}}}"
+    greek = re.fullmatch(r"GREEK SMALL LETTER ([A-Z]+)", unicodedata.name(sign, ""))
+    return rf"$\{greek[1].lower()}$" if greek and greek[1] != "OMICRON" else sign
+
+
+def _other_scripts(table: Table) -> str:
+    """The letters and pictures in the names of rows that pdfLaTeX has not."""
+    names = "".join(row.entries[0].text for row in table.rows)
+    return "".join(
+        sign
+        for sign in dict.fromkeys(names)
+        if ord(sign) > 0x17F and _tex_sign(sign) == sign and unicodedata.category(sign)[0] in "LS"
+    )
 
 
 def _tex_marks(marks: Sequence[str]) -> str:

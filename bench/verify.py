@@ -18,6 +18,7 @@ from bench.metrics.table import METRICS
 from bench.page.build import page
 from bench.report import written
 from bench.spec import Grid
+from projgan.errors import reason
 from projgan.files import sha256_of
 
 
@@ -104,7 +105,7 @@ def _compare(found: Checked, name: str, path: Path, again: str | None, read: Any
     try:
         ours: dict[Key, str] = read(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, csv.Error, IndexError) as error:
-        found.faults.append(f"{name}: cannot be read ({error})")
+        found.faults.append(f"{name}: cannot be read ({reason(error)})")
         return
     theirs: dict[Key, str] = read(again)
     for key, value in ours.items():

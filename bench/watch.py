@@ -17,6 +17,7 @@ from bench.paths import RunPaths
 from bench.progress import duration
 from bench.record import Standing
 from bench.spec import Grid, RunSpec
+from bench.terminal import aligned
 from projgan.errors import UserError
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def watch(grid: Grid, runs_dir: Path, echo: Callable[[str], None]) -> bool:
     eye = Watch(grid, runs_dir)
     lines = eye.look()
     if not sys.stdout.isatty():
-        echo(_text(rows(grid, lines)))
+        echo("\n".join(aligned(rows(grid, lines))))
         echo(summary(lines))
         return _good(lines)
     from rich.console import Console
@@ -175,12 +176,3 @@ def _table(grid: Grid, lines: Sequence[Line]) -> Table:
         colour = COLOURS.get(line.at.state, "")
         table.add_row(*(Text(part, style=colour if i == 2 else "") for i, part in enumerate(text)))
     return table
-
-
-def _text(lines: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    padded = (
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
-    return "\n".join(padded)

@@ -191,7 +191,7 @@ def _open_or_pack(
             for place in made:  # an image that cannot be read leaves no empty folder behind
                 with suppress(OSError):
                     place.rmdir()
-    fingerprint = json.loads(meta.read_text())["sha256"]
+    fingerprint = json.loads(meta.read_text(encoding="utf-8"))["sha256"]
     return Dataset(name, _open_array(pixels, folder), fingerprint)
 
 
@@ -213,7 +213,7 @@ def _open_prepared(cfg: Data, folder: Path) -> Dataset:
     images = _open_array(pixels, folder)
     order, labels = (_open_beside(folder, name, len(images)) for name in (ORDER, TARGETS))
     name = folder.resolve().name if cfg.name in RENDERED else cfg.name
-    fingerprint = json.loads((folder / META).read_text())["sha256"]
+    fingerprint = json.loads((folder / META).read_text(encoding="utf-8"))["sha256"]
     return Dataset(name, images, fingerprint, order, labels)
 
 
@@ -236,7 +236,7 @@ def _is_whole(pixels: Path, meta: Path) -> bool:
     if not (pixels.exists() and meta.exists()):
         return False
     try:
-        wanted = json.loads(meta.read_text())["sha256"]
+        wanted = json.loads(meta.read_text(encoding="utf-8"))["sha256"]
     except (ValueError, KeyError, TypeError):
         wanted = None
     if wanted != _fingerprint(pixels):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -16,6 +17,12 @@ class ConfigError(UserError):
 
 class DataError(UserError):
     """Images, caches or weights on disk that are missing, unreadable or damaged."""
+
+
+def reason(error: BaseException) -> str:
+    """One line about an error for the user, without the objects in memory that it names."""
+    lines = re.sub(r"\s*<[^<>]* at 0x[0-9a-f]+>", "", str(error)).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

@@ -166,7 +166,7 @@ def _done_before(source: ImageSource, noted: Path, pixels: Path, listing: str, a
         DataError: it has packed some of another source, or of files that changed since.
     """
     try:
-        said = json.loads(noted.read_text())
+        said = json.loads(noted.read_text(encoding="utf-8"))
         done = int(said["done"]) if pixels.is_file() else 0
         state = hashlib.sha256(source.state(range(done))).hexdigest()
         same = said["listing"] == listing and said["state"] == state
@@ -207,5 +207,5 @@ def _save(path: Path, array: np.ndarray) -> None:
 
 def summary(folder: Path) -> dict[str, Any]:
     """What `meta.json` says of a prepared data set."""
-    said: dict[str, Any] = json.loads((folder / META).read_text())
+    said: dict[str, Any] = json.loads((folder / META).read_text(encoding="utf-8"))
     return said

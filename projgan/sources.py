@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from projgan.errors import DataError
+from projgan.errors import DataError, reason
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 LABELS = "dataset.json"  # {"labels": [[name, class], …]}, as StyleGAN's data sets have it
@@ -105,7 +105,7 @@ class ImageSource:
             except Exception as error:  # zlib, lzma, the database: each has its own
                 raise DataError(
                     f"{shown(self.names[number])} of {shown(self.path)} cannot be read "
-                    f"({_reason(error)}); replace it"
+                    f"({reason(error)}); replace it"
                 ) from None
             yield content
             number += 1
@@ -192,10 +192,10 @@ def decode_image(content: bytes, name: str) -> Image.Image:
     except DataError:
         raise
     except UnidentifiedImageError:  # its message names a buffer
-        reason = "no image that Pillow knows"
+        why = "no image that Pillow knows"
     except Exception as error:  # a decoder stumbles over damaged bytes in ways of its own
-        reason = _reason(error)
-    raise DataError(f"Cannot read image {name} ({reason}): replace or remove it")
+        why = reason(error)
+    raise DataError(f"Cannot read image {name} ({why}): replace or remove it")
 
 
 def _refuse_unknown_range(image: Image.Image, name: str) -> None:
@@ -568,10 +568,6 @@ def _check_class(label: Any, name: str, where: str, asked: str) -> None:
         )
 
 
-def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]
-
-
 @contextmanager
 def _readable(asked: str) -> Iterator[None]:
     """Whatever a damaged archive makes its reader stumble over becomes one line."""
@@ -580,8 +576,8 @@ def _readable(asked: str) -> Iterator[None]:
     except DataError:
         raise
     except OSError as error:
-        reason = error.strerror or _reason(error)
+        why = error.strerror or reason(error)
         place = f" {shown(error.filename)}" if error.filename else ""
-        raise DataError(f"{asked}: cannot be read ({reason}{place}); mend or replace it") from None
+        raise DataError(f"{asked}: cannot be read ({why}{place}); mend or replace it") from None
     except Exception as error:
-        raise DataError(f"{asked}: damaged ({_reason(error)}); replace it") from None
+        raise DataError(f"{asked}: damaged ({reason(error)}); replace it") from None

@@ -91,7 +91,7 @@ def test_latex() -> None:
 row & FD-lab & memory & paper FID \\
  &  & MB & \\
 \midrule
-Lite|1 & 3.00 $\pm$ 1.41 & 812 & 2.35\textsuperscript{a} \\
+Lite\textbar{}1 & 3.00 $\pm$ 1.41 & 812 & 2.35\textsuperscript{a} \\
 No memory & 10.25 & --\textsuperscript{b} & 1.60 \\
 Broken & \multicolumn{2}{l}{\emph{failed: loss is not finite}} & 4.00\textsuperscript{a} \\
 \bottomrule

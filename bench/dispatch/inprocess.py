@@ -10,7 +10,7 @@ from bench.failures import NodeFault
 from bench.progress import Progress, duration
 from bench.record import Record
 from bench.spec import RunSpec
-from projgan.errors import UserError
+from projgan.errors import UserError, reason
 
 
 def dispatch(
@@ -52,7 +52,7 @@ def dispatch(
         except NodeFault as error:
             begun.add(run.run_id)
             waiting.append(run)
-            progress.line(f"{run.name}: the machine failed ({error}); tried again later")
+            progress.line(f"{run.name}: the machine failed ({reason(error)}); tried again later")
         except UserError as error:  # another process has it, or its record is not ours to touch
             progress.end(f"left alone: {error}")
         else:

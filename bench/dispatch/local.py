@@ -217,7 +217,7 @@ def _start(
             stdout=subprocess.PIPE,
             stderr=log,
             stdin=subprocess.PIPE,  # nothing is said: its end tells the worker that we died
-            text=True,
+            encoding="utf-8",
             errors="replace",
             env=environment,
         )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from projgan.config import Backbone
-from projgan.errors import ConfigError, DataError, unknown
+from projgan.errors import ConfigError, DataError, reason, unknown
 
 WEIGHTS = Path(__file__).parent / "weights"
 CARD = WEIGHTS / "card.json"
@@ -333,13 +333,13 @@ def shipped_name(name: str, pretrain_seed: int) -> str:
 @cache
 def _read_card(path: Path) -> dict[str, Any]:
     try:
-        card: dict[str, Any] = json.loads(path.read_text())
+        card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         card["networks"]
     except FileNotFoundError:
         return {"networks": {}}
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{path}: damaged card of the lab weights ({error}); reinstall it"
+            f"{path}: damaged card of the lab weights ({reason(error)}); reinstall it"
         ) from None
     return card
 
