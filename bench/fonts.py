@@ -28,10 +28,14 @@ def legible(text: str, fonts: Iterable[str] = (OWN,)) -> str:
     return "".join(signs)
 
 
+def path_of(name: str) -> str:
+    """The file of a font."""
+    return str(font_manager.findfont(font_manager.FontProperties(family=[name])))
+
+
 @cache
 def _signs(name: str) -> frozenset[int]:
     try:
-        path = font_manager.findfont(font_manager.FontProperties(family=[name]))
-        return frozenset(font_manager.get_font(path).get_charmap())
+        return frozenset(font_manager.get_font(path_of(name)).get_charmap())
     except (OSError, RuntimeError):  # a font in a form that cannot be read
         return frozenset()

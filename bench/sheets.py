@@ -7,11 +7,10 @@ import itertools
 import re
 from collections.abc import Callable, Collection, Sequence
 
-from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 
 from bench.aggregate import Cell, Run
-from bench.fonts import OWN, legible
+from bench.fonts import OWN, legible, path_of
 from bench.paths import RunPaths
 
 STRIP = 12  # images of a row on the page
@@ -104,7 +103,7 @@ def _page(strips: Sequence[tuple[str, list[Image.Image]]]) -> bytes:
     width = LABEL + max(len(images) for _, images in strips) * (size + gap)
     page = Image.new("RGB", (width, len(strips) * (size + gap) + gap), "white")
     pen = ImageDraw.Draw(page)
-    font = ImageFont.truetype(font_manager.findfont(OWN), size=13)
+    font = ImageFont.truetype(path_of(OWN), size=13)
     for row, (name, images) in enumerate(strips):
         top = gap + row * (size + gap)
         text = "\n".join(_wrapped(legible(name), pen, font))

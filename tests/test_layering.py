@@ -29,7 +29,7 @@ REPORT_SIDE = ["aggregate", "agreement", "inference", "compare", "targets", "sur
                "page.cost", "page.pictures", "report"]  # fmt: skip
 ONLY_IN = {
     "omegaconf": {"bench/typed.py"},
-    "matplotlib": {"bench/curves.py"},
+    "matplotlib": {"bench/curves.py", "bench/fonts.py"},
     "submitit": {"bench/dispatch/slurm.py"},
 }
 
