@@ -166,6 +166,7 @@ class Generator:
     z_dim: int = 256
     width: int = 64  # channel multiplier (ngf); 64 paper, 128 released
     output: Literal["linear", "tanh"] = "linear"  # released code; FastGAN's own, bounded
+    rgb_bias: bool = False  # FastGAN: its last convolution has a bias (released code)
     embed: int = 128  # class-conditional FastGAN: length of a class's embedding
     # StyleGAN2 only.
     w_dim: int = 128
@@ -183,6 +184,10 @@ class Generator:
         for name in ("w_dim", "mapping_layers", "path_length_every", "embed"):
             value = getattr(self, name)
             _require(value >= 1, f"generator.{name}={value}: give 1 or more")
+        _require(
+            not self.rgb_bias or self.name != "stylegan2",
+            "generator.rgb_bias is for FastGAN: StyleGAN2 has its own; leave it out",
+        )
         m, p = self.style_mixing, self.path_length
         _require(0 <= m <= 1, f"generator.style_mixing={m}: give a share from 0 to 1")
         _require(p >= 0, f"generator.path_length={p}: give 0 or more")

@@ -16,11 +16,11 @@ from projgan import fast
 
 
 def sn_conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1, padding: int = 0,
-            groups: int = 1) -> nn.Module:  # fmt: skip
-    """Convolution without bias under spectral normalisation (Miyato et al., 2018)."""
+            groups: int = 1, bias: bool = False) -> nn.Module:  # fmt: skip
+    """Convolution under spectral normalisation (Miyato et al., 2018)."""
     return spectral_norm(
         NormalisedConv2d(
-            in_channels, out_channels, kernel, stride, padding, groups=groups, bias=False
+            in_channels, out_channels, kernel, stride, padding, groups=groups, bias=bias
         )
     )
 

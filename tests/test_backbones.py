@@ -11,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -420,11 +421,59 @@ def test_any_network_of_timm_keeps_the_contract_with_its_own_statistics(
 
 
 @pytest.mark.parametrize(
+    ("row", "names"),
+    [
+        # The plain name means other weights, which random ones are not of.
+        ("resnet18", ["timm/resnet18.tv_in1k", "timm/resnet18"]),
+        ("tf_efficientnet_lite0", ["timm/tf_efficientnet_lite0.in1k"]),
+        ("deit_small", ["timm/deit_small_distilled_patch16_224.fb_in1k"]),
+        ("timm/resnet10t", ["timm/resnet10t.c3_in1k"]),
+    ],
+)
+def test_one_network_has_one_draw_whatever_it_is_called(row: str, names: list[str]) -> None:
+    def weights(name: str) -> dict[str, torch.Tensor]:
+        return build_backbone(Backbone(name=name, weights="random"), 64).state_dict()
+
+    wanted = weights(row)
+    for name in names:
+        found = weights(name)
+        assert found.keys() == wanted.keys()
+        for key, tensor in wanted.items():
+            assert torch.equal(found[key], tensor), key
+
+
+def test_rows_keep_the_weights_that_they_were_drawn_with() -> None:
+    """Runs at random weights that began earlier go on with the same network."""
+    for name, options in (
+        ("resnet50_tv", {"zero_init_last": False}),
+        ("efficientnet_lite1", {}),
+        ("timm/resnet10t", {}),
+    ):
+        network = build_backbone(Backbone(name=name, weights="random"), 64)
+        assert isinstance(network, FeatureNetwork)
+        with torch.random.fork_rng():
+            torch.manual_seed(zlib.crc32(f"{name} timm 0".encode()))
+            tag = find(Backbone(name=name)).tag
+            model = timm.create_model(tag, pretrained=False, num_classes=0, **options)
+        for key, tensor in network.trunk.model.state_dict().items():
+            assert torch.equal(model.state_dict()[key], tensor), key
+
+
+def test_a_row_called_by_its_tag_is_known_to_have_learned_from_the_same() -> None:
+    known = describe(Backbone(name="timm/tf_efficientnet_lite1.in1k"))
+    row = describe(Backbone(name="efficientnet_lite1"))
+    assert (known.pretraining, known.family) == (row.pretraining, row.family)
+    other = describe(Backbone(name="timm/resnet50.a1_in1k"))  # other weights of a row's form
+    assert other.pretraining.startswith("unknown") and other.family == "ResNet"
+
+
+@pytest.mark.parametrize(
     ("name", "words"),
     [
         ("timm/resnet5", "Unknown network of timm 'resnet5'. Did you mean"),
         ("timm/mixer_b16_224", "neither maps at strides 4 to 32 nor"),
         ("resnet18+resnet18", "give networks that differ"),
+        ("resnet18+timm/resnet18.a1_in1k", "give networks that differ"),
         ("resnet18+resnet5", "Did you mean 'resnet50'"),
     ],
 )

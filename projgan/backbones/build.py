@@ -102,12 +102,14 @@ def input_size(network: Network, cfg: Backbone, resolution: int) -> int:
 
 
 def build_trunk(network: Network, name: str, pretrain_seed: int, size: int) -> Trunk:
-    """The truncated network with random weights, which depend on name and pretraining seed alone.
+    """The truncated network with random weights, which depend on the network and pretraining seed
+    alone, and not on which of its names it was called by.
 
     Random weights are the classes' own initialisation with batch-norm statistics as they start:
     the plain control, with no residual branch switched off by a zero scale.
     """
-    seed = zlib.crc32(f"{name} {network.source} {pretrain_seed}".encode())
+    drawn_as = registry.drawn_as(name, network)
+    seed = zlib.crc32(f"{drawn_as} {network.source} {pretrain_seed}".encode())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         trunk = _construct(network, name, size)

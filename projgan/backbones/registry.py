@@ -292,7 +292,9 @@ def check(cfg: Backbone) -> None:
             f"backbone.weights={cfg.weights}: a file fits one network, and backbone.name="
             f"{cfg.name} is {len(networks)}; place each in the folder of weights under its tag"
         )
-    if len({part.name for part in networks}) < len(networks):
+    random = cfg.weights == "random"
+    meant = {drawn_as(p.name, find(p)) if random else find(p).tag for p in networks}
+    if len(meant) < len(networks):
         raise ConfigError(f"backbone.name={cfg.name}: give networks that differ")
 
 
@@ -305,7 +307,13 @@ def find(cfg: Backbone) -> Network:
     if cfg.name.startswith(ANY) and cfg.zoo == "imagenet":
         name = cfg.name.removeprefix(ANY)
         family = name.partition("_")[0].rstrip("0123456789") or name
-        return Network(name, family, "timm", name, "unknown (a network of timm)", listed=False)
+        found = Network(name, family, "timm", name, "unknown (a network of timm)", listed=False)
+        if row := same_as(name):
+            listed = BACKBONES[row].imagenet
+            found = replace(found, family=listed.family)
+            if listed.tag == name:  # the very weights, and not others of its form
+                found = replace(found, pretraining=listed.pretraining)
+        return found
     if cfg.name not in BACKBONES:
         raise ConfigError(unknown("backbone", cfg.name, BACKBONES))
     entry = BACKBONES[cfg.name]
@@ -315,6 +323,29 @@ def find(cfg: Backbone) -> Network:
         known = ", ".join(sorted(name for name, e in BACKBONES.items() if e.lab is not None))
         raise ConfigError(f"Backbone {cfg.name!r} has no lab counterpart. Lab has: {known}")
     return entry.lab
+
+
+def same_as(tag: str) -> str | None:
+    """The row whose network a name of timm means: by its full tag, else by its architecture."""
+    rows = {row: e.imagenet.tag for row, e in BACKBONES.items() if e.imagenet.source == "timm"}
+    exact = (row for row, known in rows.items() if known == tag)
+    alike = (row for row, known in rows.items() if _architecture(known) == _architecture(tag))
+    return next(exact, None) or next(alike, None)
+
+
+def drawn_as(name: str, network: Network) -> str:
+    """The name that random weights are drawn by: one for each network, however it was named.
+
+    A row has its own; what timm calls by a row's name, with or without a tag of weights, is that
+    row; the tag of any other says nothing of random weights.
+    """
+    if network.listed:
+        return name
+    return same_as(network.tag) or f"{ANY}{_architecture(network.tag)}"
+
+
+def _architecture(tag: str) -> str:
+    return tag.partition(".")[0]
 
 
 TOGETHER = " + "  # between what is said of several networks

@@ -100,6 +100,7 @@ class FastGAN(nn.Module):
         normalize_z: scale each latent to unit second moment.
         bounded: pass the images through tanh, as FastGAN's authors do and the released code of
             Projected GANs does not.
+        rgb_bias: whether the last convolution has a bias, three numbers; the released code does.
         classes: for a class-conditional generator; the embedding of a class, of length `embed`,
             stands beside the latent.
     """
@@ -107,7 +108,8 @@ class FastGAN(nn.Module):
     fast: frozenset[str] = fast.NONE
 
     def __init__(self, z_dim: int, resolution: int, width: int, blocks: str, normalize_z: bool,
-                 bounded: bool, classes: int = 0, embed: int = 128):  # fmt: skip
+                 bounded: bool, rgb_bias: bool = False, classes: int = 0,
+                 embed: int = 128):  # fmt: skip
         super().__init__()
         self.z_dim = z_dim
         self.resolution = resolution
@@ -132,7 +134,7 @@ class FastGAN(nn.Module):
             )
             if 64 <= r <= 512 or r == resolution == 32:
                 self.excitations[str(r)] = SkipExcitation(channels[max(4, r // 16)], channels[r])
-        self.to_rgb = sn_conv(channels[resolution], 3, 3, padding=1)
+        self.to_rgb = sn_conv(channels[resolution], 3, 3, padding=1, bias=rgb_bias)
 
     def forward(self, z: Tensor, noise: Coordinates, labels: Tensor | None = None) -> Tensor:
         """z: [N, z_dim] float, standard normal -> [N, 3, R, R] float, about [-1, 1].
@@ -166,6 +168,7 @@ def _build(cfg: Config, blocks: str) -> nn.Module:
         blocks,
         normalize_z=g.preset == "released",
         bounded=g.output == "tanh",
+        rgb_bias=g.rgb_bias,
         classes=cfg.data.classes,
         embed=g.embed,
     )
