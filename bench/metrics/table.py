@@ -66,7 +66,8 @@ EXTRACTOR_INFO: dict[str, ExtractorInfo] = {
     ),
     "clip": ExtractorInfo("CLIP ViT-B/32", "OpenAI image-text pairs, captions", "CLIP ViT"),
     "swav": ExtractorInfo("SwAV ResNet50", "ImageNet-1k, no labels", "ResNet"),
-    "mobilenetv2": ExtractorInfo("MobileNetV2", "ImageNet-1k, labels", "MobileNet"),
+    "mobilenet": ExtractorInfo("MobileNetV2", "ImageNet-1k, labels", "MobileNet"),
+    "mobilenetv2": ExtractorInfo("MobileNetV2 (TF)", "ImageNet-1k, labels", "MobileNet"),
     "mobilenetv1": ExtractorInfo("MobileNetV1", "ImageNet-1k, labels", "MobileNet"),
     TRAINING: ExtractorInfo("discriminator and training images", "", ""),
     "patches": ExtractorInfo("Laplacian pyramid", "", ""),
@@ -156,6 +157,8 @@ _ENTRIES = (
     Metric("fd_swav", "fd_swav", "FD-SwAV", "", "swav", "frechet"),
     Metric("logit_gap", "logit_gap", "logit gap", "", TRAINING, TRAINING),
     Metric("memorised", "memorised", "memorised %", "%", TRAINING, TRAINING),
+    Metric("fd_mobilenet", "fd_mobilenet", "FD-MobileNet", "", "mobilenet", "frechet"),
+    Metric("kid_mobilenet", "kid_mobilenet", "KID-MobileNet x1000", "x1000", "mobilenet", "kernel"),
     Metric("fd_mobilenetv2", "fd_mobilenetv2", "FD-MobileNetV2", "", "mobilenetv2", "frechet"),
     Metric("fd_mobilenetv1", "fd_mobilenetv1", "FD-MobileNetV1", "", "mobilenetv1", "frechet"),
 )

@@ -1,4 +1,4 @@
-"""Where the weights of metrics are: a folder of the user's, filled by a download or by hand."""
+"""Where the weights of metrics are: a folder, filled by a download or by hand, or a package."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from projgan.errors import DataError
 from projgan.files import replacing
+from projgan.weights import EXTRA, PACKAGES, installed
 
 
 def find_weights(
@@ -20,7 +21,7 @@ def find_weights(
     origin: str,
     fetch: Callable[[Path], None] | None = None,
 ) -> Path:
-    """A file of weights, downloaded once if it is not there.
+    """A file of weights: placed in the folder, of an installed package, or downloaded once.
 
     Args:
         weights_dir: where it is looked for.
@@ -35,6 +36,8 @@ def find_weights(
     path = weights_dir / name
     if path.is_file():
         return path
+    if (packaged := installed(name)) is not None:
+        return packaged
     failed = "is"
     if fetch is not None:
         try:
@@ -43,9 +46,10 @@ def find_weights(
         except Exception as error:  # a client raises its own, its transport's and the system's
             reason = getattr(error, "reason", None) or str(error) or type(error).__name__
             failed = f"cannot be downloaded ({str(reason).splitlines()[0][:120]}) and is"
+    by_pip = f"{EXTRA} brings it; or " if name in PACKAGES else ""
     raise DataError(
         f"{purpose} needs {name}, which {failed} not in {weights_dir}: "
-        f"get {origin} elsewhere and place it there under this name"
+        f"{by_pip}get {origin} elsewhere and place it there under this name"
     )
 
 

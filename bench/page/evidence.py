@@ -67,6 +67,7 @@ def _card(run: Run, anchored: bool) -> RunCard:
         ("data", _data(data)),
         ("data fingerprint", str(data.get("fingerprint", ""))),
         ("feature network", _network(network)),
+        ("weights from", str(network.get("weights_from", ""))),
         ("weights, SHA-256", str(network.get("weights_sha256", ""))),
         ("measured", _measured(run)),
         ("code revision", commit),

