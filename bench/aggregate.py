@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bench.inference import Interval, mean_interval
 from bench.paths import RunPaths
+from bench.spec import labelled
 from projgan.errors import UserError
 
 if TYPE_CHECKING:
@@ -203,8 +204,7 @@ class Cell:
     @property
     def name(self) -> str:
         """The row's label, with the axis values where the grid has axes."""
-        values = (f"{k.split('.')[-1]}={_plain(v)}" for k, v in self.axes.items())
-        return " · ".join([self.row, *values])
+        return labelled(self.row, self.axes)
 
     @cached_property
     def finished(self) -> tuple[Run, ...]:
@@ -395,12 +395,6 @@ def _finite(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return None
     return float(value)
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return ",".join(map(str, value))
-    return "all" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def one_line(text: object) -> str:

@@ -18,7 +18,7 @@ from bench import aggregate, columns, speedup, targets
 from bench.aggregate import Cell
 from bench.inference import ALPHA, Interval, mean_interval, pairs_needed, sign_flip_p, smallest_p
 from bench.metrics.table import METRICS
-from bench.spec import Grid
+from bench.spec import Grid, value_name
 
 Word = Literal["supported", "contradicted", "undecided", "not run"]
 WORDS: tuple[Word, ...] = get_args(Word)
@@ -115,7 +115,7 @@ def _axis(e: Evidence) -> Outcome:
     pairs: dict[str, dict[str, Cell]] = {}
     for cell in e.cells.values():
         rest = {k: v for k, v in cell.axes.items() if k != e.claim.axis}
-        at = str(cell.axes[e.claim.axis])
+        at = value_name(e.claim.axis, cell.axes[e.claim.axis])
         pairs.setdefault(repr((cell.row, sorted(rest.items()))), {})[at] = cell
     (low,), (high,) = e.claim.these, e.claim.than
     values = [(e.value(pair[low]), e.value(pair[high])) for pair in pairs.values()]

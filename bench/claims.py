@@ -15,7 +15,7 @@ from bench import record as records
 from bench.aggregate import FIELDS, Cell
 from bench.checks import CHECKS, Claim, Evidence, Word, counted, named
 from bench.metrics.table import METRICS
-from bench.spec import Grid
+from bench.spec import Grid, value_name
 from bench.tables import Column, Entry, Row, Table
 from projgan.errors import ConfigError, UserError, unknown
 
@@ -81,7 +81,7 @@ def check(claim: Claim, grid: Grid) -> None:
     runs = [aggregate.Run(spec, Path(), "missing") for spec in grid.runs]
     known = [cell.name for cell in aggregate.cells(runs)]
     if claim.axis is not None:
-        known = [str(value) for value in grid.axes[claim.axis]]
+        known = [value_name(claim.axis, value) for value in grid.axes[claim.axis]]
     for name in (*claim.these, *claim.than):
         if name not in known:
             kind_of = "value" if claim.axis else "row"

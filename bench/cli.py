@@ -17,7 +17,7 @@ from bench.paths import RunPaths
 from bench.progress import counter_for, progress_for
 from bench.record import Standing
 from bench.schema import SlurmFile
-from bench.spec import Grid, RunSpec
+from bench.spec import Grid, RunSpec, value_name
 from projgan.errors import UserError, unknown
 from projgan.files import write_json_atomic
 
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return OK
     options = Options()
     try:
-        options = parse(argv, VERBS)
+        options = parse(argv)
         if options.do in READING:
             gc.disable()  # thousands of records are read and kept; looking for cycles takes longer
         return VERBS[options.do](options)
@@ -131,7 +131,7 @@ def plan(options: Options) -> int:
     check_classes(open_runs, options.data_dir)
     lines = [["run", "row", *grid.axes, "seed", "state", "kimg", "note"]]
     for spec, now in zip(grid.runs, at, strict=True):
-        axes = [str(value) for value in spec.axes.values()]
+        axes = [value_name(key, value) for key, value in spec.axes.items()]
         seed = str(spec.config.train.seed)
         lines.append([spec.run_id, spec.row, *axes, seed, now.state, _kimg(spec, now), now.note])
     _print_table(lines)
@@ -340,6 +340,8 @@ def sample(options: Options) -> int:
         raise UserError("run=ID is missing: a run's id (grid=NAME do=plan), folder or .safetensors")
     if options.metrics and len(options.metrics) > 1:
         raise UserError("metrics=: do=sample takes one, whose best snapshot is drawn")
+    if options.seeds and len(options.seeds) > 1:
+        raise UserError("seeds=: do=sample takes one, of the latents; n= is how many images")
     draw(
         options.run,
         options.runs_dir,

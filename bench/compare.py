@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from bench.aggregate import Cell
 from bench.inference import ALPHA, holm, pairs_needed, sign_flip_p, smallest_p
-from bench.spec import Grid
+from bench.spec import Grid, value_name
 from bench.tables import Column, Entry, Row, Table
 from projgan.errors import ConfigError, unknown
 
@@ -34,7 +34,10 @@ def check(name: str, rows: Sequence[str], axes: Mapping[str, Sequence[Any]]) -> 
     Raises:
         ConfigError: with what is known.
     """
-    known = [*rows, *(f"{axis}={value}" for axis, values in axes.items() for value in values)]
+    known = [
+        *rows,
+        *(f"{axis}={value_name(axis, v)}" for axis, values in axes.items() for v in values),
+    ]
     if name not in known:
         raise ConfigError(unknown("report.compare_to", name, known))
 
@@ -52,7 +55,7 @@ def baselines(grid: Grid, cells: Sequence[Cell]) -> dict[str, Cell]:
     by_axis = axis in grid.axes
 
     def is_baseline(cell: Cell) -> bool:
-        return str(cell.axes.get(axis)) == value if by_axis else cell.row == name
+        return value_name(axis, cell.axes.get(axis)) == value if by_axis else cell.row == name
 
     def rest(cell: Cell) -> str:  # what a cell shares with its baseline
         axes = {k: v for k, v in cell.axes.items() if not (by_axis and k == axis)}

@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.aggregate import FIELDS, Run
 from bench.metrics.table import METRICS
-from bench.spec import changed
+from bench.spec import changed, value_name
 from projgan.errors import UserError
 
 # Columns of every line, in this order, before the settings, the metrics and the costs.
@@ -41,7 +41,7 @@ def flat(runs: Sequence[Run]) -> tuple[list[str], list[dict[str, Any]]]:
             "pretrain_seed": config.backbone.pretrain_seed,
             "status": run.status,
             "reason": run.reason or run.apart,
-            **{axis: _plain(run.spec.axes.get(axis)) for axis in axes},
+            **{axis: _shown(axis, value) for axis, value in run.spec.axes.items()},
             **{key: value for key in FIELDS if (value := run.value(key)) is not None},
             "data": data.get("name"),
             "fingerprint": data.get("fingerprint"),
@@ -154,8 +154,9 @@ def _began(run: Run) -> float:
         return 0.0
 
 
-def _plain(value: Any) -> Any:
-    return value if value is None or isinstance(value, int | float | str) else str(value)
+def _shown(axis: str, value: Any) -> Any:
+    """A number as it is, anything else by its name: an empty cell is read as a missing value."""
+    return value if type(value) in (int, float) else value_name(axis, value)
 
 
 EXPORTS: dict[str, Callable[[Sequence[Run]], dict[str, bytes]]] = {

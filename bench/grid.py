@@ -11,7 +11,7 @@ import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from bench import cluster, columns, compare, paths, speedup, typed
 from bench.checks import Claim
@@ -77,15 +77,18 @@ def load(
 
     # Rows, axes and seeds, as the command line leaves them.
     given = typed.parse_overrides(overrides)
-    changes = dict(given)
-    chosen = _seeds(seeds, changes, section.seeds or file.seeds or [0])
+    measuring = {key: value for key, value in given.items() if key.startswith("eval.")}
+    changes = {key: value for key, value in given.items() if key not in measuring}
+    with typed.at(path.name):
+        usual = _seeds(None, {}, next(s for s in (section.seeds, file.seeds, [0]) if s is not None))
+    chosen = _seeds(seeds, changes, usual)
     crossed = file.axes | section.axes
     axes = {key: _axis(f"{path.name}: axes", key, values) for key, values in crossed.items()}
     for key, value in list(changes.items()):
         if typed.is_several(key, value):
-            axes[key] = _axis("command line", key, changes.pop(key))
+            axes[key] = _axis(typed.COMMAND_LINE, key, changes.pop(key))
         elif key in axes:
-            axes[key] = (typed.convert(key, changes.pop(key), "command line"),)
+            axes[key] = (typed.convert(key, changes.pop(key), typed.COMMAND_LINE),)
     rows = _rows(path, file, scale, axes, only)
     for row in rows:
         with typed.at(f"{path.name}: row {row.label!r}: resources"):
@@ -96,7 +99,7 @@ def load(
     mapping = at_scale.metrics
     report = _report(path, [file.report, section.report], mapping, rows, only is not None)
     parts = [at_scale.eval, file.eval, section.eval]
-    evaluation = _evaluation(path, parts, mapping, report.columns)
+    evaluation = _evaluation(path, parts, measuring, mapping, report.columns)
     if report.compare_to is not None and only is None:
         with typed.at(f"{path.name}: report"):
             compare.check(report.compare_to, [row.label for row in rows], crossed)
@@ -119,7 +122,7 @@ def load(
         for values in itertools.product(*axes.values()):
             at = dict(zip(axes, values, strict=True))
             layers = [*base, (where, row.set), (f"{path.name}: axes", at)]
-            cell = _config([*layers, ("command line", changes)], where)
+            cell = _config([*layers, (typed.COMMAND_LINE, changes)], where)
             for seed in chosen:
                 config = _seeded(cell, seed)
                 runs.append(RunSpec(file.name, row.label, at, scale, config, evaluation))
@@ -200,7 +203,9 @@ def _seeds(
         asked = [seed]
     chosen = usual if asked is None else asked
     if not chosen or len(set(chosen)) < len(chosen):
-        raise UserError(f"seeds={list(chosen)}: give distinct whole numbers such as seeds=[0,1,2]")
+        raise UserError(
+            f"seeds={list(chosen)}: give distinct whole numbers such as 'seeds=[0,1,2]'"
+        )
     return chosen
 
 
@@ -265,12 +270,20 @@ def _rows(
 
 
 def _evaluation(
-    path: Path, parts: Sequence[EvalSection], mapping: Mapping[str, str], shown: Sequence[str]
+    path: Path,
+    parts: Sequence[EvalSection],
+    asked: Mapping[str, Any],
+    mapping: Mapping[str, str],
+    shown: Sequence[str],
 ) -> EvalSpec:
-    given = _given(parts)
+    """What the files say, with what the command line asks for; its null is a value too."""
+    given, hints = _given(parts), get_type_hints(EvalSpec)
+    for key, value in asked.items():
+        name = key.removeprefix("eval.")
+        unset = value is None and type(None) in get_args(hints[name])
+        given[name] = None if unset else typed.evaluation(key, value)
     given["metrics"] = tuple(mapping.get(name, name) for name in given.get("metrics", ()))
-    if "also_at_kimg" in given:
-        given["also_at_kimg"] = tuple(given["also_at_kimg"])
+    given = {key: tuple(v) if isinstance(v, list) else v for key, v in given.items()}
     again = given.pop("best", None)
     with typed.at(path.name):
         check_metrics(given["metrics"])

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import difflib
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from bench import cluster, typed
+from bench import cluster, paths, typed
 from bench.dispatch import BACKENDS
 from bench.schema import SlurmFile
 from bench.spec import Grid
+from projgan.config import MAX_SEED
 from projgan.errors import UserError, unknown
 
 EXPORTS = ("parquet", "tensorboard", "pdf")  # of bench.export and bench.curves; do=report alone
@@ -33,23 +36,50 @@ python run_bench.py do=sample run=ID n=64         images of the generator that a
 python run_bench.py do=prove-resume              that a killed run goes on to the bit; kills=3
 
   scale=lab|paper     small and here, or the paper's setting (default lab)
-  only=LABEL          one row; only=[A,B] several
-  seeds=[0,1,2]       instead of the grid's own
+  only=LABEL          one row; 'only=[A,B]' several
+  'seeds=[0,1,2]'     instead of the grid's own
   force=true          do the runs again from nothing; force=failed: the failed ones go on
   runs_dir=, results_dir=, data_dir=   folders (runs, results, data)
-  metrics=[fid,kid]   what do=score measures (default: all that needs no download)
+'metrics=[fid,kid]' what do=score measures (default: all that needs no download)
   out=FILE            where do=score writes its table too, .json or .csv; the folder of do=sample
   truncation=0.7 interpolate=6     do=sample: styles nearer to their mean; images in between
   class=3             do=sample of a class-conditional run: one class; class=all: a row for each
   target=20           report: images to a value of the ranking metric, to a row's best
                       (row:LABEL), or to 5% above each run's own best (5%)
-  export=[parquet,tensorboard,pdf]  report: all records in one typed file, the curves as
+  'export=[parquet,tensorboard,pdf]'  report: all records in one typed file, the curves as
                          TensorBoard's scalars, the figures as PDF too
   dispatch=local      a process per GPU or CPU core; inprocess: one run after the other, here;
                       slurm: jobs on a cluster, with dispatch.partition=… and the like
   gpus_per_run=2      with dispatch=local: GPUs that train each run together
   train.batch=64 …    any field of the configuration, for every run of the grid; a list
-                      (train.batch=[16,64]) crosses every row with its values"""
+                      ('train.batch=[16,64]') crosses every row with its values
+  eval.fake=500 …     what is measured of every run, and how (eval.metrics=, eval.every_kimg=, …)"""
+
+# Which keys each verb uses: it refuses the others, so that nothing that is typed goes unheard.
+# SETTINGS are those of `typed.settings`; all of dispatch.… goes with "dispatch".
+SETTINGS = "train.batch=… and all of the configuration, eval.…"
+_OF_A_GRID = ("grid", "scale", "only", "seeds", SETTINGS, "dispatch",
+              "runs_dir", "results_dir", "data_dir")  # fmt: skip
+USES: dict[str, tuple[str, ...]] = {
+    "run": (*_OF_A_GRID, "force", "dispatch.dry_run", "gpus_per_run"),
+    "plan": _OF_A_GRID,
+    "status": _OF_A_GRID,
+    "cancel": _OF_A_GRID,
+    "report": (*_OF_A_GRID, "target", "export"),
+    "watch": _OF_A_GRID,
+    "verify": (*_OF_A_GRID, "target"),
+    "fetch-weights": _OF_A_GRID,
+    "compare": ("grids", "scale", "only", "seeds", "target", SETTINGS, "runs_dir", "results_dir"),
+    "compare runs=": ("runs", "target", "runs_dir", "results_dir"),
+    "claims": ("grid", "scale", "seeds", SETTINGS, "runs_dir"),
+    "list": (),
+    "score": ("real", "fake", "metrics", "out", "data_dir"),
+    "prepare": ("data", "source", "data.resolution", "force", "data_dir"),
+    "sample": ("run", "metrics", "n", "seeds", "class", "truncation", "interpolate", "out",
+               "runs_dir", "results_dir"),
+    "prove-resume": ("grid", "scale", "only", "seeds", SETTINGS, "kills", "steps",
+                     "runs_dir", "data_dir"),
+}  # fmt: skip
 
 
 @dataclass
@@ -100,27 +130,29 @@ class Options:
         return cluster.settings(path, self.cluster, asked)
 
 
-def parse(argv: Sequence[str], verbs: Collection[str]) -> Options:
+def parse(argv: Sequence[str]) -> Options:
     """Splits `key=value` texts into options and overrides; every mistake is a UserError."""
-    options, given = Options(), set()
-    for text in argv:
+    options, given = Options(), []
+    for i, text in enumerate(argv):
         key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise UserError(f"{text!r} is not key=value; python run_bench.py --help shows how")
+        if not equals or not key or key.startswith("-"):
+            raise UserError(_not_a_pair(argv[i:]))
         if key in given:
             raise UserError(f"{key} is given twice")
-        given.add(key)
+        given.append(key)
         if key in CONVERT:
             name = ATTRIBUTES.get(key, key.removeprefix("dispatch."))
             setattr(options, name, CONVERT[key](key, value))
         elif key.startswith("dispatch."):
             options.cluster.append(text.removeprefix("dispatch."))
-        elif key in typed.fields():
+        elif key in typed.settings():
             options.overrides.append(text)
         else:
             raise UserError(typed.unknown_key(key, CONVERT))
+    verbs = [verb for verb in USES if "=" not in verb]
     if options.do not in verbs:
         raise UserError(unknown("verb", options.do, verbs))
+    _check_used("compare runs=" if options.do == "compare" and options.runs else options.do, given)
     if options.on_cluster:
         if "gpus_per_run" in given:
             raise UserError("gpus_per_run is for dispatch=local; a job has dispatch.gpus=")
@@ -131,19 +163,47 @@ def parse(argv: Sequence[str], verbs: Collection[str]) -> Options:
         raise UserError(unknown("dispatch", options.dispatch, [*BACKENDS, "slurm"]))
     elif options.cluster or options.dry_run:
         raise UserError("dispatch.…= settings are those of jobs: give dispatch=slurm with them")
-    if options.target is not None and options.do not in ("report", "compare", "verify"):
-        raise UserError(f"target={options.target} is for do=report; a grid file has report.target")
-    if options.export and options.do != "report":
-        raise UserError("export= is for do=report")
-    if options.of_class is not None and options.do != "sample":
-        raise UserError("class= is for do=sample; data.classes= trains with classes")
-    if (options.runs or options.grids) and options.do != "compare":
-        raise UserError("runs= and grids= are for do=compare; grid=NAME names the one of do=run")
     if "do" not in given and options.grid is None and given:
         raise UserError("grid=NAME is missing; python run_bench.py do=list shows the grids")
     if not given:
         options.do = "list"
     return options
+
+
+def _check_used(verb: str, given: Sequence[str]) -> None:
+    """Refuses what the verb does not use, with who does and what the verb uses."""
+    uses = USES[verb]
+    for key in given:
+        kind = SETTINGS if key in typed.settings() else key
+        if key.startswith("dispatch.") and key not in CONVERT:
+            kind = "dispatch"
+        if key == "do" or kind in uses or key in uses:
+            continue
+        others = [f"do={other}" for other, keys in USES.items() if kind in keys]
+        ends = {name.split(".")[-1]: name for name in typed.settings() if SETTINGS in uses}
+        near = difflib.get_close_matches(key, ends, n=1, cutoff=0.8)
+        hint = f" Did you mean {ends[near[0]]}=?" if near else ""
+        raise UserError(
+            f"do={verb} does not use {key}=, which is for {', '.join(others)}.{hint} "
+            + (f"It uses: {', '.join(uses)}" if uses else "It uses no other key")
+        )
+
+
+def _not_a_pair(rest: Sequence[str]) -> str:
+    """What to type instead of the first of these words, which is not key=value."""
+    word, value = re.match(r"-*([^=:]*)[=:]?(.*)", rest[0], re.DOTALL).groups()  # type: ignore[union-attr]
+    following = [part.lstrip("=") for part in rest[1:3] if part != "="]
+    if not value and following and "=" not in following[0]:
+        value = following[0]
+    kinds = dict.fromkeys(USES, "do") | {file.stem: "grid" for file in paths.GRIDS.glob("*.yaml")}
+    keys = [*CONVERT, *typed.settings()]
+    near = difflib.get_close_matches(word, [*keys, *kinds], n=1, cutoff=0.75)
+    meant = "python run_bench.py --help shows how"
+    if near and near[0] in keys:
+        meant = f"write {typed.argument(near[0], value or 'VALUE')}"
+    elif near:
+        meant = f"write {kinds[near[0]]}={near[0]}"
+    return f"{rest[0]!r} is not key=value; {meant}"
 
 
 def _text(key: str, value: str) -> str:
@@ -157,12 +217,14 @@ def _path(key: str, value: str) -> Path:
 
 
 def _labels(key: str, value: str) -> list[str]:
-    parsed = typed.parse_value(_text(key, value), key) if value.startswith("[") else value
-    return [str(label) for label in parsed] if isinstance(parsed, list) else [value]
+    parsed = typed.parse_value(_text(key, value), key) if value.startswith("[") else [value]
+    _text(key, "".join(map(str, parsed)))
+    return [str(label) for label in parsed]
 
 
 def _names(key: str, value: str) -> list[str]:
     parts = _text(key, value).removeprefix("[").removesuffix("]").split(",")
+    _text(key, "".join(parts).strip())
     return [part.strip() for part in parts if part.strip()]
 
 
@@ -177,8 +239,12 @@ def _exports(key: str, value: str) -> list[str]:
 def _seeds(key: str, value: str) -> list[int]:
     parsed = typed.parse_value(value, key)
     parsed = parsed if isinstance(parsed, list) else [parsed]
-    if not parsed or not all(type(seed) is int and seed >= 0 for seed in parsed):
-        raise UserError(f"{key}={value}: give whole numbers from 0, such as seeds=[0,1,2]")
+    whole = all(type(seed) is int and 0 <= seed <= MAX_SEED for seed in parsed)
+    if not (parsed and whole) or len(set(parsed)) < len(parsed):
+        raise UserError(
+            f"{key}={value}: give distinct whole numbers from 0 to {MAX_SEED}, such as "
+            "'seeds=[0,1,2]'"
+        )
     return parsed
 
 

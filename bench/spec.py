@@ -100,8 +100,7 @@ class RunSpec:
     @property
     def label(self) -> str:
         """The row's label, with the axis values where there are axes."""
-        axes = [f"{key.split('.')[-1]}={value}" for key, value in self.axes.items()]
-        return " · ".join([self.row, *axes])
+        return labelled(self.row, self.axes)
 
     @property
     def name(self) -> str:
@@ -171,6 +170,20 @@ class Grid:
     report: ReportSpec
     runs: tuple[RunSpec, ...]
     overrides: Mapping[str, Any] = field(default_factory=dict)  # from the command line
+
+
+def value_name(key: str, value: Any) -> str:
+    """An axis value as labels, tables and files show it: never empty, as nothing has a name too."""
+    if value is None:
+        return "all" if key.startswith("data.") else "default"
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value) or "none"
+
+
+def labelled(row: str, axes: Mapping[str, Any]) -> str:
+    """A row's label with its axis values."""
+    return " · ".join([row, *(f"{k.split('.')[-1]}={value_name(k, v)}" for k, v in axes.items())])
 
 
 @cache

@@ -11,6 +11,8 @@ import functools
 import itertools
 import json
 import math
+import re
+import shlex
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,11 +23,41 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from projgan.config import Config
+from bench.schema import EvalSection
+from projgan.config import Config, policy_of
 from projgan.errors import UserError, unknown
 
+COMMAND_LINE = "command line"  # where a value was typed
 MOST_NODES = 100_000  # values in a YAML file
-_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where built
+_Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where built
+
+
+class _SafeLoader(_Base):  # type: ignore[misc]
+    """YAML 1.2: true, false, null and numbers are not texts; off, yes, 4:00:00 and dates are."""
+
+    yaml_implicit_resolvers: Any = {}  # noqa: RUF012 - of YAML 1.1 nothing
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        names = [name.value for name, _ in node.value if name.value != "<<"]
+        for name in names:
+            if names.count(name) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"{name!r} is there twice")
+        return super().construct_mapping(node, deep)
+
+
+for _tag, _form, _first in (
+    ("bool", "true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("null", "~|null|Null|NULL|", "~nN"),
+    ("int", "[-+]?(0|[1-9][0-9_]*)", "-+0123456789"),
+    ("float", (r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*|[0-9][0-9_]*(?=[eE]))([eE][-+]?[0-9]+)?"
+              r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"), "-+.0123456789"),
+    ("merge", "<<", "<"),
+):  # fmt: skip
+    _SafeLoader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}",
+        re.compile(f"({_form})$"),
+        [*_first, *([""] if _tag == "null" else [])],
+    )
 
 
 def read(cls: type[Any], path: Path) -> Any:
@@ -33,12 +65,11 @@ def read(cls: type[Any], path: Path) -> Any:
     try:
         if _size(path) > MOST_NODES:
             raise UserError(f"{path}: its aliases unfold to more than {MOST_NODES} values")
-        loaded = OmegaConf.load(path)
-        if not isinstance(loaded, DictConfig):
+        loaded = yaml.load(path.read_bytes(), Loader=_SafeLoader)
+        if not isinstance(loaded, dict):
             raise UserError(f"{path}: must hold keys and values at its top level")
-        made = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), loaded))
-        _check_flat(path, made)
-        return made
+        _check_kinds(f"{path}: ", cls, loaded)
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), loaded))
     except ConfigKeyError as error:
         owner: Any = error.object_type
         known = isinstance(owner, type) and dataclasses.is_dataclass(owner)
@@ -66,6 +97,17 @@ def text_of(path: Path, key: str) -> str:
     return next((str(value.value) for name, value in root.value if name.value == key), "")
 
 
+def evaluation(key: str, value: Any) -> Any:
+    """A value for a key of `eval.` as the command line gives it; one entry is a list of it."""
+    hint, name = settings()[key], key.removeprefix("eval.")
+    if get_origin(_kinds(hint)[0]) is list and not isinstance(value, list):
+        value = [value]
+    if value is None:  # in a file: not given here
+        raise UserError(f"{key}=null: give {_wanted(_kinds(hint)[0])}")
+    _check_kinds("", hint, value, key)
+    return getattr(merged(EvalSection(), {name: value}, "eval."), name)
+
+
 def merged(made: Any, values: Mapping[str, Any], prefix: str) -> Any:
     """The same dataclass instance with other values.
 
@@ -83,7 +125,8 @@ def merged(made: Any, values: Mapping[str, Any], prefix: str) -> Any:
 def parse_value(text: str, key: str) -> Any:
     """A value as the command line gives it: YAML, so 1e-3 is a number and [1, 2] a list."""
     try:
-        return _plain(OmegaConf.from_dotlist([f"value={text}"]))["value"]
+        value = yaml.load(text, Loader=_SafeLoader) if text.strip() else text
+        return _plain(OmegaConf.create({"value": value}))["value"]
     except Exception as error:  # the YAML library's own errors, or an interpolation's
         raise UserError(f"{key}={text}: not a value ({_first_line(error)})") from error
 
@@ -93,11 +136,18 @@ def parse_overrides(texts: Iterable[str]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for text in texts:
         key, _, value = text.partition("=")
-        check_key(key, "command line")
+        if key not in settings():
+            raise UserError(f"command line: {unknown_key(key)}")
         if key in out:
             raise UserError(f"{key} is given twice on the command line")
         out[key] = parse_value(value, key)
     return out
+
+
+def argument(key: str, value: Any) -> str:
+    """What gives a key this value when it is typed into a shell, zsh included."""
+    text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    return shlex.quote(f"{key}={text}")
 
 
 @functools.cache
@@ -110,23 +160,32 @@ def fields() -> dict[str, Any]:
     }
 
 
+@functools.cache
+def settings() -> dict[str, Any]:
+    """Dotted key -> type of what the command line may set for every run of a grid."""
+    measuring = {f"eval.{name}": hint for name, hint in get_type_hints(EvalSection).items()}
+    return fields() | measuring
+
+
 def unknown_key(key: str, others: Iterable[str] = ()) -> str:
-    """The message for a key that is no field; lists its own group where it names one.
+    """The message for a key that is no setting; lists its own group where it names one.
 
     Args:
-        others: keys beside the configuration's that would have been right.
+        others: further keys that would have been right.
     """
-    group = [name for name in fields() if name.split(".")[0] == key.split(".")[0]]
+    group = [name for name in settings() if name.split(".")[0] == key.split(".")[0]]
     if group:
         return unknown("key", key, group)
-    near = difflib.get_close_matches(key, [*others, *fields()], n=1, cutoff=0.5)
-    groups = [f"{name}.…" for name in dict.fromkeys(name.split(".")[0] for name in fields())]
+    near = difflib.get_close_matches(key, [*others, *settings()], n=1, cutoff=0.5)
+    groups = [f"{name}.…" for name in dict.fromkeys(name.split(".")[0] for name in settings())]
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return f"Unknown key {key!r}.{hint} Known: {', '.join([*others, *groups])}"
 
 
 def check_key(key: str, where: str) -> None:
     """Refuses a key that is no field of the configuration."""
+    if key in settings().keys() - fields().keys():
+        raise UserError(f"{where}: {key} decides no run: write it under `eval:`")
     if key not in fields():
         raise UserError(f"{where}: {unknown_key(key)}")
 
@@ -141,7 +200,7 @@ def convert(key: str, value: Any, where: str) -> Any:
     """`value` converted to the type of the field `key`."""
     check_key(key, where)
     with at(where):
-        return _convert(key, json.dumps(value, default=str))
+        return _convert(key, json.dumps(value, default=str), where == COMMAND_LINE)
 
 
 @contextmanager
@@ -154,20 +213,24 @@ def at(where: str) -> Iterator[None]:
 
 
 @functools.cache
-def _convert(key: str, value_json: str) -> Any:
+def _convert(key: str, value_json: str, is_typed: bool) -> Any:
     # Cached, since a grid repeats the same few settings in all its runs.
     value, hint = json.loads(value_json), fields()[key]
     choices = get_args(hint) if get_origin(hint) is Literal else ()
     if choices and value not in choices:
         raise UserError(unknown(key, str(value), choices))
+    if hint is bool and isinstance(value, str):
+        value = {"yes": True, "on": True, "no": False, "off": False}.get(value.lower(), value)
     group, name = key.split(".")
     try:
         made = _plain(OmegaConf.merge(_template(group), {name: value}))[name]
     except OmegaConfBaseException as error:
-        raise UserError(f"{key}={value}: give {_wanted(hint)}") from error
+        raise UserError(f"{key}={value}: give {_wanted(hint, key * is_typed)}") from error
     strange = isinstance(value, dict) or (hint is bool and not isinstance(value, bool))
     if strange or (isinstance(made, float) and not math.isfinite(made)):
-        raise UserError(f"{key}={value}: give {_wanted(hint)}")
+        raise UserError(f"{key}={value}: give {_wanted(hint, key * is_typed)}")
+    if key == "augment.policy":
+        made = policy_of(made)
     return tuple(made) if isinstance(made, list) else made
 
 
@@ -176,34 +239,50 @@ def _template(group: str) -> DictConfig:
     return OmegaConf.structured(get_type_hints(Config)[group])
 
 
-def _wanted(hint: Any) -> str:
-    """A type in words, for an error message."""
-    if get_origin(hint) is Literal:
-        return "one of " + ", ".join(map(str, get_args(hint)))
-    if get_origin(hint) is tuple:
-        return "a list of whole numbers such as [1,2]"
-    if get_origin(hint) in (Union, types.UnionType):
-        return _wanted(get_args(hint)[0]) + " or null"
-    return {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[hint]
+def _wanted(hint: Any, key: str = "") -> str:
+    """A type in words, for an error message; with a key, how to type one."""
+    kind = _kinds(hint)[0]
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    if get_origin(kind) is Literal:
+        said = "one of " + ", ".join(map(str, get_args(kind)))
+    elif get_origin(kind) in (tuple, list):
+        examples = {int: ("whole numbers", "[1,2]"), float: ("numbers", "[1,2.5]"),
+                    str: ("texts", "[A,B]")}  # fmt: skip
+        of, example = examples.get(get_args(kind)[0], ("entries", ""))
+        example = argument(key, example) if key else example
+        said = f"a list of {of}" + (f" such as {example}" if example else "")
+    else:
+        said = words.get(kind, "keys and values")
+    optional = kind is not hint and type(None) in get_args(hint)
+    return f"{said} or null" if optional else said
 
 
-def _check_flat(path: Path, made: Any) -> None:
-    """Refuses a list or mapping inside a list of plain values, which OmegaConf lets pass."""
-    hints = get_type_hints(type(made))
-    for f in dataclasses.fields(made):
-        value = getattr(made, f.name)
-        items = value.values() if isinstance(value, dict) else value
-        if not isinstance(value, list | dict):
-            items = [value]
-        for item in items:
-            if dataclasses.is_dataclass(item):
-                _check_flat(path, item)
-            elif (
-                item is not value
-                and isinstance(item, list | dict)
-                and "Any" not in str(hints[f.name])
-            ):
-                raise UserError(f"{path}: {f.name}: give plain values, not {item!r}")
+def _check_kinds(where: str, hint: Any, value: Any, key: str = "") -> None:
+    """Refuses a value of another kind than `hint`, where OmegaConf would speak of its own nodes."""
+    kind, *others = _kinds(hint)
+    if kind is Any or (value is None and type(None) in get_args(hint)):
+        return
+    made_of = dict if dataclasses.is_dataclass(kind) else get_origin(kind) or kind
+    fits = {float: (int, float), str: (str, int, float, bool)}.get(made_of, (made_of,))
+    if type(value) not in (*fits, *others):
+        shown = "null" if value is None else str(value)[:60]
+        raise UserError(f"{where}{key}={shown}: give {_wanted(hint, '' if where else key)}")
+    if dataclasses.is_dataclass(kind):
+        hints = get_type_hints(kind)
+        for name, part in value.items():
+            _check_kinds(where, hints.get(name, Any), part, f"{key}.{name}".lstrip("."))
+    elif made_of is list:
+        for i, part in enumerate(value):
+            _check_kinds(where, get_args(kind)[0], part, f"{key}[{i}]")
+    elif made_of is dict:
+        for name, part in value.items():
+            _check_kinds(where, get_args(kind)[1], part, f"{key}.{name}")
+
+
+def _kinds(hint: Any) -> list[Any]:
+    """What a value may be, apart from null."""
+    several = get_origin(hint) in (Union, types.UnionType)
+    return [kind for kind in get_args(hint) if kind is not types.NoneType] if several else [hint]
 
 
 def _size(path: Path) -> int:

@@ -198,17 +198,23 @@ class Generator:
         )
 
 
+def policy_of(text: str) -> str:
+    """The policy that is meant: "" for each of its names, so that all of them are the same run."""
+    return "" if text.strip().lower() in ("none", "off") else text
+
+
 @dataclass(frozen=True)
 class Augment:
-    policy: str = "color,translation,cutout"  # DiffAugment, comma separated; "" = off
+    policy: str = "color,translation,cutout"  # DiffAugment, comma separated; "", none or off = none
     # Adaptive augmentation (Karras et al., 2020): what the mean sign of D(real) is held at, 0.6 in
     # that paper; 0 = off.
     ada_target: float = 0.0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "policy", policy_of(self.policy))
         parts = [p for p in self.policy.split(",") if p]
         bad = [p for p in parts if p not in ("color", "translation", "cutout")]
-        _require(not bad, f"augment.policy={self.policy!r}: use color, translation, cutout or ''")
+        _require(not bad, f"augment.policy={self.policy!r}: use color, translation, cutout or none")
         a = self.ada_target
         _require(0 <= a < 1, f"augment.ada_target={a}: give a number from 0, below 1")
 

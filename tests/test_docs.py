@@ -48,7 +48,7 @@ def test_the_docs_show_commands() -> None:
 
 @pytest.mark.parametrize(("page", "line"), commands(), ids=lambda text: text[:60])
 def test_a_command_is_understood(page: str, line: str) -> None:
-    parse(words(line), cli.VERBS)
+    parse(words(line))
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,7 @@ def test_a_class_can_be_asked_for_and_all_of_them(name: str, tmp_path: Path) -> 
 
 def test_the_class_is_for_samples_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["grid=smoke", "do=plan", "class=1"]) == 2
-    assert "data.classes= trains with classes" in capsys.readouterr().err
+    assert "Did you mean data.classes=?" in capsys.readouterr().err
 
 
 def test_an_export_loads_without_the_harness(tmp_path: Path) -> None:

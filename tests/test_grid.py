@@ -86,7 +86,7 @@ def test_an_axis_is_crossed_with_every_row(tmp_path: Path) -> None:
     axis = ("axes: {}", "axes: {data.subset: [100, null], train.batch: [8]}")
     grid = load(tmp_path, axis, seeds=[0])
     assert [r.label for r in grid.runs][:2] == ["One · subset=100 · batch=8",
-                                                "One · subset=None · batch=8"]  # fmt: skip
+                                                "One · subset=all · batch=8"]  # fmt: skip
     assert [r.config.data.subset for r in grid.runs] == [100, None, 100, None]
     assert grid.runs[0].axes == {"data.subset": 100, "train.batch": 8}
 

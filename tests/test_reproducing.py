@@ -42,7 +42,7 @@ def test_every_command_plans(
 ) -> None:
     name, *words = shlex.split(command)
     words = [f"grid={name}", *words, f"scale={scale}"]
-    parse(words, cli.VERBS)  # as it stands
+    parse(words)  # as it stands
     planned = [word for word in words if not word.startswith(("do=", "target="))]
     monkeypatch.chdir(tmp_path)
     status = cli.main([*planned, "do=plan"])

@@ -9,7 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from bench import agreement, checks, columns, manifest, speedup
+from bench import agreement, checks, columns, manifest, speedup, typed
 from bench.aggregate import Cell
 from bench.content import Content
 from bench.page import cost, curves, evidence, heat, pictures, scatter, table
@@ -105,8 +105,8 @@ def _leads(line: str, anchors: Mapping[str, str]) -> str:
 def _command(grid: Grid) -> str:
     """What writes the page again from the same records."""
     words = [f"grid={grid.name}", *([f"scale={grid.scale}"] if grid.scale != "lab" else [])]
-    words += [f"'seeds={list(grid.seeds)}'".replace(" ", "")]
-    words += [f"{key}={value}" for key, value in manifest.public(grid.overrides).items()]
+    given = {"seeds": list(grid.seeds), **manifest.public(grid.overrides)}
+    words += [typed.argument(key, value) for key, value in given.items()]
     return " ".join([*words, "do=report"])
 
 

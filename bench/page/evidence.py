@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from bench import columns, leakage, manifest
 from bench.aggregate import Cell, Run
 from bench.inference import mean_interval
 from bench.metrics.table import EXTRACTOR_INFO, METRICS
-from bench.spec import Grid, changed
+from bench.spec import Grid, changed, flatten, value_name
 from bench.tables import Column, Entry
 from projgan.backbones.registry import describe
 
@@ -37,21 +37,28 @@ class RunCard:
     reason: str
     facts: Pairs
     values: Pairs  # every metric of the last snapshot
-    config: Pairs  # fields that are not at their defaults
+    config: Pairs  # fields that are not at their defaults, in any of the runs
     anchored: bool  # whether links to the run lead here, not to another row that shares it
 
 
 def cards(cells: Sequence[Cell]) -> list[tuple[str, list[RunCard]]]:
-    """Every run of every row; of one that two rows share the first has its anchor."""
+    """Every run of every row; of one that two rows share the first has its anchor.
+
+    A field that is at its default in one row and not in another is listed in both.
+    """
     seen: set[str] = set()
+    settings = [changed(run.spec.config) for cell in cells for run in cell.runs]
+    axes = {axis for cell in cells for run in cell.runs for axis in run.spec.axes}
+    listed = axes.union(*settings)
     found = []
     for cell in cells:
-        found.append((cell.name, [_card(run, run.spec.run_id not in seen) for run in cell.runs]))
+        made = [_card(run, run.spec.run_id not in seen, listed) for run in cell.runs]
+        found.append((cell.name, made))
         seen |= {run.spec.run_id for run in cell.runs}
     return found
 
 
-def _card(run: Run, anchored: bool) -> RunCard:
+def _card(run: Run, anchored: bool, listed: Set[str]) -> RunCard:
     record, spec = run.record or {}, run.spec
     config = spec.config
     seed = f"seed {config.train.seed}"
@@ -86,7 +93,7 @@ def _card(run: Run, anchored: bool) -> RunCard:
         values.append((header, f"{value:.6g}{more}"))
     if not record:
         facts = [("folder", f"runs/{spec.run_id}")]
-    shown = ((k, _public(k, v)) for k, v in changed(config).items())
+    shown = ((k, _public(k, v)) for k, v in flatten(config).items() if k in listed)
     return RunCard(
         spec.run_id,
         spec.label,
@@ -95,7 +102,7 @@ def _card(run: Run, anchored: bool) -> RunCard:
         run.reason,
         [(name, text) for name, text in facts if text],
         values,
-        [(key, str(value)) for key, value in shown],
+        [(key, value_name(key, value)) for key, value in shown],
         anchored,
     )
 
