@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from bench import alike, jobs
 from bench import grid as grids
 from bench import jobs, terminal
+from bench import grid as grids
 from bench.dispatch import BACKENDS, local, slurm
 from bench.options import USAGE, Options, parse
 from bench.paths import RunPaths
@@ -79,6 +81,8 @@ def run(options: Options) -> int:
             check(todo, options.runs_dir, options.results_dir, options.data_dir, show, _echo)
         skipped = len(grid.runs) - len(todo)
         print(f"{grid.name} ({grid.scale}): {_count(todo)} to do, {skipped} done before")
+        for line in alike.in_effect(grid):
+            print(line)
         for spec in todo:
             write_json_atomic(RunPaths(options.runs_dir / spec.run_id).spec, spec.to_json())
     if options.on_cluster:
@@ -146,6 +150,7 @@ def plan(options: Options) -> int:
         f"{_count(grid.runs)} ({', '.join(f'{n} {state}' for state, n in counts.items())}), "
         f"{left / 1000:g} of {total / 1000:g} kimg left, scale {grid.scale}"
     )
+    _tell_overlooked(grid, at, options)
     gpus = {row.label: _gpus(options, grid, row.label) for row in grid.rows}
     cost = estimate(grid.runs, at, options.runs_dir, lambda spec: gpus[spec.row])
     if text := cost.text("GPU-hours" if any(gpus.values()) else "CPU-hours"):
@@ -171,6 +176,7 @@ def status(options: Options) -> int:
         lines.append([spec.run_id, name, now.state, _kimg(spec, now), _latest(grid, now), now.note])
     _print_table(lines)
     finished = sum(now.state == "finished" for now in at)
+    _tell_overlooked(grid, at, options)
     print(f"{finished} of {_count(grid.runs)} finished")
     return OK
 
@@ -200,6 +206,8 @@ def report(options: Options) -> int:
     check_folder("results_dir", options.results_dir)
     exports = options.export or []
     files = write_report(grid, options.runs_dir, options.results_dir, _echo, exports=exports)
+    if not files:
+        _tell_others(grid, options)
     _tell_page(files)
     return OK if files else SOME_FAILED
 
@@ -424,6 +432,19 @@ def _gpus(options: Options, grid: Grid, row: str) -> int:
         asked = options.settings(row, grid)
         return slurm.share(asked.gpus, asked.runs_per_job) if asked.gpus else 0
     return int(local.slots()[0] is not None)
+
+
+def _tell_overlooked(grid: Grid, at: Sequence[Standing], options: Options) -> None:
+    """Rows that do not differ in effect, and other runs where none of these is there."""
+    for line in alike.in_effect(grid):
+        print(line)
+    if all(now.state == "missing" for now in at):
+        _tell_others(grid, options)
+
+
+def _tell_others(grid: Grid, options: Options) -> None:
+    if others := alike.other_settings(grid, options.runs_dir):
+        print(f"{grid.name}: {others}")
 
 
 def _tell_taken(grid: Grid, at: Sequence[Standing], todo: Sequence[RunSpec]) -> None:

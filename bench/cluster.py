@@ -15,6 +15,7 @@ from bench.schema import SlurmFile
 from projgan.errors import UserError, unknown
 
 _USERS_OWN = ("setup", "options")  # words for a shell, and whatever sbatch understands
+_NEEDED = ("array", "job-name", "open-mode", "output", "signal")  # as jobs are submitted
 _WORD = re.compile(r"[\w.,:&|()\[\]*@+=!/-]+")  # of sbatch; no space, quote or line break
 
 
@@ -60,6 +61,8 @@ def check(made: SlurmFile) -> None:
     for name, text in made.options.items():
         if not re.fullmatch(r"[a-z][a-z-]*", name) or not _WORD.fullmatch(text):
             raise UserError(f"dispatch.options: {name}={text!r}: give names as sbatch takes them")
+        if name in _NEEDED:
+            raise UserError(f"dispatch.options: {name}: jobs are found and warned by it; leave it")
     if made.warning >= made.time * 60:
         raise UserError(
             f"dispatch.warning={made.warning} seconds is not less than dispatch.time={made.time} "

@@ -242,7 +242,7 @@ def _seeds(key: str, value: str) -> list[int]:
     whole = all(type(seed) is int and 0 <= seed <= MAX_SEED for seed in parsed)
     if not (parsed and whole) or len(set(parsed)) < len(parsed):
         raise UserError(
-            f"{key}={value}: give distinct whole numbers from 0 to {MAX_SEED}, such as "
+            f"{key}={value}: give whole numbers from 0 to {MAX_SEED}, each once, such as "
             "'seeds=[0,1,2]'"
         )
     return parsed

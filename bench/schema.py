@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass, field
 from typing import Any
+
+from projgan.errors import UserError
 
 MISSING: Any = "???"  # OmegaConf's word for a value that must be given; None = not given here
 
@@ -40,10 +44,10 @@ class Resources:
     account: str | None = None
     qos: str | None = None
     constraint: str | None = None
-    gpus: int | None = None
+    gpus: Any = None  # as SlurmFile's
     cpus: int | None = None
     mem_gb: float | None = None
-    time: int | None = None
+    time: Any = None
     runs_per_job: int | None = None
 
 
@@ -55,16 +59,34 @@ class SlurmFile:
     account: str | None = None
     qos: str | None = None
     constraint: str | None = None
-    gpus: int = 1
+    gpus: Any = 1  # a number, or with a type as sbatch takes it: a100:2
+    gpu_type: str | None = None
     cpus: int = 4
     mem_gb: float | None = None
-    time: int = 240
+    time: Any = 240  # minutes, or as sbatch takes it: 2-00:00:00
     warning: int = 120
     parallel: int = 32
     runs_per_job: int = 1
     max_array: int | None = None
     setup: list[str] = field(default_factory=list)
     options: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Numbers of what sbatch takes as text: GPUs apart from their type, minutes rounded up."""
+        wanted = re.fullmatch(r"(?:([A-Za-z][\w.-]*):)?(\d+)", str(self.gpus))
+        if wanted is None:
+            raise UserError(f"dispatch.gpus={self.gpus}: give how many, or TYPE:HOW MANY as a100:2")
+        self.gpus, self.gpu_type = int(wanted[2]), wanted[1] or self.gpu_type
+        days, _, rest = str(self.time).rpartition("-")
+        parts = rest.split(":")
+        if not re.fullmatch(r"(\d+-)?\d+(:\d+){0,2}", str(self.time)):
+            raise UserError(
+                f"dispatch.time={self.time}: give minutes, or DAYS-HOURS:MINUTES:SECONDS"
+            )
+        # sbatch: with days hours come first, without them alone or before one colon minutes do.
+        first = 0 if days or len(parts) == 3 else 1
+        units = dict(zip((60.0, 1.0, 1 / 60)[first:], map(int, parts), strict=False))
+        self.time = math.ceil(1440 * int(days or 0) + sum(u * n for u, n in units.items()) - 1e-9)
 
 
 @dataclass

@@ -69,7 +69,8 @@ def read(cls: type[Any], path: Path) -> Any:
         if not isinstance(loaded, dict):
             raise UserError(f"{path}: must hold keys and values at its top level")
         _check_kinds(f"{path}: ", cls, loaded)
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), loaded))
+        with at(str(path)):
+            return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), loaded))
     except ConfigKeyError as error:
         owner: Any = error.object_type
         known = isinstance(owner, type) and dataclasses.is_dataclass(owner)

@@ -310,6 +310,39 @@ class Config:
         return self.discriminator.cmap if self.data.classes else 1
 
 
+def unused(cfg: Config) -> dict[str, str]:
+    """Dotted fields that no part of a run reads at these settings -> the setting that says so.
+
+    Whatever they are, training is the same to the bit.
+    """
+    d, g, p = cfg.discriminator, cfg.generator, cfg.projection
+    rules = (
+        (d.on_images, f"discriminator.kind={d.kind}", ("backbone.name backbone.weights "
+         "backbone.pretrain_seed backbone.input_size projection.kind projection.csm "
+         "projection.init projection.channels discriminator.layers discriminator.depth")),
+        (d.on_images and d.kind != "rgb", f"discriminator.kind={d.kind}",
+         "discriminator.base discriminator.logits discriminator.separable"),
+        (d.kind == "perceptual", "discriminator.kind=perceptual", "discriminator.depth"),
+        (d.kind in ("perceptual", "rgb", "stylegan2"), f"discriminator.kind={d.kind}",
+         "discriminator.reduce"),  # of one map of logits
+        (p.kind == "none", "projection.kind=none",
+         "projection.csm projection.init projection.channels"),
+        (p.kind == "ccm", "projection.kind=ccm", "projection.csm"),
+        (d.r1 == 0 and not cfg.optim.rescale_d, "discriminator.r1=0", "discriminator.r1_every"),
+        (g.name != "stylegan2", f"generator.name={g.name}",
+         "generator.w_dim generator.mapping_layers"),
+        (g.path_length == 0 and not cfg.optim.rescale_g, "generator.path_length=0",
+         "generator.path_length_every"),
+        (cfg.data.classes == 0, "data.classes=0", "generator.embed discriminator.cmap"),
+        (cfg.data.path is not None, "data.path=", "data.images"),
+    )  # fmt: skip
+    found: dict[str, str] = {}
+    for holds, why, names in rules:
+        for name in names.split() if holds else ():
+            found.setdefault(name, why)
+    return found
+
+
 def from_dict(values: dict[str, Any]) -> Config:
     """A Config from nested plain values, as `dataclasses.asdict` or JSON gives them.
 

@@ -7,8 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import fake_training
 import pytest
@@ -231,14 +232,48 @@ def test_a_run_that_died_is_not_a_success_and_goes_on(
     assert bench("grid=made.yaml only=One")[0] == 0
 
 
+@pytest.fixture
+def answering() -> Iterator[Callable[[int, signal.Handlers], None]]:
+    """Sets what answers a signal, whatever this process was started with, such as by nohup."""
+    before: dict[int, Any] = {}
+
+    def answer(number: int, handler: signal.Handlers) -> None:
+        before.setdefault(number, signal.signal(number, handler))
+
+    yield answer
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+Answering = Callable[[int, signal.Handlers], None]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_being_asked_to_end_is_ctrl_c(bench: Bench, engine: Engine, number: signal.Signals) -> None:
-    before = signal.getsignal(number)
+def test_being_asked_to_end_is_ctrl_c(
+    bench: Bench, engine: Engine, answering: Answering, number: signal.Signals
+) -> None:
+    answering(number, signal.SIG_DFL)
     engine.fail = lambda cfg, nimg: os.kill(os.getpid(), number)
     status, _, err = bench("grid=made.yaml")
     assert status == 130 and err == "interrupted; run the same command again to continue\n"
-    assert signal.getsignal(number) is before
+    assert signal.getsignal(number) is signal.SIG_DFL
     assert not list(Path("runs").glob("*/claim.json"))
+
+
+def test_under_nohup_a_terminal_may_close(
+    bench: Bench, engine: Engine, answering: Answering
+) -> None:
+    answering(signal.SIGHUP, signal.SIG_IGN)
+    engine.fail = lambda cfg, nimg: os.kill(os.getpid(), signal.SIGHUP)
+    assert bench("grid=made.yaml")[0] == 0
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+def test_the_suite_passes_under_nohup() -> None:
+    words = ["nohup", sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__,
+             "-k", "asked_to_end"]  # fmt: skip
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_force_does_everything_again(bench: Bench, engine: Engine) -> None:

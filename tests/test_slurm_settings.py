@@ -80,6 +80,11 @@ def test_the_command_line_wins_over_the_grid_and_the_grid_over_the_file(made: Pa
         ("dispatch=slurm dispatch.time=long", "time=long"),
         ("dispatch=slurm dispatch.time=0", "give 1 or more"),
         ("dispatch=slurm dispatch.time=1", "requeued before it begins"),
+        ("dispatch=slurm dispatch.time=1:2:3:4", "give minutes, or as 2-00:00:00"),
+        ("dispatch=slurm dispatch.time=-5", "dispatch.time=-5: give minutes"),
+        ("dispatch=slurm dispatch.gpus=two", "TYPE:HOW MANY as a100:2"),
+        ("dispatch=slurm dispatch.gpus=a100:", "TYPE:HOW MANY as a100:2"),
+        ("dispatch=slurm dispatch.gpus=-1", "TYPE:HOW MANY as a100:2"),
         ("dispatch=slurm dispatch.setup=[reboot]", "write it into"),
         ("dispatch=slurm dispatch.options={hold:1}", "write it into"),
         ("dispatch=slurm dispatch.partition=a;reboot", "give a name as sbatch takes it"),
@@ -159,6 +164,52 @@ def test_a_dry_run_prints_the_scripts_and_leaves_nothing(typed: Typed, made: Pat
         assert f"#SBATCH {line}\n" in out, line
     assert out.index("module load cuda") < out.index("export PYTHONPATH=") < out.index("srun ")
     assert sorted(path.name for path in made.iterdir()) == ["made.yaml", "mine.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"),
+    [("90", 90), ("90:30", 91), ("4:00:00", 240), ("04:30:00", 270), ("2-00:00:00", 2880),
+     ("1-12", 2160), ("1-12:30", 2190), ("0-0:1:1", 2)],
+)  # fmt: skip
+def test_a_time_is_read_as_sbatch_reads_it(
+    typed: Typed, made: Path, text: str, minutes: int
+) -> None:
+    (made / "made.yaml").write_text(GRID)
+    (made / "mine.yaml").write_text(f"{{time: {text}, warning: 30}}")
+    for asked in (f"slurm dispatch.time={text} dispatch.warning=30", "mine.yaml"):
+        status, out, err = typed(f"grid=made.yaml only=One dispatch={asked} dispatch.dry_run=true")
+        assert status == 0 and f"#SBATCH --time={minutes}\n" in out, err
+
+
+def test_gpus_may_have_a_type(typed: Typed, made: Path) -> None:
+    resources = "resources: {gpus: a100:4, time: 1-00}"
+    (made / "made.yaml").write_text(GRID.replace("rows:", f"{resources}\nrows:"))
+    (made / "mine.yaml").write_text("{gpus: h100:2}")
+    for command, asked in {
+        "dispatch=slurm": "a100:4",
+        "dispatch=mine.yaml dispatch.gpus=2": "a100:2",
+        "dispatch=mine.yaml dispatch.gpus=v100:8": "v100:8",
+    }.items():
+        out = typed(f"grid=made.yaml only=One {command} dispatch.dry_run=true")[1]
+        assert f"#SBATCH --gpus-per-node={asked}\n" in out and "#SBATCH --time=1440\n" in out
+    out = typed("grid=made.yaml only=One dispatch=slurm dispatch.gpus=0 dispatch.dry_run=true")[1]
+    assert "gpus" not in out
+    (made / "mine.yaml").write_text("{gpus: many}")
+    status, _, err = typed("grid=made.yaml dispatch=mine.yaml")
+    assert status == 2 and "mine.yaml: dispatch.gpus=many" in err
+
+
+def test_what_submitit_adds_can_be_left_out(typed: Typed, made: Path) -> None:
+    command = "grid=made.yaml only=One dispatch=mine.yaml dispatch.dry_run=true"
+    (made / "mine.yaml").write_text("{gpus: 1}")
+    assert "--wckey=submitit" in typed(command)[1]
+    (made / "mine.yaml").write_text("{options: {wckey: false, nodes: off, requeue: no, hold: yes}}")
+    status, out, err = typed(command)
+    assert status == 0 and "#SBATCH --hold\n" in out, err
+    assert not any(f"--{name}" in out for name in ("wckey", "nodes", "requeue"))
+    (made / "mine.yaml").write_text("{options: {output: false}}")
+    status, _, err = typed(command)
+    assert status == 2 and "dispatch.options: output: jobs are found and warned by it" in err
 
 
 def test_what_is_unpickled_lies_in_a_folder_of_our_own(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import itertools
 import os
 import re
 import shlex
@@ -358,7 +359,17 @@ def _executor(
 ) -> submitit.SlurmExecutor:
     import submitit
 
+    options = {name: _option(text) for name, text in wanted.options.items()}
+    left_out = {name for name, value in options.items() if value is False}
+
     class Executor(submitit.SlurmExecutor):
+        def _make_submission_file_text(self, command: str, uid: str) -> str:
+            """The script without what the user leaves out of it, such as submitit's wckey."""
+            lines = super()._make_submission_file_text(command, uid).split("\n")
+            named = (re.match(r"#SBATCH --([a-z-]+)", line) for line in lines)
+            kept = (not (name and name[1] in left_out) for name in named)
+            return "\n".join(itertools.compress(lines, kept))
+
         @classmethod
         def affinity(cls) -> int:  # a dry run needs no cluster
             return 1
@@ -371,13 +382,13 @@ def _executor(
         for key in ("partition", "account", "qos", "constraint")
         if (value := getattr(wanted, key)) is not None
     }
-    options = {name: text.lower() in ("true", "") or text for name, text in wanted.options.items()}
+    kind = f"{wanted.gpu_type}:" if wanted.gpu_type else ""
     memory = {} if wanted.mem_gb is None else {"mem": f"{round(wanted.mem_gb * 1024)}M"}
     executor.update_parameters(
         job_name=name,
         time=wanted.time,
         cpus_per_task=wanted.cpus,
-        **({"gpus_per_node": wanted.gpus} if wanted.gpus else {}),
+        **({"gpus_per_node": f"{kind}{wanted.gpus}"} if wanted.gpus else {}),
         **where,
         signal_delay_s=wanted.warning,
         array_parallelism=wanted.parallel,
@@ -388,6 +399,13 @@ def _executor(
         additional_parameters={"requeue": True, **memory, **options},
     )
     return executor
+
+
+def _option(text: str) -> str | bool:
+    """The value of an option of sbatch: true = it has none, false = it is left out."""
+    words = {"": True, "true": True, "yes": True, "on": True,
+             "false": False, "no": False, "off": False}  # fmt: skip
+    return words.get(text.lower(), text)
 
 
 def _environment(source: Path) -> list[str]:

@@ -7,6 +7,7 @@ counterparts of the same family that ship with the package and run on two CPU co
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -287,7 +288,11 @@ def check(cfg: Backbone) -> None:
     networks = parts(cfg)
     for part in networks:
         find(part)
-    if len(networks) > 1 and cfg.weights not in ("pretrained", "random"):
+    named = ("pretrained", "random")
+    a_path = re.search(r"[./\\]", cfg.weights) or Path(cfg.weights).exists()
+    if cfg.weights not in named and not a_path:
+        raise ConfigError(unknown("backbone.weights", cfg.weights, named) + " (or a file)")
+    if len(networks) > 1 and cfg.weights not in named:
         raise ConfigError(
             f"backbone.weights={cfg.weights}: a file fits one network, and backbone.name="
             f"{cfg.name} is {len(networks)}; place each in the folder of weights under its tag"
