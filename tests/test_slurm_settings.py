@@ -80,7 +80,7 @@ def test_the_command_line_wins_over_the_grid_and_the_grid_over_the_file(made: Pa
         ("dispatch=slurm dispatch.time=long", "time=long"),
         ("dispatch=slurm dispatch.time=0", "give 1 or more"),
         ("dispatch=slurm dispatch.time=1", "requeued before it begins"),
-        ("dispatch=slurm dispatch.time=1:2:3:4", "give minutes, or as 2-00:00:00"),
+        ("dispatch=slurm dispatch.time=1:2:3:4", "give minutes, or DAYS-HOURS:MINUTES:SECONDS"),
         ("dispatch=slurm dispatch.time=-5", "dispatch.time=-5: give minutes"),
         ("dispatch=slurm dispatch.gpus=two", "TYPE:HOW MANY as a100:2"),
         ("dispatch=slurm dispatch.gpus=a100:", "TYPE:HOW MANY as a100:2"),
@@ -193,7 +193,7 @@ def test_gpus_may_have_a_type(typed: Typed, made: Path) -> None:
         out = typed(f"grid=made.yaml only=One {command} dispatch.dry_run=true")[1]
         assert f"#SBATCH --gpus-per-node={asked}\n" in out and "#SBATCH --time=1440\n" in out
     out = typed("grid=made.yaml only=One dispatch=slurm dispatch.gpus=0 dispatch.dry_run=true")[1]
-    assert "gpus" not in out
+    assert "--gpus" not in out
     (made / "mine.yaml").write_text("{gpus: many}")
     status, _, err = typed("grid=made.yaml dispatch=mine.yaml")
     assert status == 2 and "mine.yaml: dispatch.gpus=many" in err
