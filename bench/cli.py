@@ -9,9 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench import alike, jobs
-from bench import grid as grids
-from bench import jobs, terminal
+from bench import alike, jobs, terminal
 from bench import grid as grids
 from bench.dispatch import BACKENDS, local, slurm
 from bench.options import USAGE, Options, parse
