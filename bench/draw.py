@@ -110,8 +110,8 @@ def _refuse_others(out: Path, files: set[Path]) -> None:
     found = (f for f in out.rglob("*") if f.suffix.lower() in SUFFIXES)
     if others := sorted(set(found) - files):
         raise UserError(
-            f"out={out}: would hold {len(others)} images beside these samples "
-            f"({others[0].relative_to(out)} first); give another out=, or empty it"
+            f"out={out}: images lie there that are none of these samples ({len(others)}, "
+            f"{others[0].relative_to(out)} first); give another out=, or empty it"
         )
 
 

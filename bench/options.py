@@ -29,7 +29,7 @@ python run_bench.py grid=NAME do=verify          every published number against 
 python run_bench.py do=compare grids=A,B         row by row; runs=ID,ID: two runs
 python run_bench.py do=claims                    the paper's findings against the records
 python run_bench.py do=list                      the grids
-python run_bench.py do=score real=PATH fake=PATH two folders, zips or .npy arrays, measured
+python run_bench.py do=score real=PATH fake=PATH two folders, archives or .npy arrays, measured
 python run_bench.py do=fetch-weights grid=NAME   the files of weights that a grid needs
 python run_bench.py do=prepare data=NAME source=PATH   images packed for data.name=NAME
 python run_bench.py do=sample run=ID n=64         images of the generator that a run kept
@@ -38,7 +38,8 @@ python run_bench.py do=prove-resume              that a killed run goes on to th
   scale=lab|paper     small and here, or the paper's setting (default lab)
   only=LABEL          one row; 'only=[A,B]' several
   'seeds=[0,1,2]'     instead of the grid's own
-  force=true          do the runs again from nothing; force=failed: the failed ones go on
+  force=true          do the runs again from nothing; force=failed: the failed ones go on;
+                      do=prepare: replace what was prepared of another state of the source
   runs_dir=, results_dir=, data_dir=   folders (runs, results, data)
 'metrics=[fid,kid]' what do=score measures (default: all that needs no download)
   out=FILE            where do=score writes its table too, .json or .csv; the folder of do=sample

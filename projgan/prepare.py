@@ -88,7 +88,7 @@ def prepare(
             )
         if not _same_labels(folder, labels, before, said.names):
             raise DataError(f"{folder} holds data={name} with other classes; {_REPLACE}")
-        if before.get("state") == meta["state"]:
+        if before.get("state") == meta["state"] and (folder / IMAGES).is_file():
             return folder
     try:
         folder.mkdir(parents=True, exist_ok=True)

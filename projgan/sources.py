@@ -394,7 +394,7 @@ def _exports(folder: Path, files: Sequence[str]) -> list[Path]:
     """Of one kind; the caches that the library leaves beside its Arrow files are no data."""
     for suffix in EXPORTS:
         found = [folder / name for name in files if name.endswith(suffix)]
-        if found := [file for file in found if not file.name.startswith("cache-")]:
+        if found := [file for file in found if not file.name.startswith((".", "cache-"))]:
             return found
     return []
 
@@ -552,11 +552,12 @@ def _listed(names: Sequence[str], lists: dict[str, bytes], asked: str) -> Classe
     labels = [said.get(path, unique.get(path[-1])) for path in parts]
     if missing := [n for n, label in zip(names, labels, strict=True) if label is None]:
         raise DataError(
-            f"{asked}: {LABELS} gives {len(missing)} images no class, {shown(missing[0])} first"
+            f"{asked}: {LABELS} gives no class to {len(missing)} of {len(names)} images, "
+            f"{shown(missing[0])} first"
         )
     held = {*parts, *((name,) for name in unique if last[name] == 1)}
     rest = sum(path not in held and path[-1:] not in held for path in said)
-    note = f"{LABELS} lists {rest} images that are not there" if rest else None
+    note = f"entries of {LABELS} without an image here: {rest}" if rest else None
     return Classes([int(label) for label in labels if label is not None], note=note)
 
 

@@ -136,6 +136,33 @@ def test_truncated_styles_are_nearer_to_each_other(tmp_path: Path) -> None:
     assert spread[1] < spread[0]
 
 
+def test_a_folder_of_samples_holds_those_of_one_call_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for run, seed in (("abc", 0), ("xyz", 1)):
+        kept(tmp_path / run, FASTGAN, 1000, seed=seed)
+    out = tmp_path / "out"
+    assert sample(tmp_path, "run=abc", "n=4", "interpolate=1") == 0
+    assert sorted(f.name for f in out.iterdir()) == [f"{i:05d}.png" for i in range(4)]
+    assert cli.main(["do=score", f"real={out}", f"fake={out}", "metrics=swd",
+                     f"data_dir={tmp_path}"]) == 0  # fmt: skip
+    assert f"4 images of {out} against 4" in capsys.readouterr().out
+    before = {f.name: f.read_bytes() for f in out.iterdir()}
+    for more, first in ((["n=3"], "00003.png"), (["n=2", "class=all"], "00000.png")):
+        run = "abc" if len(more) == 1 else "of"
+        kept(tmp_path / "of", OF_CLASSES["fastgan"], 1000)
+        assert sample(tmp_path, f"run={run}", *more) == 2
+        error = capsys.readouterr().err
+        assert f"{first} first); give another out=" in error
+        assert {f.name: f.read_bytes() for f in out.iterdir()} == before
+    assert sample(tmp_path, "run=xyz", "n=5") == 0  # whole: all of another run's are replaced
+    after = {f.name: f.read_bytes() for f in out.iterdir()}
+    assert len(after) == 5 and not set(after.values()) & set(before.values())
+    (out / "old.JPG").write_bytes(b"")
+    assert sample(tmp_path, "run=xyz", "n=5") == 2
+    assert "none of these samples (1, old.JPG first)" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", OF_CLASSES)
 def test_a_class_can_be_asked_for_and_all_of_them(name: str, tmp_path: Path) -> None:
     generator = kept(tmp_path / "abc", OF_CLASSES[name], 1000)
