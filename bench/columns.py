@@ -243,7 +243,11 @@ def _label(cell: Cell, beside_paper: bool) -> Entry:
     if beside_paper:  # how the backbone's protocol differs from the paper's
         said = ((run.record or {}).get("backbone") or {} for run in cell.finished)
         notes += dict.fromkeys(backbone["note"] for backbone in said if backbone.get("note"))
-    small = [m["images"] for run in cell.finished if (m := (run.record or {}).get("micro_batch"))]
+    small = [
+        m["images"]
+        for run in cell.finished
+        if (m := (run.record or {}).get("micro_batch")) and run.spec.config.train.norm_group is None
+    ]  # whole groups are the same in any parts
     if small:
         notes.append(
             f"{len(small)} of {len(cell.runs)} runs went on in micro-batches of {min(small)} for "

@@ -195,7 +195,9 @@ class _Session:
             raise failures.NeighbourLeft(line, self.claim.start or 0, self.claim.nimg) from error
         at = (self.claim.start or 0) if kind == "node" else self.claim.nimg
         before = self.micro_batch
-        again = failures.settle(self.record, kind, line, at, before if self.training else None)
+        train = self.spec.config.train
+        smaller = failures.halved(self.record, train, world().size) if self.training else None
+        again = failures.settle(self.record, kind, line, at, smaller)
         if kind == "memory" and again:
             log.warning(
                 "Out of memory with %d images at a time: going on with %d, gradients accumulated",

@@ -118,20 +118,20 @@ def is_of_a_neighbour(error: BaseException) -> bool:
 
 
 def settle(
-    record: dict[str, Any], kind: str, error: str, at: int, micro_batch: int | None = None
+    record: dict[str, Any], kind: str, error: str, at: int, smaller: int | None = None
 ) -> bool:
     """Notes a failure in a record and does what the policy says.
 
     Args:
         at: as for `note`.
-        micro_batch: images that a process trained on at once, when it failed in a training step.
-            None = it failed elsewhere.
+        smaller: micro-batch to go on with, when it failed in a training step. None = it failed
+            elsewhere, or there is no smaller one.
 
     Returns:
         Whether the run is to be tried again; else the record says that it has failed.
     """
     again = note(record, kind, error, at)
-    if kind == "memory" and micro_batch and (smaller := halved(micro_batch)):
+    if kind == "memory" and smaller:
         record["micro_batch"] = {"images": smaller, "since": at}
         return True
     if not again:
@@ -171,10 +171,11 @@ def in_a_row(noted: list[dict[str, Any]]) -> int:
     return count
 
 
-def halved(micro_batch: int) -> int | None:
+def halved(record: dict[str, Any], train: Train, processes: int) -> int | None:
     """The next smaller micro-batch; None = there is none that batch norm can do with."""
-    half = -(-micro_batch // 2)
-    return half if 2 <= half < micro_batch else None
+    size, unit = micro_batch(record, train, processes), train.least_part(processes)
+    half = -(-size // (2 * unit)) * unit
+    return half if 2 <= half < size else None
 
 
 def _is_memory(error: BaseException) -> bool:

@@ -91,7 +91,8 @@ def flops_per_image(config: Config) -> float:
     """
     backbone = replace(config.backbone, weights="random")
     plainly = {"compile": False, "cuda_graphs": False, "precision": "fp32"}
-    train = replace(config.train, batch=2, micro_batch=None, **plainly)  # type: ignore[arg-type]
+    whole = {"batch": 2, "micro_batch": None, "norm_group": None}
+    train = replace(config.train, **whole, **plainly)  # type: ignore[arg-type]
     small = replace(config, backbone=backbone, train=train)
     trainer = Trainer(small, torch.device("cpu"), switches=fast.NONE)
     trainer.number = 1  # a step on which no lazy regulariser has its turn

@@ -253,8 +253,13 @@ class Train:
     # balanced: of real and fake images, those that D is less right about count more in its loss,
     # and generated images that D surely rejects count more in G's.
     feedback: Literal["plain", "balanced"] = "plain"
+    # Images that batch norm normalises together, in G and in D, real and fake apart: groups by the
+    # samples' global index, the same on any number of processes and in any micro-batches. The
+    # released command gives 8. None = the whole batch, or a micro-batch of it.
+    norm_group: int | None = None
     # Images whose gradients are computed at once; the rest of the batch follows and the optimisers
-    # step after it. Batch norm sees so few, so this is another protocol. None = the whole batch.
+    # step after it. Without norm_group batch norm sees so few, so this is another protocol. None =
+    # the whole batch.
     micro_batch: int | None = None
     # The faster forms of projgan/fast.py, equal up to rounding; false = the plain eager path.
     fast: bool = True
@@ -283,6 +288,17 @@ class Train:
             m is None or 2 <= m <= self.batch,
             f"train.micro_batch={m}: give 2 to train.batch={self.batch}, or null",
         )
+        g = self.norm_group
+        _require(
+            g is None or (g >= 2 and self.batch % g == 0),
+            f"train.norm_group={g}: give 2 or more that train.batch={self.batch} is a multiple of, "
+            "or null",
+        )
+
+    def least_part(self, processes: int = 1) -> int:
+        """Of how many images a process's micro-batches are made: whole groups of batch norm."""
+        share, group = self.batch // processes, self.norm_group or 1
+        return share if share % group else group
 
 
 @dataclass(frozen=True)

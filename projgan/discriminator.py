@@ -23,6 +23,7 @@ from projgan.classes import ConditionalHeads
 from projgan.config import Config, Discriminator
 from projgan.errors import ConfigError
 from projgan.layers import NormalisedConv2d, seeded, sn_conv
+from projgan.parallel import group_batch_norm
 from projgan.projection import LEVELS, Projection, Projections
 
 # A 4x4 kernel without padding turns a 7x7 map into 4x4 logits. At 224 px the last maps are 7x7.
@@ -254,7 +255,7 @@ def build_projection(cfg: Config, channels: tuple[int, ...]) -> Projection | Pro
         return kind(cfg.projection, channels)
 
 
-ON_IMAGES: dict[str, Callable[[Config], OnImages]] = {
+ON_IMAGES: dict[str, Callable[[Config], OnImages | ProjectedDiscriminator]] = {
     "rgb": RGBDiscriminator,
     "stylegan2": StyleGAN2Discriminator,
     "fastgan": FastGANDiscriminator,
@@ -263,6 +264,7 @@ ON_IMAGES: dict[str, Callable[[Config], OnImages]] = {
 
 def build_discriminator(cfg: Config) -> ProjectedDiscriminator | OnImages:
     """The configured discriminator: images [N, 3, R, R] in [-1, 1] -> list of logit maps."""
-    if cfg.discriminator.on_images:
-        return ON_IMAGES[cfg.discriminator.kind](cfg)
-    return ProjectedDiscriminator(cfg)
+    kind = ON_IMAGES.get(cfg.discriminator.kind, ProjectedDiscriminator)
+    discriminator = kind(cfg)
+    group_batch_norm(discriminator.heads, cfg.train.norm_group)
+    return discriminator

@@ -2,9 +2,9 @@
 
 Each takes its share of the batch by the samples' global indices, so every random number is the one
 that a single process would draw. Gradients are averaged, the statistics of batch norm are those of
-the whole batch, and the first process has the say. What is left is the order of summation: training
-equals that of one process up to rounding. Without torchrun there is one process and nothing of this
-happens.
+the whole batch or of its groups, and the first process has the say. What is left is the order of
+summation: training equals that of one process up to rounding. Without torchrun there is one process
+and nothing of this happens.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.nn import functional as F
 
 from projgan.errors import ConfigError
 
@@ -91,46 +92,106 @@ def join() -> World:
     return world()
 
 
-class SynchronisedBatchNorm(nn.BatchNorm2d):
-    """Batch norm over the samples of all processes, on any device (torch's own is for GPUs).
+class GroupedBatchNorm(nn.BatchNorm2d):
+    """Batch norm over groups of a batch, whichever processes hold them.
 
-    A cumulative average (momentum None) is that of one process, which evaluates alone.
-    Every process has equally many samples. Mean and variance are summed one after the other, which
-    keeps the digits that the difference of two large sums would lose.
+    A group is `group` samples that follow each other by their global index, so that it is the same
+    one on any number of processes and in micro-batches of whole groups. Running statistics move
+    once for each group, in the samples' order, as if the groups came one after the other. A
+    cumulative average (momentum None) is that of one process, which evaluates alone.
+
+    Attributes:
+        group: samples that are normalised together. None = the whole batch.
+        world: the processes that share the batch, equally many samples each.
     """
 
+    group: int | None = None
+    world: World = World()
+
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] of this process -> the same, normalised by the whole batch."""
-        if not self.training or self.momentum is None:
+        """[N, C, H, W] of this process -> the same, each group normalised."""
+        if not self.training:
             return super().forward(x)
-        size = world().size
-        over, shape = (0, 2, 3), (1, -1, 1, 1)
+        n, world = len(x), World() if self.momentum is None else self.world
+        total = n * world.size
+        group = min(self.group or total, total)
+        if world.size > 1 and n % group:
+            return self._across(x, group, total // group)
+        # Torch's own operator on each group: faster than one formula over all of them.
+        parts = x.split(group)
+        seen = torch.zeros(len(parts), 2, x.shape[1], device=x.device)  # means, unbiased variances
+        out = [
+            F.batch_norm(part, *of_part, self.weight, self.bias, True, 1.0, self.eps)
+            for part, of_part in zip(parts, seen.detach(), strict=True)
+        ]
+        self._follow(seen, world.rank * len(parts), world.size * len(parts))
+        return out[0] if len(out) == 1 else torch.cat(out)
+
+    def _across(self, x: Tensor, group: int, groups: int) -> Tensor:
+        """Groups of which several processes have a part (torch's own operator is for GPUs).
+
+        Mean and variance are summed one after the other, which keeps the digits that the difference
+        of two large sums would lose.
+        """
+        n, c, pixels = len(x), x.shape[1], x.shape[2] * x.shape[3]
+        at = torch.arange(n, device=x.device).add_(self.world.rank * n) // group
+
+        def mean_of(values: Tensor) -> Tensor:
+            """[n, C, H, W] -> [groups, C]."""
+            own = values.new_zeros(groups, c).index_add(0, at, values.mean((2, 3)))
+            return _sum(own) / group
+
         wide = x.float()
-        mean = _sum(wide.mean(over)) / size
-        centred = wide - mean.view(shape)
-        var = _sum(centred.square().mean(over)) / size
+        mean = mean_of(wide)
+        centred = wide - mean[at][:, :, None, None]
+        var = mean_of(centred.square())
+        unbiased = var * (group * pixels / (group * pixels - 1))
+        self._follow(torch.stack([mean, unbiased], dim=1), 0, groups)
+        scale = (self.weight * torch.rsqrt(var + self.eps))[at]
+        return (centred * scale[:, :, None, None] + self.bias[:, None, None]).to(x.dtype)
+
+    @torch.no_grad()
+    def _follow(self, seen: Tensor, first: int, groups: int) -> None:
+        """Moves the running statistics.
+
+        Args:
+            seen: [k, 2, C], mean and unbiased variance of the groups from `first` on.
+            groups: of the whole batch; where k is fewer, other processes saw the others.
+        """
         assert self.running_mean is not None and self.running_var is not None
         assert self.num_batches_tracked is not None
-        with torch.no_grad():
-            count = x.numel() // x.shape[1] * size
-            self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean.detach(), self.momentum)
-            self.running_var.lerp_(var.detach() * (count / (count - 1)), self.momentum)
-        scale = self.weight * torch.rsqrt(var + self.eps)
-        return (centred * scale.view(shape) + self.bias.view(shape)).to(x.dtype)
+        self.num_batches_tracked += groups
+        age = groups - 1 - first - torch.arange(len(seen), device=seen.device)
+        if self.momentum is None:  # the mean over all groups so far
+            share = 1 / self.num_batches_tracked
+            keep: Tensor | float = 1 - groups * share
+            weights = share.expand(len(seen))
+        else:
+            keep = (1 - self.momentum) ** groups
+            weights = self.momentum * (1 - self.momentum) ** age
+        moved = torch.einsum("k,ksc->sc", weights.to(seen), seen)
+        if len(seen) < groups:
+            distributed.all_reduce(moved)
+        self.running_mean.mul_(keep).add_(moved[0])
+        self.running_var.mul_(keep).add_(moved[1])
 
 
-def synchronise_batch_norm(module: nn.Module) -> None:
-    """Replaces every BatchNorm2d inside; names, parameters and buffers stay the same."""
-    for name, child in module.named_children():
-        if type(child) is not nn.BatchNorm2d:
-            synchronise_batch_norm(child)
+def group_batch_norm(module: nn.Module, group: int | None, world: World | None = None) -> None:
+    """Has every BatchNorm2d inside normalise groups of a batch that processes share.
+
+    Names, parameters and buffers stay the same; without groups and alone, nothing changes.
+    """
+    world = world or World()
+    if group is None and world.size == 1:
+        return
+    for name, child in list(module.named_children()):
+        if not isinstance(child, nn.BatchNorm2d):
+            group_batch_norm(child, group, world)
             continue
-        synced = SynchronisedBatchNorm(child.num_features, child.eps, child.momentum)
-        synced.weight, synced.bias = child.weight, child.bias
-        synced.running_mean, synced.running_var = child.running_mean, child.running_var
-        synced.num_batches_tracked = child.num_batches_tracked
-        setattr(module, name, synced.train(child.training))
+        grouped = GroupedBatchNorm(child.num_features, child.eps, child.momentum)
+        grouped.__dict__.update(child.__dict__)  # the same tensors
+        grouped.group, grouped.world = group, world
+        setattr(module, name, grouped)
 
 
 class _Sum(torch.autograd.Function):

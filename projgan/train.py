@@ -30,13 +30,13 @@ from projgan.discriminator import ProjectedDiscriminator, build_discriminator
 from projgan.disturb import disturb, level_weights
 from projgan.divergence import LossWatch, TrainingDiverged, check_weights, keep_evidence
 from projgan.ema import ema_beta, ema_update
-from projgan.errors import UserError
+from projgan.errors import ConfigError, UserError
 from projgan.generators import build_generator
 from projgan.layers import seeded
 from projgan.ledger import Ledger
 from projgan.loading import Loader, ahead_for, as_floats
 from projgan.losses import discriminator_loss, generator_loss
-from projgan.parallel import World, join, synchronise_batch_norm
+from projgan.parallel import World, group_batch_norm, join
 from projgan.regularise import PathLength, due, r1
 from projgan.rng import Coordinates, Stream
 
@@ -109,10 +109,9 @@ class Trainer:
             if "norms" in self.fast:
                 size = network.input_size
                 fast.fold_norms(network.trunk, torch.zeros(1, 3, size, size, device=device))
-        if self.world.size > 1:
-            synchronise_batch_norm(self.generator)
-            synchronise_batch_norm(self.discriminator.heads)
         self.average = deepcopy(self.generator).eval().requires_grad_(False)
+        for network in (self.generator, self.discriminator.heads):  # the average is the first's
+            group_batch_norm(network, cfg.train.norm_group, self.world)
         every_d, every_g = cfg.discriminator.r1_every, cfg.generator.path_length_every
         heads, o, fused = self.discriminator.heads, cfg.optim, "optimiser" in self.fast
         self.optim_g = adam(self.generator, o, o.lr_g, o.rescale_g, every_g, fused)
@@ -126,6 +125,8 @@ class Trainer:
             networks = [part for part in parts if part is not None]
             self.compiling = Compiling(networks, device, cfg.train.cuda_graphs)
         self.ledger = Ledger(device)
+        share, unit = self.world.share(cfg.train.batch), cfg.train.least_part(self.world.size)
+        self.parts = micro_batches(share.stop - share.start, cfg.train.micro_batch, unit)
         # Classes of the real images at some indices; training sets it to those of each batch.
         self.labels_of: Callable[[Tensor], Tensor] = lambda index: index % cfg.data.classes
         self.number = 0  # of the step; some regularisers have their turn now and then
@@ -287,7 +288,7 @@ class Trainer:
         account = "generator" if module is self.generator else "discriminator"
         optimiser.zero_grad(set_to_none=True)
         total: Tensor | None = None
-        for part in micro_batches(len(index), self.cfg.train.micro_batch):
+        for part in self.parts:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                 loss = loss_of(real[part], index[part])
             if (share := len(index[part]) / len(index)) != 1:
@@ -498,10 +499,20 @@ def round_up(n: int, batch: int) -> int:
     return -(-max(n, 1) // batch) * batch
 
 
-def micro_batches(n: int, size: int | None) -> list[slice]:
-    """A batch of n in as few parts of at most `size` as there can be, all but equally large."""
-    count = -(-n // size) if size else 1
-    bounds = [n * i // count for i in range(count + 1)]
+def micro_batches(n: int, size: int | None, unit: int = 1) -> list[slice]:
+    """A batch of n in as few parts of at most `size` as there can be, all but equally large.
+
+    Args:
+        unit: of this many samples each part is made: the groups of batch norm.
+    """
+    if size is not None and size < min(unit, n):
+        raise ConfigError(
+            f"train.micro_batch={size}: batch norm takes {unit} of the {n} images of a process "
+            "together; give so many or more, or a smaller train.norm_group"
+        )
+    units = n // unit
+    count = -(-units // (size // unit)) if size else 1
+    bounds = [units * i // count * unit for i in range(count + 1)]
     return [slice(a, b) for a, b in pairwise(bounds)]
 
 

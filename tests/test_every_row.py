@@ -29,12 +29,12 @@ def shrunk(spec: RunSpec, folder: Path) -> RunSpec:
     """The same networks on the same size of images, with random weights and for one step."""
     c = spec.config
     subset = c.data.subset and min(c.data.subset, IMAGES // 2)
-    micro = c.train.micro_batch and BATCH
+    few = {"micro_batch": c.train.micro_batch and BATCH, "norm_group": c.train.norm_group and BATCH}
     tiny = replace(
         c,
         data=replace(c.data, name="made", path=str(folder), images=None, subset=subset),
         backbone=replace(c.backbone, weights="random"),
-        train=replace(c.train, seed=0, batch=BATCH, total_kimg=BATCH / 1000, micro_batch=micro),
+        train=replace(c.train, seed=0, batch=BATCH, total_kimg=BATCH / 1000, **few),
     )
     return RunSpec(spec.grid, spec.row, {}, spec.scale, tiny, EvalSpec(METRICS, fake=4))
 

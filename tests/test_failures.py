@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import fake_training
 import pytest
@@ -19,7 +20,7 @@ from bench.columns import _label
 from bench.execute import execute
 from bench.failures import POLICIES, NodeFault, kind_of
 from bench.record import Record
-from projgan.config import Config
+from projgan.config import Config, Train
 from projgan.divergence import TrainingDiverged
 from projgan.errors import DataError
 from projgan.files import write_json_atomic
@@ -78,11 +79,25 @@ def test_getting_on_in_between_starts_the_count_again() -> None:
     assert failures.note({"failures": [{"kind": "code", "error": "", "at": 9}]}, "node", "", 9)
 
 
-def test_halves() -> None:
-    halves, size = [], 64
-    while (smaller := failures.halved(size)) is not None:
-        halves.append(size := smaller)
-    assert halves == [32, 16, 8, 4, 2] and failures.halved(3) == 2
+@pytest.mark.parametrize(
+    ("batch", "group", "processes", "halves"),
+    [
+        (64, None, 1, [32, 16, 8, 4, 2]),
+        (3, None, 1, [2]),
+        (64, 8, 1, [32, 16, 8]),  # batch norm sees whole groups
+        (24, 8, 1, [16, 8]),
+        (64, 8, 4, [8]),
+        (64, 8, 16, []),  # a group lies in two processes, which must be at it together
+    ],
+)
+def test_halves(batch: int, group: int | None, processes: int, halves: list[int]) -> None:
+    record: dict[str, Any] = {}
+    found = []
+    train = Train(batch=batch, norm_group=group)
+    while (smaller := failures.halved(record, train, processes)) is not None:
+        record["micro_batch"] = {"images": smaller, "since": 0}
+        found.append(smaller)
+    assert found == halves
 
 
 def fail_when(test: Callable[[Config, int], bool], error: Exception) -> Callable[..., None]:

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from norm_together import GROUPS, normalised
 from torch import nn
 from train_together import CFG
 
 from projgan.checkpoint import read_checkpoint
 from projgan.errors import ConfigError
-from projgan.parallel import SynchronisedBatchNorm, World, synchronise_batch_norm, world
+from projgan.parallel import GroupedBatchNorm, World, group_batch_norm, world
 from projgan.train import train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -84,12 +85,38 @@ def test_alone_nothing_is_exchanged() -> None:
     assert world().average(loss, []) is loss and world().said({"due": [1]}) == {"due": [1]}
 
 
-def test_synchronised_batch_norm_keeps_names_weights_and_evaluation() -> None:
+def test_grouped_batch_norm_keeps_names_weights_and_evaluation() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sequential(nn.BatchNorm2d(4), nn.ReLU()))
     x = torch.linspace(-1, 1, 2 * 3 * 5 * 5).view(2, 3, 5, 5)
     network(x)
     network.eval()
     before, names = network(x), list(network.state_dict())
-    synchronise_batch_norm(network)
-    assert any(isinstance(m, SynchronisedBatchNorm) for m in network.modules())
-    assert torch.equal(network(x), before) and list(network.state_dict()) == names
+    group_batch_norm(network, None)
+    assert not any(isinstance(m, GroupedBatchNorm) for m in network.modules())
+    for group, together in ((2, World()), (None, World(0, 2)), (2, World(0, 2))):
+        group_batch_norm(network, group, together)
+        (norm,) = (m for m in network.modules() if isinstance(m, GroupedBatchNorm))
+        assert (norm.group, norm.world) == (group, together) and not norm.training
+        assert torch.equal(network(x), before) and list(network.state_dict()) == names
+
+
+def test_groups_that_lie_in_several_processes(tmp_path: Path) -> None:
+    """24 samples: two or three processes with whole groups, parts of groups, or the batch."""
+    for size in (2, 3):
+        done = subprocess.run(
+            [sys.executable, "-m", "torch.distributed.run", "--standalone",
+             f"--nproc-per-node={size}", str(ROOT / "tests" / "norm_together.py"), str(tmp_path)],
+            capture_output=True, text=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        for group in GROUPS:
+            alone = normalised(group, World())
+            parts = [torch.load(tmp_path / f"{size}-{group}-{rank}.pt") for rank in range(size)]
+            for name in ("out", "into"):
+                whole = torch.cat([part[name] for part in parts])
+                assert torch.allclose(whole, alone[name], atol=1e-5), (size, group, name)
+            weights = torch.stack([part["weights"] for part in parts]).sum(0)
+            assert torch.allclose(weights, alone["weights"], rtol=1e-4), (size, group)
+            for part in parts:
+                assert torch.allclose(part["running"], alone["running"], atol=1e-5), (size, group)

@@ -280,7 +280,7 @@ def _died(worker: Worker, runs_dir: Path, status: object) -> tuple[str, str | No
             record["error"] = reason
             if fault is not None and fault.kind != "node":
                 kind, at = fault.kind, max(fault.nimg, nimg)
-                size = failures.micro_batch(record, run.config.train, processes)
+                size = failures.halved(record, run.config.train, processes)
             if fault is not None or code < 0 or processes > 1:
                 if failures.settle(record, kind, reason, at, size):
                     again = kind
