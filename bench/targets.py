@@ -224,12 +224,13 @@ def protocol(paper: str, spec: RunSpec) -> dict[str, str | None]:
     return fields
 
 
-def from_memory(paper: str) -> list[str]:
-    """Fields of a table's protocol that nobody here could confirm."""
+def unconfirmed(paper: str) -> list[str]:
+    """Fields of a table's protocol that nobody here could confirm, and what they rest on."""
+    basis = {"memory": "from memory", "inferred": "inferred"}
     return [
-        line["field"]
+        f"{line['field']} {basis[word]}"
         for line in _read("protocols")
-        if line["paper"] == paper and line["confidence"].startswith("memory")
+        if line["paper"] == paper and (word := line["confidence"].split()[0]) in basis
     ]
 
 

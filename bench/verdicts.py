@@ -50,7 +50,7 @@ OF_THE_NETWORK = ("params_m", "accuracy")  # no images are generated for these
 # Fields of a configuration that the protocol compares itself; every other one must be as the paper
 # has it, which is its default, unless it is what the paper's table varies from row to row.
 NOT_RECIPE = {"data.name", "data.path", "data.images", "data.resolution", "train.seed",
-              "train.total_kimg"}  # fmt: skip
+              "train.total_kimg", "train.norm_group"}  # fmt: skip
 VARIES: dict[str, set[str]] = {
     "table1": {"projection.kind", "discriminator.kind", "discriminator.layers"},
     "table2": {"backbone.name"},
@@ -160,7 +160,7 @@ def judge(
         ours = measured | _alike([_extractor(run, key) for run in _counted(cell)]) if key else {}
         said = verdict(stat.points if stat else (), number.value, ours, theirs)
         if said.word in _ON_VALUES and key not in OF_THE_NETWORK:
-            said = _with_doubts(said, targets.from_memory(grid.report.paper or ""))
+            said = _with_doubts(said, targets.unconfirmed(grid.report.paper or ""))
         metric = key.rpartition(":")[2]
         leak = leakage(cell.spec, metric).reason if metric in METRICS else ""
         found.append(Judged(column, number, key, stat, said, leak))
@@ -171,10 +171,10 @@ _ON_VALUES = ("reproduced", "within seed noise", "not reproduced")
 
 
 def _with_doubts(said: Verdict, fields: Sequence[str]) -> Verdict:
-    """A verdict that rests on fields of the paper's protocol that are known from memory only."""
+    """A verdict that rests on fields of the paper's protocol that are not confirmed."""
     if not fields:
         return said
-    doubt = f"the paper's {' and '.join(fields)} from memory, not confirmed"
+    doubt = f"the paper's {' and '.join(fields)}, not confirmed"
     return replace(said, reason="; ".join(part for part in (said.reason, doubt) if part))
 
 
@@ -229,6 +229,8 @@ def _extractor(run: Run, key: str) -> dict[str, str | None]:
 
 def _protocol_of(run: Run, varied: Collection[str]) -> dict[str, Any]:
     record, spec, final = run.record or {}, run.spec, run.final
+    train, smaller = spec.config.train, record.get("micro_batch")
+    together = smaller["images"] if smaller else train.micro_batch or train.batch
     data, done = record.get("data") or {}, final.eval if final else {}
     note = (record.get("backbone") or {}).get("note", "")
     other = {k: v for k, v in changed(spec.config).items() if k not in {*NOT_RECIPE, *varied}}
@@ -240,6 +242,7 @@ def _protocol_of(run: Run, varied: Collection[str]) -> dict[str, Any]:
         "recipe": ", ".join(f"{k}={v}" for k, v in other.items()),
         "data": name,
         "resolution": ((record.get("config") or {}).get("data") or {}).get("resolution"),
+        "norm_group": train.norm_group or together,
         "images": final.nimg if final else None,
         "fake": done.get("fake"),
         "real": done.get("real"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ NAMES = sorted(file.stem for file in paths.GRIDS.glob("*.yaml"))
 SHIPPED = {"smoke", "backbones", "pretraining", "projections", "layers", "subsets",
            "convergence", "csm", "init", "sota", "sota-high", "generators", "logits", "losses",
            "diffaug", "batch", "discriminators", "separable", "extra-rgb", "metrics",
-           "photos", "beyond",
+           "photos", "beyond", "norm-group",
            "small-data"}  # fmt: skip
 
 
@@ -171,7 +172,16 @@ def test_smoke_is_tiny() -> None:
 
 def test_scales_shrink_nothing_but_the_lab() -> None:
     paper = grids.load("csm", "paper").runs[0].config
-    assert (paper.data.resolution, paper.train) == (256, Config().train)
+    assert (paper.data.resolution, paper.train) == (256, replace(Config().train, norm_group=8))
+
+
+def test_groups_of_batch_norm_are_8_at_paper_scale_unless_a_grid_asks() -> None:
+    for name in NAMES:
+        found = {run.config.train.norm_group for run in grids.load(name, "paper").runs}
+        odd = {"norm-group": {4, 8, 16, None}, "photos": {None}}
+        assert found == odd.get(name, {8}), name
+        for run in grids.load(name).runs:
+            assert (run.config.train.norm_group is None) == (name != "norm-group" or run.row == "whole batch")  # fmt: skip  # noqa: E501
 
 
 def test_experiments_lie_beside_the_entry_point() -> None:
