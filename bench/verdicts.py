@@ -121,8 +121,9 @@ def verdict(
 def differences(ours: Protocol, theirs: Protocol) -> list[str]:
     """What keeps two measurements from being compared, in words; empty = nothing."""
     if "scale" in theirs and ours.get("scale") not in (None, theirs["scale"]):
-        # Another world altogether: what differs in it is told by name.
-        rest = [n for n, v in theirs.items() if n != "scale" and _plain(ours.get(n)) != _plain(v)]
+        # Another world altogether: what differs in it is told by name; groups are of its recipe.
+        named = {n: v for n, v in theirs.items() if n not in ("scale", "norm_group")}
+        rest = [n for n, v in named.items() if _plain(ours.get(n)) != _plain(v)]
         also = f" (and with it {', '.join(rest)})" if rest else ""
         return [f"scale {ours['scale']} instead of {theirs['scale']}{also}"]
     found = []

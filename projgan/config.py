@@ -116,8 +116,11 @@ class Discriminator:
     cmap: int = 64  # class-conditional: length of what is projected onto a class's embedding
     separable: bool = False  # depthwise separable blocks (released code, StyleGAN2 only)
     extra_rgb: bool = False  # one more discriminator, on the image, beside the projected ones
-    r1: float = 0.0  # weight of the R1 gradient penalty (Mescheder et al., 2018); 0 = none
-    r1_every: int = 16  # steps between two penalties, each as heavy as all of them
+    # Weights of the gradient penalties at real and at generated images (Mescheder et al., 2018);
+    # 0 = none. On frozen features they are taken at the projected maps that enter the heads.
+    r1: float = 0.0
+    r2: float = 0.0
+    r1_every: int = 16  # steps between two penalties of either kind, each as heavy as all of them
 
     def __post_init__(self) -> None:
         _require(
@@ -131,17 +134,14 @@ class Discriminator:
         _require(b in (4, 8), f"discriminator.base={b}: give 4 or 8")
         w = self.width
         _require(w >= 16 and w % 16 == 0, f"discriminator.width={w}: give a multiple of 16")
-        _require(self.r1 >= 0, f"discriminator.r1={self.r1}: give 0 or more")
+        for name in ("r1", "r2"):
+            weight = getattr(self, name)
+            _require(weight >= 0, f"discriminator.{name}={weight}: give 0 or more")
         _require(self.r1_every >= 1, f"discriminator.r1_every={self.r1_every}: give 1 or more")
         _require(
             not self.extra_rgb or self.kind == "projected",
             "discriminator.extra_rgb=true is beside discriminators on projected features: "
             f"leave it out with discriminator.kind={self.kind}",
-        )
-        _require(
-            self.r1 == 0 or self.on_images,
-            f"discriminator.r1={self.r1}: the penalty is for discriminators on images, "
-            f"not for discriminator.kind={self.kind}",
         )
 
     @property
@@ -209,6 +209,10 @@ class Augment:
     # Adaptive augmentation (Karras et al., 2020): what the mean sign of D(real) is held at, 0.6 in
     # that paper; 0 = off.
     ada_target: float = 0.0
+    # All images that D sees are blurred at first, with a filter of 2^-(x / sigma)^2 in pixels whose
+    # sigma goes down to 0 in a line (StyleGAN-XL, where it is 2 and 300); 0 = off.
+    blur_sigma: float = 0.0
+    blur_fade_kimg: float = 300.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "policy", policy_of(self.policy))
@@ -217,6 +221,9 @@ class Augment:
         _require(not bad, f"augment.policy={self.policy!r}: use color, translation, cutout or none")
         a = self.ada_target
         _require(0 <= a < 1, f"augment.ada_target={a}: give a number from 0, below 1")
+        _require(self.blur_sigma >= 0, f"augment.blur_sigma={self.blur_sigma}: give 0 or more")
+        k = self.blur_fade_kimg
+        _require(k > 0, f"augment.blur_fade_kimg={k}: give more than 0")
 
 
 @dataclass(frozen=True)
@@ -249,7 +256,7 @@ class Train:
     batch: int = 64
     ema_kimg: float = 20.0  # half-life of the generator's moving average
     ema_rampup: float = 0.05  # the half-life is at most this share of the images shown so far
-    loss: Literal["hinge", "nonsaturating", "wasserstein"] = "hinge"
+    loss: Literal["hinge", "nonsaturating", "wasserstein", "relativistic"] = "hinge"
     # balanced: of real and fake images, those that D is less right about count more in its loss,
     # and generated images that D surely rejects count more in G's.
     feedback: Literal["plain", "balanced"] = "plain"
@@ -279,6 +286,10 @@ class Train:
         _require(
             self.compile or not self.cuda_graphs,
             "train.cuda_graphs=true records what torch.compile made: give train.compile=true too",
+        )
+        _require(
+            self.loss != "relativistic" or self.feedback == "plain",
+            "train.loss=relativistic has one term for real and fake: give train.feedback=plain",
         )
         for name in ("ema_kimg", "ema_rampup"):
             value = getattr(self, name)

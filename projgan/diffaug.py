@@ -70,3 +70,21 @@ def augment(images: Tensor, policy: str, where: Coordinates) -> Tensor:
     for name in filter(None, policy.split(",")):
         images = AUGMENTATIONS[name](images, where)
     return images
+
+
+def blur(images: Tensor, sigma: float) -> Tensor:
+    """Images [N, C, H, W] after the filter 2^-(x / sigma)^2 in both directions, zeros around them.
+
+    It reaches `floor(3 sigma)` pixels; where that is none, the images are returned as they are. The
+    blur of the discriminator's images at the start of training (StyleGAN-XL,
+    https://arxiv.org/abs/2202.00273, Section 3.2; the filter is that of its released code).
+    """
+    reach = int(3 * sigma)
+    if reach < 1:
+        return images
+    at = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
+    taps = torch.exp2(-(at / sigma).square())
+    channels = images.shape[1]
+    line = (taps / taps.sum()).expand(channels, 1, 1, -1)
+    images = F.conv2d(images, line, padding=(0, reach), groups=channels)
+    return F.conv2d(images, line.transpose(2, 3), padding=(reach, 0), groups=channels)

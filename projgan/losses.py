@@ -55,13 +55,18 @@ def discriminator_loss(
         real, fake: logits, one [N, 1, h, w] for each level.
         reduce: "sum" or "mean" over the levels.
         kind: `hinge` (the paper: relu(1 - real) + relu(1 + fake)), `nonsaturating` (Goodfellow et
-            al., 2014, with logits) or `wasserstein` (fake - real), each averaged over its logits.
+            al., 2014, with logits) or `wasserstein` (fake - real), each averaged over its logits;
+            `relativistic`: softplus(fake - real) of each generated image and the real one at its
+            place in the batch (R3GAN, https://arxiv.org/abs/2501.05441, Section 2).
         weights: [levels], what each counts for. None = all alike.
         balanced: the side, real or fake, that a level is less right about counts for more, in
             proportion to its loss; together they count for two as ever.
     """
     losses = []
     for r, f in zip(real, fake, strict=True):
+        if kind == "relativistic":
+            losses.append(F.softplus(f - r).mean())
+            continue
         sides = torch.stack([REAL[kind](r).mean(), FAKE[kind](f).mean()])
         if balanced:
             wrong = torch.stack([F.softplus(-r).mean(), F.softplus(f).mean()]).detach()
@@ -76,12 +81,17 @@ def generator_loss(
     kind: str = "hinge",
     weights: Tensor | None = None,
     balanced: bool = False,
+    real: Logits | None = None,
 ) -> Tensor:
     """What the generator minimises; arguments as for `discriminator_loss`.
 
+    `real` is for the relativistic loss, softplus(real - fake), alone.
     `balanced`: an image counts for as much as the discriminator of a level is sure that it is
     generated, against the mean over the batch; the hard cases are those it rejects.
     """
+    if kind == "relativistic":
+        assert real is not None
+        return discriminator_loss(fake, real, reduce, kind, weights)  # the sides change places
     losses = []
     for f in fake:
         loss = GENERATOR[kind](f)
@@ -92,16 +102,18 @@ def generator_loss(
     return combine(losses, reduce, weights)
 
 
-def r1_penalty(images: Tensor, logits: Logits) -> Tensor:
-    """Mean squared norm of the logits' gradient at real images (Mescheder et al., ICML 2018).
+def gradient_penalty(inputs: list[Tensor], logits: Logits) -> Tensor:
+    """Mean squared norm of the logits' gradient at the inputs of all discriminators together.
+
+    At real images it is R1, at generated ones R2 (Mescheder et al., ICML 2018, Eq. 9).
 
     Args:
-        images: [N, 3, R, R], requires gradient.
-        logits: of these images; their sum is differentiated.
+        inputs: [N, C, H, W] each, images or projected maps, requiring gradients.
+        logits: of these inputs; their sum is differentiated.
     """
     total = torch.stack([x.sum() for x in logits]).sum()
-    (gradient,) = torch.autograd.grad(total, images, create_graph=True)
-    return gradient.square().sum(dim=(1, 2, 3)).mean()
+    gradients = torch.autograd.grad(total, inputs, create_graph=True)
+    return torch.stack([g.float().square().sum(dim=(1, 2, 3)).mean() for g in gradients]).sum()
 
 
 def path_lengths(images: Tensor, w: Tensor, noise: Tensor) -> Tensor:

@@ -121,8 +121,8 @@ class GroupedBatchNorm(nn.BatchNorm2d):
         parts = x.split(group)
         seen = torch.zeros(len(parts), 2, x.shape[1], device=x.device)  # means, unbiased variances
         out = [
-            F.batch_norm(part, *of_part, self.weight, self.bias, True, 1.0, self.eps)
-            for part, of_part in zip(parts, seen.detach(), strict=True)
+            F.batch_norm(part, mean, variance, self.weight, self.bias, True, 1.0, self.eps)
+            for part, (mean, variance) in zip(parts, seen, strict=True)
         ]
         self._follow(seen, world.rank * len(parts), world.size * len(parts))
         return out[0] if len(out) == 1 else torch.cat(out)
@@ -205,9 +205,7 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        total = gradients[0].clone(memory_format=torch.contiguous_format)
-        distributed.all_reduce(total)
-        return total
+        return _Sum.apply(gradients[0])  # which has a gradient too, for gradient penalties
 
 
 def _sum(x: Tensor) -> Tensor:

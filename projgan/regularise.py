@@ -1,6 +1,6 @@
-"""What StyleGAN2 adds to its losses now and then: R1 on the discriminator, path length on G.
+"""What is added to the losses now and then: R1 and R2 on the discriminators, path length on G.
 
-Either is computed on one step in several and weighs as much as all of them (lazy regularisation,
+Each is computed on one step in several and weighs as much as all of them (lazy regularisation,
 Karras et al., CVPR 2020, Section 3.1).
 """
 
@@ -12,23 +12,12 @@ from torch import Tensor
 from projgan import config
 from projgan.classes import labels_for
 from projgan.generators.stylegan2 import StyleGAN2
-from projgan.losses import path_lengths, r1_penalty
+from projgan.losses import path_lengths
 from projgan.parallel import World
 from projgan.rng import Coordinates
 
 MEAN_STEP = 0.01  # of the running mean of path lengths
 SHRINK = 2  # path lengths are measured on one image in so many
-
-
-def r1(cfg: config.Discriminator, number: int, images: Tensor, logits: list[Tensor]) -> Tensor:
-    """gamma / 2 times the gradient penalty, on the steps whose turn it is.
-
-    Args:
-        number: of the step, from 0.
-        images, logits: real images that require gradient, and what the discriminator said.
-    """
-    assert due(cfg.r1, cfg.r1_every, number)
-    return r1_penalty(images, logits) * (cfg.r1 / 2 * cfg.r1_every)
 
 
 def due(weight: float, every: int, number: int) -> bool:

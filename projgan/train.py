@@ -25,7 +25,7 @@ from projgan.classes import labels_for, shares
 from projgan.compiled import NOT_COMPILED, Compiling
 from projgan.config import Config, from_dict
 from projgan.data import Dataset, open_dataset, sample_order, training_indices
-from projgan.diffaug import augment
+from projgan.diffaug import augment, blur
 from projgan.discriminator import ProjectedDiscriminator, build_discriminator
 from projgan.disturb import disturb, level_weights
 from projgan.divergence import LossWatch, TrainingDiverged, check_weights, keep_evidence
@@ -35,9 +35,9 @@ from projgan.generators import build_generator
 from projgan.layers import seeded
 from projgan.ledger import Ledger
 from projgan.loading import Loader, ahead_for, as_floats
-from projgan.losses import discriminator_loss, generator_loss
+from projgan.losses import discriminator_loss, generator_loss, gradient_penalty
 from projgan.parallel import World, group_batch_norm, join
-from projgan.regularise import PathLength, due, r1
+from projgan.regularise import PathLength, due
 from projgan.rng import Coordinates, Stream
 
 CHECKPOINT_SECONDS = 300  # at most this much training is lost to a crash
@@ -110,8 +110,8 @@ class Trainer:
                 size = network.input_size
                 fast.fold_norms(network.trunk, torch.zeros(1, 3, size, size, device=device))
         self.average = deepcopy(self.generator).eval().requires_grad_(False)
-        for network in (self.generator, self.discriminator.heads):  # the average is the first's
-            group_batch_norm(network, cfg.train.norm_group, self.world)
+        for trained in (self.generator, self.discriminator.heads):  # the average is the first's
+            group_batch_norm(trained, cfg.train.norm_group, self.world)
         every_d, every_g = cfg.discriminator.r1_every, cfg.generator.path_length_every
         heads, o, fused = self.discriminator.heads, cfg.optim, "optimiser" in self.fast
         self.optim_g = adam(self.generator, o, o.lr_g, o.rescale_g, every_g, fused)
@@ -199,14 +199,27 @@ class Trainer:
             maps_real, maps_fake = self._features(shown, fake)
             maps_real = self._disturbed(maps_real, Stream.NOISE_REAL, index)
             maps_fake = self._disturbed(maps_fake, Stream.NOISE_FAKE_D, index)
+        d = cfg.discriminator
+        on_real, on_fake = (due(weight, d.r1_every, self.number) for weight in (d.r1, d.r2))
+        if on_real:
+            maps_real = [m.detach().requires_grad_() for m in maps_real]
+        if on_fake:
+            maps_fake = [m.detach().requires_grad_() for m in maps_fake]
         labels = self.labels_of(index) if cfg.data.classes else None
         logits_real = as_float(discriminator.judge(maps_real, labels))
         drawn = labels_for(self.generator, self._draw(Stream.LATENT_D, index))
         logits_fake = as_float(discriminator.judge(maps_fake, drawn))
         self.adaptive.see(logits_real)
-        how = (cfg.discriminator.reduce, cfg.train.loss, self._weights(logits_real), self.balanced)
+        how = (d.reduce, cfg.train.loss, self._weights(logits_real), self.balanced)
         loss = discriminator_loss(logits_real, logits_fake, *how)
-        return loss + self.discriminator_extras(shown, index)
+        if on_real:
+            loss = loss + gradient_penalty(maps_real, logits_real) * (d.r1 / 2 * d.r1_every)
+        if on_fake:
+            loss = loss + gradient_penalty(maps_fake, logits_fake) * (d.r2 / 2 * d.r1_every)
+        if isinstance(discriminator.heads, FastGANHeads):  # it also learns to rebuild real images
+            quadrant = (self._draw(Stream.QUADRANT, index).uniform(1)[:, 0] * 4).long()
+            loss = loss + discriminator.heads.reconstruction(shown, quadrant)
+        return loss
 
     def _features(self, real: Tensor, fake: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """The frozen maps of both."""
@@ -256,25 +269,21 @@ class Trainer:
         drawn = labels_for(self.generator, self._draw(Stream.LATENT_G, index))
         logits = as_float(self.discriminator.judge(maps, drawn))
         how = (self.cfg.discriminator.reduce, self.cfg.train.loss)
-        loss = generator_loss(logits, *how, self._weights(logits), self.balanced)
+        beside = self._real_logits(real, index) if self.cfg.train.loss == "relativistic" else None
+        loss = generator_loss(logits, *how, self._weights(logits), self.balanced, beside)
         g = self.cfg.generator
         if due(g.path_length, g.path_length_every, self.number):
             where = self._draw(Stream.LATENT_G, index)
             loss = loss + self.path_length.penalty(self.generator, where, self.world)
         return loss
 
-    def discriminator_extras(self, shown: Tensor, index: Tensor) -> Tensor | float:
-        """What the baselines' own discriminators learn besides, from the real images they saw."""
-        d, heads = self.cfg.discriminator, self.discriminator.heads
-        extras: Tensor | float = 0.0
-        if due(d.r1, d.r1_every, self.number):
-            images = shown.detach().requires_grad_()
-            labels = self.labels_of(index) if self.cfg.data.classes else None
-            extras = extras + r1(d, self.number, images, self.discriminator(images, labels))
-        if isinstance(heads, FastGANHeads):
-            quadrant = (self._draw(Stream.QUADRANT, index).uniform(1)[:, 0] * 4).long()
-            extras = extras + heads.reconstruction(shown, quadrant)
-        return extras
+    @torch.no_grad()
+    def _real_logits(self, real: Tensor, index: Tensor) -> list[Tensor]:
+        """What the discriminators now say of the real images that they learned from."""
+        shown = self._augment(real, Stream.AUGMENT_REAL, index)
+        maps = self._disturbed(self.discriminator.features(shown), Stream.NOISE_REAL, index)
+        labels = self.labels_of(index) if self.cfg.data.classes else None
+        return as_float(self.discriminator.judge(maps, labels))
 
     def _descend(
         self,
@@ -326,7 +335,9 @@ class Trainer:
 
     def _augment(self, images: Tensor, stream: Stream, index: Tensor) -> Tensor:
         where = self._draw(stream, index)
-        shown = self.adaptive(augment(images, self.cfg.augment.policy, where), where)
+        a, seen = self.cfg.augment, self.number * self.cfg.train.batch
+        images = blur(images, a.blur_sigma * max(0.0, 1 - seen / (a.blur_fade_kimg * 1000)))
+        shown = self.adaptive(augment(images, a.policy, where), where)
         self.ledger.mark("augmentation")
         return shown
 

@@ -25,12 +25,16 @@ def normalised(group: int | None, world: World) -> dict[str, Tensor]:
     mine = world.share(24)
     own = x[mine].requires_grad_()
     out = network(own)
-    (out * towards[mine]).sum().backward()
+    loss = (out * towards[mine]).sum()
+    (into,) = torch.autograd.grad(loss, own, create_graph=True)
+    (again,) = torch.autograd.grad(into.square().sum(), own, retain_graph=True)  # as R1's
+    loss.backward()
     assert own.grad is not None and norm.weight.grad is not None and norm.bias.grad is not None
     assert norm.running_mean is not None and norm.running_var is not None
     return {
         "out": out.detach(),
         "into": own.grad,
+        "again": again,
         "weights": torch.cat([norm.weight.grad, norm.bias.grad]),
         "running": torch.cat([norm.running_mean, norm.running_var]),
     }

@@ -69,6 +69,9 @@ QUICK = [
     ("convergence", "FastGAN"),
     ("convergence", "StyleGAN2-ADA"),
     ("extra-rgb", "With an RGB discriminator"),
+    ("norm-group", "4"),
+    ("penalties", "Pairing with R1 and R2 (R3GAN)"),
+    ("penalties", "Blur that fades (StyleGAN-XL)"),
 ]
 
 

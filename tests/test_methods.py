@@ -94,5 +94,3 @@ def test_fastgans_decoders_are_trained() -> None:
 def test_what_a_method_does_not_have_is_refused() -> None:
     with pytest.raises(ConfigError, match="has no styles"):
         Generator(path_length=2.0)
-    with pytest.raises(ConfigError, match="discriminators on images"):
-        Discriminator(r1=1.0)

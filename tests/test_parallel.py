@@ -113,7 +113,7 @@ def test_groups_that_lie_in_several_processes(tmp_path: Path) -> None:
         for group in GROUPS:
             alone = normalised(group, World())
             parts = [torch.load(tmp_path / f"{size}-{group}-{rank}.pt") for rank in range(size)]
-            for name in ("out", "into"):
+            for name in ("out", "into", "again"):
                 whole = torch.cat([part[name] for part in parts])
                 assert torch.allclose(whole, alone[name], atol=1e-5), (size, group, name)
             weights = torch.stack([part["weights"] for part in parts]).sum(0)
