@@ -20,6 +20,7 @@ from bench.schema import (
     ClaimsFile,
     EvalSection,
     GridFile,
+    PresetsFile,
     ReportSection,
     Resources,
     ScaleFile,
@@ -251,11 +252,12 @@ def _rows(
             continue  # of one label there may be a row for each scale
         if row.label.lower() in found:
             raise UserError(f"{where} is there twice; labels name the lines of a table")
-        for key in row.set.keys() & axes.keys():
+        settings = _preset(row.preset, where) | row.set
+        for key in settings.keys() & axes.keys():
             raise UserError(f"{where} sets {key}, which is an axis; take it out of one of the two")
-        _no_seed(where, row.set)
+        _no_seed(where, settings)
         asked = _given([file.resources, file.scales.get(scale, Section()).resources, row.resources])
-        found[row.label.lower()] = Row(row.label, row.set, row.paper, asked)
+        found[row.label.lower()] = Row(row.label, settings, row.paper, asked)
     here = list(found.values())
     if not here:
         raise UserError(f"{path.name}: has no row at scale {scale}")
@@ -267,6 +269,16 @@ def _rows(
             raise UserError(unknown("row", label, [row.label for row in here]))
     keep = {label.lower() for label in wanted}
     return [row for row in here if row.label.lower() in keep]
+
+
+def _preset(name: str | None, where: str) -> dict[str, Any]:
+    """Settings of a method that several grids have as a row."""
+    if name is None:
+        return {}
+    file: PresetsFile = typed.read(PresetsFile, paths.PRESETS)
+    if name not in file.presets:
+        raise UserError(f"{where}: {unknown('preset', name, file.presets)}")
+    return file.presets[name]
 
 
 def _evaluation(

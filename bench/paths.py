@@ -13,6 +13,7 @@ SCALES = EXPERIMENTS / "scales"
 PAPER = EXPERIMENTS / "paper"
 DATASETS = EXPERIMENTS / "datasets.yaml"
 CLAIMS = PAPER / "claims.yaml"
+PRESETS = EXPERIMENTS / "presets.yaml"
 DISPATCH = EXPERIMENTS / "dispatch"
 SOURCE_NOTE = "source.json"  # in a frozen copy of the source: the commit it was made from
 

@@ -92,6 +92,7 @@ class SlurmFile:
 @dataclass
 class RowEntry:
     label: str = MISSING
+    preset: str | None = None  # settings of experiments/presets.yaml, which `set` overrides
     set: dict[str, Any] = field(default_factory=dict)
     scales: list[str] | None = None  # the row is there at these scales only
     paper: dict[str, str] | None = None  # picks a line of the paper's table
@@ -114,6 +115,11 @@ class GridFile(Section):
     about: str = MISSING
     rows: list[RowEntry] = MISSING
     scales: dict[str, Section] = field(default_factory=dict)
+
+
+@dataclass
+class PresetsFile:
+    presets: dict[str, dict[str, Any]] = MISSING
 
 
 @dataclass

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 from projgan.config import Backbone, Config, from_dict
 from projgan.errors import DataError, UserError
@@ -208,7 +208,7 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
         elif isinstance(item, tuple):
             out[prefix + name] = list(item)
         else:  # 6 and 6.0 are one number, and must give one identity
-            out[prefix + name] = float(item) if is_float else item
+            out[prefix + name] = float(item) if is_float and item is not None else item
     return out
 
 
@@ -216,7 +216,10 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 def _fields(kind: type) -> tuple[tuple[str, bool], ...]:
     """Names of a dataclass's fields, and which are floats: the same for thousands of runs."""
     hints = get_type_hints(kind)
-    return tuple((f.name, hints[f.name] is float) for f in dataclasses.fields(kind))
+    return tuple(
+        (f.name, float in (hints[f.name], *get_args(hints[f.name])))
+        for f in dataclasses.fields(kind)
+    )
 
 
 @cache

@@ -24,7 +24,6 @@ from projgan.layers import EqualConv2d, EqualLinear, scaled_leaky_relu, seeded, 
 Seen = Callable[[str, list[Tensor], list[Tensor]], None]
 
 LARGEST_BODY = 256  # pixels of the largest map that FastGAN's blocks see
-MINIBATCH_GROUP = 4  # images whose spread is shown to the discriminator
 
 
 class OnImages(nn.Module):
@@ -66,27 +65,30 @@ class ResidualBlock(nn.Module):
         return result
 
 
-def minibatch_std(x: Tensor, group: int = MINIBATCH_GROUP) -> Tensor:
+def minibatch_std(x: Tensor, group: int) -> Tensor:
     """Appends one channel: the standard deviation over groups of images, averaged (Karras 2018).
 
     Args:
-        x: [N, C, H, W]; where N is no multiple of `group`, all N are one group.
+        x: [N, C, H, W]; `group` images that follow each other are one group, and where N is no
+            multiple of that, all N are.
     """
     n, c, h, w = x.shape
     size = group if n % group == 0 else n
-    grouped = x.view(size, n // size, c, h, w)
-    spread = (grouped.var(dim=0, unbiased=False) + 1e-8).sqrt().mean(dim=(1, 2, 3))
-    channel = spread.repeat(size).view(n, 1, 1, 1).expand(n, 1, h, w)
+    grouped = x.reshape(n // size, size, c, h, w)
+    spread = (grouped.var(dim=1, unbiased=False) + 1e-8).sqrt().mean(dim=(1, 2, 3))
+    channel = spread.repeat_interleave(size).view(n, 1, 1, 1).expand(n, 1, h, w)
     return torch.cat([x, channel.to(x.dtype)], dim=1)
 
 
 class StyleGAN2Heads(nn.Module):
     """StyleGAN2's residual discriminator (Karras et al., CVPR 2020): one logit per image."""
 
-    def __init__(self, resolution: int, width: int, out: int = 1):
+    def __init__(self, resolution: int, width: int, out: int = 1, fmaps: float = 1.0,
+                 group: int = 4):  # fmt: skip
         super().__init__()
+        self.group = group
         sizes = [resolution >> i for i in range(int(math.log2(resolution // 4)) + 1)]
-        channels = [channels_at(size, width) for size in sizes]
+        channels = [channels_at(size, width, fmaps) for size in sizes]
         self.from_rgb = EqualConv2d(3, channels[0], 1)
         self.blocks = nn.Sequential(*(ResidualBlock(i, o) for i, o in itertools.pairwise(channels)))
         last = channels[-1]
@@ -96,7 +98,7 @@ class StyleGAN2Heads(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         x = self.blocks(scaled_leaky_relu(self.from_rgb(x)))
-        x = scaled_leaky_relu(self.conv(minibatch_std(x))).flatten(1)
+        x = scaled_leaky_relu(self.conv(minibatch_std(x, self.group))).flatten(1)
         return [self.out(scaled_leaky_relu(self.dense(x)))[:, :, None, None]]
 
 
@@ -104,8 +106,10 @@ class StyleGAN2Discriminator(OnImages):
     def __init__(self, cfg: Config):
         super().__init__()
         with seeded(cfg.train.seed, "discriminator"):
-            width = cfg.discriminator.width // 8
-            self.heads = StyleGAN2Heads(cfg.data.resolution, width, cfg.outputs)
+            d = cfg.discriminator
+            self.heads = StyleGAN2Heads(
+                cfg.data.resolution, d.width // 8, cfg.outputs, d.fmaps, d.mbstd_group
+            )
             if cfg.data.classes:
                 self.heads = ConditionalHeads(self.heads, cfg.data.classes, cfg.outputs)
 

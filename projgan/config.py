@@ -113,6 +113,10 @@ class Discriminator:
     logits: Literal["4x4", "native"] = "4x4"  # paper: 4x4 on every level; released: what comes out
     reduce: Literal["sum", "mean"] = "sum"  # over the levels: paper, released code
     width: int = 512  # channels of the last block; halves with each block before it, 64 at least
+    # Of the stylegan2 kind only: factor on channels below their maximum, and the images whose
+    # spread a discriminator is shown at its end.
+    fmaps: float = 1.0
+    mbstd_group: int = 4
     cmap: int = 64  # class-conditional: length of what is projected onto a class's embedding
     separable: bool = False  # depthwise separable blocks (released code, StyleGAN2 only)
     extra_rgb: bool = False  # one more discriminator, on the image, beside the projected ones
@@ -134,6 +138,8 @@ class Discriminator:
         _require(b in (4, 8), f"discriminator.base={b}: give 4 or 8")
         w = self.width
         _require(w >= 16 and w % 16 == 0, f"discriminator.width={w}: give a multiple of 16")
+        _require(self.fmaps > 0, f"discriminator.fmaps={self.fmaps}: give more than 0")
+        _require(self.mbstd_group >= 1, f"discriminator.mbstd_group={self.mbstd_group}: give 1 or more")  # fmt: skip  # noqa: E501
         for name in ("r1", "r2"):
             weight = getattr(self, name)
             _require(weight >= 0, f"discriminator.{name}={weight}: give 0 or more")
@@ -169,6 +175,7 @@ class Generator:
     rgb_bias: bool = False  # FastGAN: its last convolution has a bias (released code)
     embed: int = 128  # class-conditional FastGAN: length of a class's embedding
     # StyleGAN2 only.
+    fmaps: float = 1.0  # factor on channels below their maximum
     w_dim: int = 128
     mapping_layers: int = 2
     style_mixing: float = 0.0  # share of training images with two styles
@@ -181,6 +188,7 @@ class Generator:
         _require(self.z_dim >= 2, f"generator.z_dim={self.z_dim}: give 2 or more")
         w = self.width
         _require(w >= 4 and w % 4 == 0, f"generator.width={w}: give a multiple of 4")
+        _require(self.fmaps > 0, f"generator.fmaps={self.fmaps}: give more than 0")
         for name in ("w_dim", "mapping_layers", "path_length_every", "embed"):
             value = getattr(self, name)
             _require(value >= 1, f"generator.{name}={value}: give 1 or more")
@@ -255,7 +263,8 @@ class Train:
     total_kimg: float = 10000.0  # real images shown to the discriminator, in thousands
     batch: int = 64
     ema_kimg: float = 20.0  # half-life of the generator's moving average
-    ema_rampup: float = 0.05  # the half-life is at most this share of the images shown so far
+    # The half-life is at most this share of the images shown so far. None = no such bound.
+    ema_rampup: float | None = 0.05
     loss: Literal["hinge", "nonsaturating", "wasserstein", "relativistic"] = "hinge"
     # balanced: of real and fake images, those that D is less right about count more in its loss,
     # and generated images that D surely rejects count more in G's.
@@ -293,7 +302,7 @@ class Train:
         )
         for name in ("ema_kimg", "ema_rampup"):
             value = getattr(self, name)
-            _require(value >= 0, f"train.{name}={value}: give 0 or more")
+            _require(value is None or value >= 0, f"train.{name}={value}: give 0 or more")
         m = self.micro_batch
         _require(
             m is None or 2 <= m <= self.batch,

@@ -6,13 +6,15 @@ import torch
 from torch import nn
 
 
-def ema_beta(nimg: int, batch: int, half_life_kimg: float, rampup: float) -> float:
+def ema_beta(nimg: int, batch: int, half_life_kimg: float, rampup: float | None) -> float:
     """Share of the old average that is kept after a batch.
 
     The half-life is `half_life_kimg`, but at most `rampup` of the images shown so far, so that the
-    average forgets the untrained generator quickly.
+    average forgets the untrained generator quickly; with `rampup` None there is no such bound.
     """
-    half_life = min(half_life_kimg * 1000, max(nimg, 1) * rampup)
+    half_life = half_life_kimg * 1000
+    if rampup is not None:
+        half_life = min(half_life, max(nimg, 1) * rampup)
     return float(0.5 ** (batch / max(half_life, 1e-8)))
 
 

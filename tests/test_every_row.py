@@ -67,7 +67,7 @@ def once(spec: RunSpec, place: Path) -> None:
 # One of each kind of discriminator and generator, and what only one grid has.
 QUICK = [
     ("convergence", "FastGAN"),
-    ("convergence", "StyleGAN2-ADA"),
+    ("convergence", "StyleGAN2-ADA auto"),
     ("extra-rgb", "With an RGB discriminator"),
     ("norm-group", "4"),
     ("penalties", "Pairing with R1 and R2 (R3GAN)"),

@@ -138,6 +138,7 @@ def test_unknown_generator_names_the_nearest() -> None:
 
 def test_ema_half_life() -> None:
     assert ema_beta(10**9, 1000, 20, 0.05) == pytest.approx(0.5 ** (1 / 20))
+    assert ema_beta(64, 64, 20, None) == pytest.approx(0.5 ** (64 / 20000))  # no ramp-up at all
     assert ema_beta(1000, 50, 20, 0.05) == pytest.approx(0.5)  # ramp-up: half-life of 50 images
     a, b = torch.nn.BatchNorm1d(1), torch.nn.BatchNorm1d(1)
     torch.nn.init.zeros_(a.weight)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
 from projgan.baselines import StyleGAN2Heads, minibatch_std
+from projgan.config import Config, Discriminator, Generator
+from projgan.discriminator import build_discriminator
+from projgan.generators import build_generator
 from projgan.generators.stylegan2 import ModulatedConv2d, StyleGAN2, channels_at
 from projgan.layers import Blur, EqualConv2d, EqualLinear
 from projgan.rng import Coordinates, Stream
@@ -126,11 +132,30 @@ def test_classes_change_the_image() -> None:
 
 def test_the_spread_of_a_group_is_shown_to_the_discriminator() -> None:
     alike = torch.ones(8, 2, 4, 4)
-    assert minibatch_std(alike)[:, 2].max() < 1e-3
-    # Groups are every second image: 0, 2, 4, 6 and 1, 3, 5, 7.
+    assert minibatch_std(alike, 4)[:, 2].max() < 1e-3
     half = alike.clone()
     half[0] = 5.0
-    spread = minibatch_std(half)[:, 2, 0, 0]
-    assert (spread[::2] > 1).all()
-    assert (spread[1::2] < 1e-3).all()
-    assert minibatch_std(torch.randn(6, 2, 4, 4)).shape == (6, 3, 4, 4)
+    spread = minibatch_std(half, 4)[:, 2, 0, 0]
+    assert (spread[:4] > 1).all() and (spread[4:] < 1e-3).all()
+    assert minibatch_std(torch.randn(6, 2, 4, 4), 4).shape == (6, 3, 4, 4)
+    # By numpy, and the same in parts of whole groups.
+    x = torch.randn(8, 3, 2, 2)
+    for i, group in enumerate(x.numpy().reshape(2, 4, 3, 2, 2)):
+        expected = np.sqrt(group.var(axis=0) + 1e-8).mean()
+        assert np.allclose(minibatch_std(x, 4)[4 * i : 4 * i + 4, 3], expected)
+    parts = torch.cat([minibatch_std(part, 4) for part in x.split(4)])
+    assert torch.equal(minibatch_std(x, 4), parts)
+
+
+def test_half_the_feature_maps_leave_the_most() -> None:
+    """`fmaps` of stylegan2-ada-pytorch: channels are min(32768 fmaps / resolution, 512)."""
+    for fmaps in (1.0, 0.5):
+        for r in (4, 8, 16, 32, 64, 128, 256, 512, 1024):
+            assert channels_at(r, 64, fmaps) == min(int(32768 * fmaps) // r, 512)
+    config = Config(
+        generator=Generator(name="stylegan2", fmaps=0.5),
+        discriminator=Discriminator(kind="stylegan2", fmaps=0.5, mbstd_group=8),
+    )
+    assert build_generator(config).convs[-1].bias.shape == (64,)
+    heads: Any = build_discriminator(config).heads
+    assert heads.from_rgb.weight.shape[0] == 64 and heads.group == 8

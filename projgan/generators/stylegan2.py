@@ -25,9 +25,9 @@ MAPPING_RATE = 0.01  # learning rate of the mapping network, relative to the oth
 MEAN_DECAY = 0.998  # of the running mean of w, per batch, for truncation
 
 
-def channels_at(resolution: int, width: int) -> int:
-    """Channels at a resolution: `512 width / resolution`, at most `8 width` (512 at width 64)."""
-    return max(1, min(512 * width // resolution, 8 * width))
+def channels_at(resolution: int, width: int, fmaps: float = 1.0) -> int:
+    """Channels: `512 width fmaps / resolution`, at most `8 width` (512 at width 64)."""
+    return max(1, min(int(512 * width * fmaps) // resolution, 8 * width))
 
 
 class ModulatedConv2d(nn.Module):
@@ -139,23 +139,25 @@ class StyleGAN2(nn.Module):
         classes: 0 = unconditional.
         mixing: share of training images whose later layers have another latent's style.
         bounded: pass the images through tanh.
+        fmaps: factor on channels below their maximum.
     """
 
     def __init__(self, z_dim: int, w_dim: int, mapping_layers: int, resolution: int, width: int,
-                 classes: int = 0, mixing: float = 0.0, bounded: bool = False):  # fmt: skip
+                 classes: int = 0, mixing: float = 0.0, bounded: bool = False,
+                 fmaps: float = 1.0):  # fmt: skip
         super().__init__()
         self.z_dim, self.w_dim, self.mixing = z_dim, w_dim, mixing
         self.resolution, self.classes, self.bounded = resolution, classes, bounded
         self.mapping = Mapping(z_dim, w_dim, mapping_layers, classes)
         if classes:  # how often each is drawn; training sets it to what the data have
             self.register_buffer("class_share", torch.full((classes,), 1 / classes))
-        first = channels_at(4, width)
+        first = channels_at(4, width, fmaps)
         self.const = nn.Parameter(torch.randn(first, 4, 4))
         self.convs = nn.ModuleList([StyledConv(first, first, w_dim, part=8, up=False)])
         self.to_rgb = nn.ModuleList([ToRGB(first, w_dim)])
         r = 8
         while r <= resolution:
-            before, here = channels_at(r // 2, width), channels_at(r, width)
+            before, here = (channels_at(size, width, fmaps) for size in (r // 2, r))
             self.convs.append(StyledConv(before, here, w_dim, part=2 * r, up=True))
             self.convs.append(StyledConv(here, here, w_dim, part=2 * r + 1, up=False))
             self.to_rgb.append(ToRGB(here, w_dim))
@@ -213,4 +215,5 @@ def stylegan2(cfg: Config) -> nn.Module:
     return StyleGAN2(
         g.z_dim, g.w_dim, g.mapping_layers, cfg.data.resolution, g.width,
         mixing=g.style_mixing, bounded=g.output == "tanh", classes=cfg.data.classes,
+        fmaps=g.fmaps,
     )  # fmt: skip
