@@ -6,13 +6,14 @@ import hashlib
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench.inference import Interval, mean_interval
+from bench.metrics.table import held, plain, version
 from bench.paths import RunPaths
 from bench.spec import labelled
 from projgan.errors import UserError
@@ -153,8 +154,9 @@ class Run:
 
     def fresh_best(self, key: str, lower_is_better: bool = True) -> float | None:
         """The best snapshot measured on a sample that did not choose it; None = it was not."""
-        held = (self.record or {}).get("best")
-        done = held.get(key) if isinstance(held, dict) else None
+        known = (self.record or {}).get("best")
+        name = held(key, self.spec.eval.norms)
+        done = known.get(name) if isinstance(known, dict) else None
         if not isinstance(done, dict) or done.get("chosen") != self.best(key, lower_is_better):
             return None  # chosen from another curve
         return _finite(done.get("fresh"))
@@ -277,6 +279,7 @@ def read_runs(
     specs: Iterable[RunSpec],
     runs_dir: Path,
     load: Callable[[Path], Record | None] | None = None,
+    versions: Mapping[str, int] | None = None,
 ) -> list[Run]:
     """Reads the record of every run of a grid.
 
@@ -284,6 +287,8 @@ def read_runs(
         specs: The grid's runs, in its order.
         runs_dir: Holds one folder per run, named by its id.
         load: Reads a record file; None for a file that is not there. None = `bench.record.load`.
+        versions: Of the metrics' computations, by key of the record, 1 where it is not named;
+            values of another are missing. None = today's.
 
     Returns:
         One `Run` per spec. A record that cannot be read becomes a run that says so, and one that
@@ -293,7 +298,8 @@ def read_runs(
         from bench.record import load as load_record
 
         load = load_record
-    return _side_by_side([_read_run(spec, runs_dir / spec.run_id, load) for spec in specs])
+    read = (_read_run(spec, runs_dir / spec.run_id, load, versions) for spec in specs)
+    return _side_by_side(list(read))
 
 
 def cells(runs: Sequence[Run], averaged: Sequence[str] = AVERAGED) -> list[Cell]:
@@ -308,7 +314,12 @@ def cells(runs: Sequence[Run], averaged: Sequence[str] = AVERAGED) -> list[Cell]
     return [Cell(key[0], axes[key], tuple(group)) for key, group in groups.items()]
 
 
-def _read_run(spec: RunSpec, folder: Path, load: Callable[[Path], Record | None]) -> Run:
+def _read_run(
+    spec: RunSpec,
+    folder: Path,
+    load: Callable[[Path], Record | None],
+    versions: Mapping[str, int] | None,
+) -> Run:
     path = RunPaths(folder).record
     try:
         record = load(path)
@@ -317,7 +328,8 @@ def _read_run(spec: RunSpec, folder: Path, load: Callable[[Path], Record | None]
     if record is None:
         return Run(spec, folder, "missing", "not run")
     try:
-        points = tuple(sorted(map(_point, record["snapshots"]), key=lambda p: p.nimg))
+        read = (_point(raw, spec.eval.norms, versions) for raw in record["snapshots"])
+        points = tuple(sorted(read, key=lambda p: p.nimg))
         status, error_text = record["status"], record.get("error")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = f"{path} is not a whole record ({one_line(error)}); run it again with force=true"
@@ -373,16 +385,30 @@ def _apart(found: tuple[Any, Any], usual: tuple[Any, Any]) -> str:
     return f"measured with {ours} images, where the others have {theirs}: not comparable"
 
 
-def _point(raw: dict[str, Any]) -> Point:
+def _point(raw: dict[str, Any], norms: str, versions: Mapping[str, int] | None) -> Point:
+    """A snapshot, with the keys of a grid that measures with `norms`; what is stale is missing."""
+    of = raw.get("versions") or {}
+    stale = {
+        key: f"stale: of version {found} of its computation, where {now} is asked for; "
+        "grid=… do=run measures it again where the generator was kept"
+        for key in raw["metrics"]
+        if (found := of.get(key, 1)) != (now := version(key, versions))
+    }
+
+    def current(part: str) -> dict[str, Any]:
+        found = (raw.get(part) or {}).items()
+        return {plain(key, norms): value for key, value in found if key not in stale}
+
+    missing = current("missing") | {plain(key, norms): why for key, why in stale.items()}
     return Point(
         nimg=int(raw["nimg"]),
         train_seconds=float(raw["train_seconds"]),
-        metrics=dict(raw["metrics"]),
-        missing=dict(raw.get("missing") or {}),
+        metrics=current("metrics"),
+        missing=missing,
         eval=dict(raw.get("eval") or {}),
-        samples=raw.get("samples"),
-        intervals={k: (v[0], v[1]) for k, v in (raw.get("intervals") or {}).items()},
-        certificates=dict(raw.get("certificates") or {}),
+        samples=(raw.get("samples") or {}).get(norms),
+        intervals={k: (v[0], v[1]) for k, v in current("intervals").items()},
+        certificates=current("certificates"),
     )
 
 

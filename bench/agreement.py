@@ -103,7 +103,10 @@ def panel(grid: Grid, cells: Sequence[Cell]) -> Panel | None:
     metrics = [
         key
         for key, metric in METRICS.items()
-        if metric.extractor != "own" and ranked and all(c.stat(key) for c in ranked)
+        if metric.extractor != "own"
+        and not metric.norms
+        and ranked
+        and all(c.stat(key) for c in ranked)
     ]
     metrics.sort(key=lambda key: key != rank_by)  # stable: the ranking metric first
     values: dict[str, list[list[float]]] = {key: [] for key in metrics}

@@ -15,9 +15,10 @@ from bench.dispatch import BACKENDS, local, slurm
 from bench.options import USAGE, Options, parse
 from bench.paths import RunPaths
 from bench.progress import counter_for, progress_for
-from bench.record import Standing
+from bench.record import Standing, mark_stale
 from bench.schema import SlurmFile
-from bench.spec import Grid, RunSpec, value_name
+from bench.spec import EvalSpec, Grid, RunSpec, value_name
+from bench.typed import parse_overrides
 from projgan.errors import UserError, unknown
 from projgan.files import write_json_atomic
 
@@ -63,6 +64,11 @@ def run(options: Options) -> int:
 
     grid = _load(options)
     before = jobs.standings(grid.runs, options.runs_dir)
+    if options.force == "measure" and not options.dry_run:
+        for spec, at in zip(grid.runs, before, strict=True):
+            if not at.taken:
+                mark_stale(spec, RunPaths(options.runs_dir / spec.run_id))
+        before = jobs.standings(grid.runs, options.runs_dir)
     todo = [
         spec
         for spec, at in zip(grid.runs, before, strict=True)
@@ -256,11 +262,11 @@ def verify(options: Options) -> int:
     published = manifest.read(folder)
     options.seeds = options.seeds or published.get("seeds") or manifest.seeds(published)
     options.overrides = options.overrides or manifest.as_overrides(published)
-    grid = _load(options)
+    grid = _load(options, published.get("norms", "copied"))
     if target := options.target or published.get("target"):
         grid = with_target(grid, target)
     found = check(grid, folder, options.runs_dir)
-    for line in found.faults:
+    for line in [*found.faults, *found.notes]:
         print(line)
     count = f"{found.cells} numbers and words, {found.files} files, {found.runs} finished runs"
     if found.faults:
@@ -348,6 +354,7 @@ def sample(options: Options) -> int:
         raise UserError("metrics=: do=sample takes one, whose best snapshot is drawn")
     if options.seeds and len(options.seeds) > 1:
         raise UserError("seeds=: do=sample takes one, of the latents; n= is how many images")
+    norms = parse_overrides(options.overrides).get("eval.norms")
     draw(
         options.run,
         options.runs_dir,
@@ -358,6 +365,7 @@ def sample(options: Options) -> int:
         truncation=options.truncation,
         steps=options.interpolate,
         metric=options.metrics[0] if options.metrics else None,
+        norms=norms and EvalSpec(norms=norms).norms,
         echo=_echo,
     )
     return OK
@@ -475,10 +483,12 @@ def _signals_stop() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _load(options: Options) -> Grid:
+def _load(options: Options, norms: str | None = None) -> Grid:
     if options.grid is None:
         raise UserError("grid=NAME is missing; python run_bench.py do=list shows the grids")
-    return grids.load(options.grid, options.scale, options.overrides, options.seeds, options.only)
+    return grids.load(
+        options.grid, options.scale, options.overrides, options.seeds, options.only, norms
+    )
 
 
 def _whole(grid: Grid, options: Options) -> Grid:

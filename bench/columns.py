@@ -59,13 +59,17 @@ BEST_NOTE = (
     "Best: the snapshot is chosen on one generated sample and measured on a fresh one; gap: what "
     "the fresh sample adds to the value that was best."
 )
+DERIVED = ("rel", "best", "gap")  # kind:metric
 PaperRows = Mapping[str, targets.PaperRow]  # cell name -> the paper's numbers
+
+
+HELD = {name for m in METRICS.values() if m.norms for name in (m.key, m.group)}
 
 
 def known() -> list[str]:
     """Every name that a grid's `report.columns` may hold."""
     metrics = [*METRICS, *(m.group for m in METRICS.values())]
-    derived = [f"{kind}:{key}" for kind in ("rel", "best", "gap") for key in METRICS]
+    derived = [f"{kind}:{key}" for kind in DERIVED for key, m in METRICS.items() if not m.norms]
     return [*dict.fromkeys(["label", *MEASURED, *PAPER, *metrics, *derived])]
 
 
@@ -78,7 +82,7 @@ def expand(names: Sequence[str]) -> list[str]:
     keys: dict[str, None] = {}
     for name in names:
         if name not in known():
-            raise ConfigError(unknown("column", name, known()))
+            raise ConfigError(unknown("column", name, (k for k in known() if k not in HELD)))
         groups = name not in METRICS and any(m.group == name for m in METRICS.values())
         keys.update(dict.fromkeys(metric_keys([name]) if groups else [name]))
         if name.startswith("best:"):  # what the choice looked like beside what it is
@@ -177,7 +181,7 @@ def column(key: str) -> Column:
         return MEASURED[key]
     if key in PAPER:
         return PAPER[key]
-    kind, _, name = key.rpartition(":")
+    kind, name = split(key)
     metric = METRICS[name]
     unit = metric.unit.replace("x", "×")
     header = metric.header.removesuffix(metric.unit).strip()
@@ -203,8 +207,14 @@ def lower_is_better(metric: str) -> bool:
 
 def metric_of(key: str) -> str | None:
     """The metric that a column shows, as it is or derived; None = it shows none."""
-    name = key.rpartition(":")[2]
+    name = split(key)[1]
     return name if name in METRICS else None
+
+
+def split(key: str) -> tuple[str, str]:
+    """`rel:fd_lab` as `rel` and `fd_lab`; what is not derived has an empty kind."""
+    kind, _, name = key.partition(":")
+    return (kind, name) if kind in DERIVED else ("", key)
 
 
 def alone(key: str) -> bool:
@@ -276,7 +286,7 @@ def _entry(cell: Cell, key: str, baseline: Cell | None, paper: targets.PaperRow)
         return Entry()
     if key == "kimg":
         return _of(Stat(tuple(run.points[-1].nimg / 1000 for run in cell.finished)), "")
-    kind, _, name = key.rpartition(":")
+    kind, name = split(key)
     if kind in ("best", "gap"):
         return _best(cell, kind, name)
     stat = cell.stat(name)

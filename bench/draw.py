@@ -13,11 +13,12 @@ import torch
 from PIL import Image
 
 from bench import record as records
-from bench.metrics.table import METRICS
+from bench.metrics.table import METRICS, held
 from bench.paths import RunPaths
 from bench.preflight import check_folder
+from bench.spec import RunSpec
 from projgan.classes import known_classes
-from projgan.errors import UserError
+from projgan.errors import DataError, UserError
 from projgan.files import write_bytes_atomic
 from projgan.sample import generate, image_grid, interpolate, load_generator
 from projgan.sources import SUFFIXES
@@ -37,6 +38,7 @@ def draw(
     steps: int = 0,
     metric: str | None = None,
     of_class: int | Literal["all"] | None = None,
+    norms: str | None = None,
     echo: Callable[[str], None] = print,
 ) -> list[Path]:
     """Writes samples of a run's averaged generator.
@@ -54,6 +56,9 @@ def draw(
         of_class: the class of all images, of a class-conditional run; "all" = a row of the grid and
             a folder for each class, from the same latents. None = as often as in the data.
 
+        norms: batch-norm statistics, standing or copied. None = those that the run is measured
+            with, or standing ones of a file that stands alone.
+
     Returns:
         The files.
 
@@ -61,13 +66,13 @@ def draw(
         UserError: no such run or snapshot, a metric that was not measured, a generator that has
             no styles to truncate or no such class, images in `out` that would not be replaced.
     """
-    path = _snapshot(run, runs_dir, metric)
+    path = _snapshot(run, runs_dir, metric, norms)
     check_folder("out", out)
     out = out.resolve() if out.name in ("", "..") else out
     check_folder("out", out.parent)
-    generator, cfg, nimg = load_generator(path)
+    norms = norms or _norms(path)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    generator = generator.to(device)
+    generator, cfg, nimg = load_generator(path, norms, device)
     if truncation != 1.0 and not hasattr(generator, "styles"):
         raise UserError(
             f"truncation={truncation}: generator.name={cfg.generator.name} has no styles; leave it"
@@ -100,7 +105,8 @@ def draw(
         _write(sheets[-1], image_grid(_gather(between), steps + 1))
     said = "" if of_class is None else f" of class {of_class}"
     said = f" of each of {known} classes" if every else said
-    echo(f"{n} images{said} of {path} (after {nimg / 1000:g} thousand images) in {out}")
+    after = f"after {nimg / 1000:g} thousand images, {norms} batch-norm statistics"
+    echo(f"{n} images{said} of {path} ({after}) in {out}")
     echo(f"side by side in {' and '.join(map(str, sheets))}")
     return files + sheets
 
@@ -115,7 +121,15 @@ def _refuse_others(out: Path, files: set[Path]) -> None:
         )
 
 
-def _snapshot(run: str, runs_dir: Path, metric: str | None) -> Path:
+def _norms(path: Path) -> str:
+    """With which statistics the run of a generator is measured, if its folder tells."""
+    try:
+        return RunSpec.read(RunPaths(path.parent.parent).spec).eval.norms
+    except DataError:
+        return "standing"
+
+
+def _snapshot(run: str, runs_dir: Path, metric: str | None, norms: str | None) -> Path:
     """The file of the generator that is meant."""
     given = Path(run).expanduser()
     if given.suffix == ".safetensors":
@@ -133,21 +147,22 @@ def _snapshot(run: str, runs_dir: Path, metric: str | None) -> Path:
     kept = paths.kept()
     if not kept:
         raise UserError(f"run={run}: {folder} keeps no generator yet; train it first")
-    return paths.snapshot(kept[-1] if metric is None else _best(paths, kept, metric))
+    last = paths.snapshot(kept[-1])
+    return last if metric is None else _best(paths, kept, held(metric, norms or _norms(last)))
 
 
-def _best(paths: RunPaths, kept: list[int], metric: str) -> int:
+def _best(paths: RunPaths, kept: list[int], metric: str) -> Path:
     record: dict[str, Any] = records.load(paths.record) or {}
     found = {
         s["nimg"]: s["metrics"][metric]
         for s in record.get("snapshots", [])
-        if metric in s["metrics"] and s["nimg"] in kept
+        if metric in s["metrics"] and not records.is_stale(s, metric) and s["nimg"] in kept
     }
     if not found or metric not in METRICS:
         measured = sorted({key for s in record.get("snapshots", []) for key in s["metrics"]})
         raise UserError(f"metrics={metric}: not measured in {paths.dir}; it has {measured}")
     sign = 1 if METRICS[metric].lower_is_better else -1
-    return min(found, key=lambda nimg: sign * found[nimg])
+    return paths.snapshot(min(found, key=lambda nimg: sign * found[nimg]))
 
 
 def _gather(batches: Any) -> np.ndarray:

@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from bench.environment import environment
 from bench.log import logging_to
 from bench.metrics.evaluate import Scores, evaluate
 from bench.metrics.reference import Reference
-from bench.metrics.table import METRICS, TRAINING
+from bench.metrics.table import AVERAGED, METRICS, TRAINING
 from bench.metrics.training_set import TrainingSet
 from bench.paths import RunPaths
 from bench.progress import Progress
@@ -49,12 +50,14 @@ from projgan.errors import DataError, UserError
 from projgan.files import remove_leftovers, write_bytes_atomic
 from projgan.parallel import world
 from projgan.sample import generate, image_grid, load_generator, save_generator
+from projgan.standing import standing_statistics
 from projgan.train import Snapshot, train
 from projgan.weights import beside
 
 SAMPLE_SEED = 0  # of all images that are measured or shown; the same for every run
 FRESH_SEED = 1  # of the images that a best snapshot is measured on once it is chosen
 SHOWN = 64  # samples in the picture of a snapshot, eight by eight
+RAW_IS_GONE = "the raw generator is at hand while it trains only"
 
 log = logging.getLogger(__name__)
 
@@ -304,6 +307,7 @@ class _Session:
         started = time.monotonic()
         self.progress.evaluate(nimg)
         self.describe(snapshot)
+        generator, norms = with_norms(snapshot.generator, snapshot.raw), self.spec.eval.norms
         if snapshot.images_per_s is not None:
             record["throughput"] = throughput(snapshot, self.spec.config)
         if snapshot.ledger is not None:
@@ -313,29 +317,29 @@ class _Session:
             entry["train_seconds"] = snapshot.train_seconds
         else:
             save_generator(self.paths.snapshot(nimg), snapshot.generator, self.spec.config, nimg)
-            self.show(snapshot.generator, nimg)
             if not self.paths.real.exists():
                 _draw(self.paths.real, snapshot.dataset.images[:SHOWN])
             entry = {"nimg": nimg, "train_seconds": snapshot.train_seconds, "metrics": {}}
-            entry["samples"] = self.picture(nimg)
+            entry["samples"] = {norms: self.show(generator(norms), nimg)}
             record["snapshots"] = sorted([*record["snapshots"], entry], key=lambda s: s["nimg"])
             # From here on a kill costs no training and no timing: the kept generator is measured.
             self.add_time(0.0, snapshot.train_seconds)
             records.save(self.paths.record, record)
         if keys := self.lacking().get(nimg):
-            self.measure(snapshot.generator, entry, keys, snapshot.discriminator)
+            self.measure(generator, entry, keys, snapshot.discriminator)
         self.add_time(time.monotonic() - started, snapshot.train_seconds)
 
     def measure_kept(self, nimg: int) -> None:
         """Adds what is missing to a snapshot whose generator was kept."""
         entry = self.entry(nimg)
-        generator = self.kept(nimg) if entry is not None else None
-        if entry is None or generator is None:
+        kept = self.kept(nimg) if entry is not None else None
+        if entry is None or kept is None:
             return
-        started = time.monotonic()
+        started, norms = time.monotonic(), self.spec.eval.norms
         self.progress.evaluate(nimg)
-        if not self.paths.samples(nimg).exists():
-            self.show(generator, nimg)
+        generator = with_norms(kept)
+        if not self.paths.samples(nimg, norms).exists():
+            entry.setdefault("samples", {})[norms] = self.show(generator(norms), nimg)
         self.measure(generator, entry, self.lacking()[nimg])
         self.add_time(time.monotonic() - started)
         records.save(self.paths.record, self.record)
@@ -345,17 +349,18 @@ class _Session:
         assert self.reference is not None
         chosen = records.best_chosen(self.record, self.spec)
         for nimg, keys in self.best_due().items():
-            generator = self.kept(nimg)
-            if generator is None:
+            kept = self.kept(nimg)
+            if kept is None:
                 continue
             started = time.monotonic()
             self.progress.evaluate(nimg)
-            fake = range(self.spec.eval.fake)
+            generator, fake = with_norms(kept)(self.spec.eval.norms), range(self.spec.eval.fake)
             images = self.watched(generate(generator, FRESH_SEED, fake))
             scores = evaluate(images, self.reference, keys, certified=True)
             done = {"seed": FRESH_SEED, "real": scores.real, **records.protocol(self.spec)}
             for key in keys:
                 value: dict[str, Any] = {"nimg": nimg, "chosen": chosen[key][1]}
+                value["version"] = METRICS[key].version
                 value["fresh"] = scores.get(key)
                 more: dict[str, dict[str, Any]]
                 more = {"missing": scores.missing, "certificate": scores.certificates}
@@ -365,47 +370,76 @@ class _Session:
             records.save(self.paths.record, self.record)
 
     def kept(self, nimg: int) -> nn.Module | None:
-        """The generator of a snapshot; None = it was not kept, or its file is of no use."""
+        """The generator of a snapshot, with the norms it was kept with, which are copied ones.
+
+        None = it was not kept, or its file is of no use.
+        """
         if not self.paths.snapshot(nimg).exists():
             return None
         try:
-            generator, _, _ = load_generator(self.paths.snapshot(nimg))
+            generator, _, _ = load_generator(self.paths.snapshot(nimg), "copied", _device())
         except DataError as error:
             self.claim.fence()
             aside = records.set_aside(self.paths.snapshot(nimg))
             log.warning("%s (kept as %s)", error, aside.name)
             return None
-        return generator.to(_device())
+        return generator
 
     def measure(
         self,
-        generator: nn.Module,
+        generator: Callable[[str], nn.Module | None],
         entry: dict[str, Any],
         keys: Sequence[str],
         discriminator: nn.Module | None = None,
     ) -> None:
-        """Computes metrics of one snapshot and puts them into its entry."""
+        """Computes metrics of one snapshot and puts them into its entry.
+
+        Args:
+            generator: what `with_norms` gave.
+            keys: of the record.
+        """
+        if not records.same_protocol(entry, self.spec):  # measured otherwise: nothing to add to
+            entry |= {"metrics": {}, "missing": {}, "intervals": {}, "certificates": {}}
+        by_norms: dict[str, list[str]] = {}
+        for key in keys:
+            by_norms.setdefault(METRICS[key].norms or self.spec.eval.norms, []).append(key)
+        for norms, group in by_norms.items():
+            if (found := generator(norms)) is None:
+                entry["missing"] = entry.get("missing", {}) | dict.fromkeys(group, RAW_IS_GONE)
+            else:
+                self.measure_with(found, entry, group, discriminator)
+        versions = {key: METRICS[key].version for key in keys}
+        entry["versions"] = entry.get("versions", {}) | versions
+
+    def measure_with(
+        self,
+        generator: nn.Module,
+        entry: dict[str, Any],
+        keys: Sequence[str],
+        discriminator: nn.Module | None,
+    ) -> None:
         assert self.reference is not None
-        started, wanted = time.monotonic(), self.spec.eval
-        images = self.watched(generate(generator, SAMPLE_SEED, range(wanted.fake)))
+        started = time.monotonic()
+        images = self.watched(generate(generator, SAMPLE_SEED, range(self.spec.eval.fake)))
         final = entry["nimg"] == self.spec.total_images  # what tables show
         scores = evaluate(images, self.reference, keys, certified=final)
         self.measure_training(scores, generator, keys, discriminator)
-        protocol = records.protocol(self.spec)
-        if not records.same_protocol(entry, self.spec):  # measured otherwise: nothing to add to
-            entry |= {"metrics": {}, "missing": {}, "intervals": {}, "certificates": {}}
         seconds = time.monotonic() - started
-        entry["metrics"] |= dict(scores)
-        entry["missing"] = entry.get("missing", {}) | scores.missing
-        intervals = {key: list(interval) for key, interval in scores.intervals.items()}
-        entry["intervals"] = entry.get("intervals", {}) | intervals
-        if final:
-            entry["certificates"] = entry.get("certificates", {}) | scores.certificates
+        found: dict[str, dict[str, Any]] = {
+            "metrics": dict(scores),
+            "missing": scores.missing,
+            "intervals": {key: list(interval) for key, interval in scores.intervals.items()},
+            "certificates": scores.certificates if final else {},
+        }
+        for part, values in found.items():  # what was there of these keys gives way
+            others = {k: v for k, v in entry.get(part, {}).items() if k not in keys}
+            entry[part] = others | values
+        done = entry.get("eval", {})
         entry["eval"] = {
-            "seconds": entry.get("eval", {}).get("seconds", 0.0) + seconds,
+            "seconds": done.get("seconds", 0.0) + seconds,
             "real": scores.real,
-            "extractors": entry.get("eval", {}).get("extractors", {}) | scores.extractors,
-            **protocol,
+            "extractors": done.get("extractors", {}) | scores.extractors,
+            **records.protocol(self.spec),
         }
 
     def measure_training(
@@ -424,16 +458,19 @@ class _Session:
             batches = generate(generator, SAMPLE_SEED, range(min(count, self.spec.eval.fake)))
             return np.concatenate([x.cpu().numpy() for x in self.watched(batches)])
 
-        values, missing = self.training_set.measure(wanted, fake, discriminator)
-        scores.update(values)
+        keys_of = {key.rpartition(":")[2]: key for key in wanted}
+        values, missing = self.training_set.measure(list(keys_of), fake, discriminator)
+        scores.update({keys_of[name]: value for name, value in values.items()})
         for key in wanted:
             scores.missing.pop(key, None)
-        scores.missing |= missing
+        scores.missing |= {keys_of[name]: why for name, why in missing.items()}
 
-    def show(self, generator: nn.Module, nimg: int) -> None:
-        """Writes the picture of the first samples."""
+    def show(self, generator: nn.Module, nimg: int) -> str:
+        """Writes the picture of the first samples, and says where it is in the run's folder."""
         tiles = [batch.cpu().numpy() for batch in generate(generator, SAMPLE_SEED, range(SHOWN))]
-        _draw(self.paths.samples(nimg), np.concatenate(tiles))
+        path = self.paths.samples(nimg, self.spec.eval.norms)
+        _draw(path, np.concatenate(tiles))
+        return str(path.relative_to(self.paths.dir))
 
     def add_time(self, measuring: float, training: float | None = None) -> None:
         """Adds time that was spent on a snapshot; the clock of training keeps its own count."""
@@ -520,15 +557,17 @@ class _Session:
         # When they were reached is lost; steps take the same time each, so this is close.
         pace = state["train_seconds"] / max(state["nimg"], 1) if state else 0.0
         snapshots: list[dict[str, Any]] = [
-            {"nimg": n, "train_seconds": n * pace, "metrics": {}, "samples": self.picture(n)}
+            {"nimg": n, "train_seconds": n * pace, "metrics": {}, "samples": self.pictures(n)}
             for n in kept
         ]
         self.due = sorted({*self.due, *kept})
         new = records.new(self.spec, _now())
         return new | {"snapshot_at": list(self.due), "snapshots": snapshots}
 
-    def picture(self, nimg: int) -> str:
-        return str(self.paths.samples(nimg).relative_to(self.paths.dir))
+    def pictures(self, nimg: int) -> dict[str, str]:
+        """Those of a snapshot that are there, by norms."""
+        files = {norms: self.paths.samples(nimg, norms) for norms in AVERAGED}
+        return {k: str(v.relative_to(self.paths.dir)) for k, v in files.items() if v.exists()}
 
     def measurable(self) -> dict[int, list[str]]:
         return records.measurable(self.record, self.spec, self.paths, self.due)
@@ -552,6 +591,24 @@ class _Session:
 
     def clear(self) -> None:
         forget(self.paths, self.claim)
+
+
+def with_norms(averaged: nn.Module, raw: nn.Module | None = None) -> Callable[[str], Any]:
+    """Gives a generator by its norms (`bench.metrics.table.NORMS`), each computed once.
+
+    Args:
+        averaged: as training has it, with copied statistics.
+        raw: None = it was not kept; nor is one given then.
+    """
+
+    @cache
+    def given(norms: str) -> nn.Module | None:
+        if norms == "copied":
+            return averaged
+        generator = raw if norms == "raw" else averaged
+        return None if generator is None else standing_statistics(generator)
+
+    return given
 
 
 def forget(run: RunPaths, claim: Claim) -> None:

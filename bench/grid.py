@@ -15,7 +15,7 @@ from typing import Any, get_args, get_type_hints
 
 from bench import cluster, columns, compare, paths, speedup, typed
 from bench.checks import Claim
-from bench.metrics.table import check_metrics, metric_keys
+from bench.metrics.table import AVERAGED, check_metrics, metric_keys, plain
 from bench.schema import (
     ClaimsFile,
     EvalSection,
@@ -52,6 +52,7 @@ def load(
     overrides: Sequence[str] = (),
     seeds: Sequence[int] | None = None,
     only: str | Sequence[str] | None = None,
+    norms: str | None = None,
 ) -> Grid:
     """Loads and checks a grid.
 
@@ -62,6 +63,7 @@ def load(
             a list for a field of one value is an axis.
         seeds: Instead of the grid's own.
         only: Label or labels of the rows to keep.
+        norms: `eval.norms` instead of the files' own.
 
     Raises:
         UserError: One line that names what is wrong and what would be right.
@@ -99,8 +101,9 @@ def load(
     # What holds for all of them.
     mapping = at_scale.metrics
     report = _report(path, [file.report, section.report], mapping, rows, only is not None)
-    parts = [at_scale.eval, file.eval, section.eval]
+    parts = [at_scale.eval, file.eval, section.eval, EvalSection(norms=norms)]
     evaluation = _evaluation(path, parts, measuring, mapping, report.columns)
+    report = dataclasses.replace(report, columns=_columns(report.columns, evaluation))
     if report.compare_to is not None and only is None:
         with typed.at(f"{path.name}: report"):
             compare.check(report.compare_to, [row.label for row in rows], crossed)
@@ -292,16 +295,33 @@ def _evaluation(
     given, hints = _given(parts), get_type_hints(EvalSpec)
     for key, value in asked.items():
         name = key.removeprefix("eval.")
-        unset = value is None and type(None) in get_args(hints[name])
+        unset = value is None and type(None) in get_args(hints.get(name))
         given[name] = None if unset else typed.evaluation(key, value)
-    given["metrics"] = tuple(mapping.get(name, name) for name in given.get("metrics", ()))
+    norms = given.get("norms", EvalSpec.norms)
+
+    def own(names: Iterable[str]) -> list[str]:
+        return [plain(_own_name(name, mapping), norms) for name in names]
+
+    given["metrics"], beside = own(given.get("metrics", ())), own(given.pop("beside", ()))
+    named = [name for name in own(shown) if name in columns.HELD]
     given = {key: tuple(v) if isinstance(v, list) else v for key, v in given.items()}
     again = given.pop("best", None)
     with typed.at(path.name):
         check_metrics(given["metrics"])
         keys = metric_keys(given["metrics"])
         best = keys if again else [key for key in keys if f"best:{key}" in shown]
+        named += [key for key in metric_keys(beside) if key.partition(":")[2] in keys]
+        given["metrics"] = tuple(dict.fromkeys([*given["metrics"], *named]))
         return EvalSpec(**given, best=() if again is False else tuple(best))
+
+
+def _columns(names: Iterable[str], evaluation: EvalSpec) -> tuple[str, ...]:
+    """Column names as `evaluation` has them; a metric of other norms stands beside its own."""
+    found: dict[str, None] = {}
+    for name in (plain(name, evaluation.norms) for name in names):
+        beside = [f"{norms}:{name}" for norms in AVERAGED]
+        found |= dict.fromkeys([name, *(key for key in beside if key in evaluation.metrics)])
+    return tuple(found)
 
 
 def _report(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.aggregate import Cell, Run
+from bench.metrics.table import held, version
 from bench.spec import Grid
 from projgan.errors import DataError, reason
 from projgan.files import sha256_of, write_text_atomic
@@ -17,6 +18,8 @@ _PATHS = ("data.path", "backbone.weights")  # fields that may hold a path
 
 def make(grid: Grid, cells: Sequence[Cell], hashes: Mapping[str, str]) -> dict[str, Any]:
     """What leads from every cell back to its runs; the same records give the same manifest."""
+    points = (point for cell in cells for run in cell.runs for point in run.points)
+    found = sorted({held(key, grid.eval.norms) for p in points for key in p.metrics | p.missing})
     return {
         "schema": 1,
         "grid": grid.name,
@@ -27,6 +30,8 @@ def make(grid: Grid, cells: Sequence[Cell], hashes: Mapping[str, str]) -> dict[s
         "overrides": public(grid.overrides),
         "target": grid.report.target,
         "seeds": list(grid.seeds),
+        "norms": grid.eval.norms,
+        "versions": {key: version(key) for key in found},
         "cells": [
             {"cell": cell.name, "axes": dict(cell.axes), "runs": [evidence(r) for r in cell.runs]}
             for cell in cells

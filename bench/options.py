@@ -39,6 +39,7 @@ python run_bench.py do=prove-resume              that a killed run goes on to th
   only=LABEL          one row; 'only=[A,B]' several
   'seeds=[0,1,2]'     instead of the grid's own
   force=true          do the runs again from nothing; force=failed: the failed ones go on;
+                      force=measure: the kept generators are measured again;
                       do=prepare: replace what was prepared of another state of the source
   runs_dir=, results_dir=, data_dir=   folders (runs, results, data)
 'metrics=[fid,kid]' what do=score measures (default: all that needs no download)
@@ -76,8 +77,8 @@ USES: dict[str, tuple[str, ...]] = {
     "list": (),
     "score": ("real", "fake", "metrics", "out", "data_dir"),
     "prepare": ("data", "source", "data.resolution", "force", "data_dir"),
-    "sample": ("run", "metrics", "n", "seeds", "class", "truncation", "interpolate", "out",
-               "runs_dir", "results_dir"),
+    "sample": ("run", "metrics", "eval.norms", "n", "seeds", "class", "truncation", "interpolate",
+               "out", "runs_dir", "results_dir"),
     "prove-resume": ("grid", "scale", "only", "seeds", SETTINGS, "kills", "steps",
                      "runs_dir", "data_dir"),
 }  # fmt: skip
@@ -92,7 +93,7 @@ class Options:
     scale: str = "lab"
     only: list[str] | None = None
     seeds: list[int] | None = None
-    force: str = "none"  # none | failed | all
+    force: str = "none"  # none | failed | measure | all
     dispatch: str = "local"
     runs_dir: Path = Path("runs")
     results_dir: Path = Path("results")
@@ -279,9 +280,9 @@ def _real(key: str, value: str) -> float:
 
 
 def _force(key: str, value: str) -> str:
-    known = {"true": "all", "all": "all", "failed": "failed", "false": "none"}
+    known = {"true": "all", "all": "all", "false": "none", "failed": "failed", "measure": "measure"}
     if value.lower() not in known:
-        raise UserError(unknown("value of force", value, ["true", "false", "failed"]))
+        raise UserError(unknown("value of force", value, ["true", "false", "failed", "measure"]))
     return known[value.lower()]
 
 

@@ -67,9 +67,9 @@ class RunPaths:
         """64 real images, eight by eight, to hold the samples against."""
         return self.samples_dir / "real.png"
 
-    def samples(self, nimg: int) -> Path:
-        """64 fixed latents, eight by eight, after `nimg` images."""
-        return self.samples_dir / f"{nimg:09d}.png"
+    def samples(self, nimg: int, norms: str) -> Path:
+        """64 fixed latents, eight by eight, after `nimg` images, with standing or copied norms."""
+        return self.samples_dir / f"{nimg:09d}-{norms}.png"
 
     def snapshot(self, nimg: int) -> Path:
         """The averaged generator after `nimg` images."""

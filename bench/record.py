@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from bench.claim import holder
-from bench.metrics.table import METRICS, metric_keys
+from bench.claim import holder, owning
+from bench.metrics.table import METRICS, held, metric_keys, plain, version
 from bench.paths import RunPaths
 from bench.spec import RECIPE_VERSION, RunSpec
 from projgan.backbones.registry import describe
@@ -19,7 +20,7 @@ from projgan.config import Backbone
 from projgan.errors import DataError, UserError
 from projgan.files import write_json_atomic
 
-SCHEMA = 1
+SCHEMA = 2
 STATUSES = ("running", "finished", "failed")
 
 Record = dict[str, Any]
@@ -75,7 +76,21 @@ def load(path: Path) -> Record | None:
         raise DataError(f"{path}: written by a newer version (schema {schema}); update this one")
     if fault := _fault(record):
         raise DamagedRecord(f"{path}: damaged record ({fault}); {_REMEDY}")
-    return record
+    return _upgraded(record)
+
+
+def _upgraded(record: Record) -> Record:
+    """A record of schema 1, which knew one kind of norms and of pictures: the copied ones."""
+    if record["schema"] == SCHEMA:
+        return record
+    for snapshot in record["snapshots"]:
+        for part in {"metrics", "missing", "intervals", "certificates"} & snapshot.keys():
+            snapshot[part] = {held(key, "copied"): value for key, value in snapshot[part].items()}
+        if "samples" in snapshot:
+            snapshot["samples"] = {"copied": snapshot["samples"]}
+    if isinstance(record.get("best"), dict):
+        record["best"] = {held(key, "copied"): value for key, value in record["best"].items()}
+    return record | {"schema": SCHEMA}
 
 
 def save(path: Path, record: Record) -> None:
@@ -115,22 +130,46 @@ def same_protocol(snapshot: Mapping[str, Any], spec: RunSpec) -> bool:
     return all(done.get(name) == value for name, value in protocol(spec).items())
 
 
+def is_stale(values: Mapping[str, Any], key: str) -> bool:
+    """Whether a value was computed by another version than today's.
+
+    Args:
+        values: a snapshot, or what is known of a best one.
+        key: of the record.
+    """
+    return bool(values.get("versions", {}).get(key, 1) != version(key))
+
+
+def of_training(key: str) -> bool:
+    """Whether a value needs what only training has at hand: the raw generator, the discriminator.
+
+    It is not measured again: where it is stale there is none.
+    """
+    return METRICS[key].norms == "raw" or not METRICS[key].generated
+
+
+def wanted(spec: RunSpec) -> list[str]:
+    """The keys of a record that `spec` asks for at each snapshot."""
+    return [held(key, spec.eval.norms) for key in metric_keys(spec.eval.metrics)]
+
+
 def lacks(
     record: Mapping[str, Any], spec: RunSpec, at: Sequence[int] | None = None
 ) -> dict[int, list[str]]:
-    """What `spec` wants measured and the record does not hold: images -> metric keys.
+    """What `spec` wants measured and the record does not hold: images -> keys of the record.
 
     Args:
         at: numbers of images to look at. None = those of `spec`.
     """
-    keys = metric_keys(spec.eval.metrics)
+    keys = wanted(spec)
     found = {snapshot["nimg"]: snapshot for snapshot in record["snapshots"]}
     missing: dict[int, list[str]] = {}
     for nimg in spec.snapshot_at if at is None else at:
-        held: set[str] = set()
+        there: set[str] = set()
         if (snapshot := found.get(nimg)) and same_protocol(snapshot, spec):
-            held = {*snapshot["metrics"], *snapshot.get("missing", {})}
-        if lacking := [key for key in keys if key not in held]:
+            fresh = {key for key in keys if not is_stale(snapshot, key) or of_training(key)}
+            there = fresh & {*snapshot["metrics"], *snapshot.get("missing", {})}
+        if lacking := [key for key in keys if key not in there]:
             missing[nimg] = lacking
     return missing
 
@@ -150,11 +189,15 @@ def measurable(
 
 
 def best_chosen(record: Mapping[str, Any], spec: RunSpec) -> dict[str, tuple[int, float]]:
-    """Metrics of `eval.best` -> images and value of their best snapshot; the first where equal."""
+    """Keys of `eval.best` in the record -> images and value of their best snapshot, the first
+    where equal.
+    """
     curves: dict[str, list[tuple[float, int]]] = {}
     for snapshot in record["snapshots"]:
-        for key in spec.eval.best if same_protocol(snapshot, spec) else ():
-            if (value := snapshot["metrics"].get(key)) is not None:
+        for name in spec.eval.best if same_protocol(snapshot, spec) else ():
+            key = held(name, spec.eval.norms)
+            value = snapshot["metrics"].get(key)
+            if value is not None and not is_stale(snapshot, key):
                 sign = 1 if METRICS[key].lower_is_better else -1
                 curves.setdefault(key, []).append((sign * value, snapshot["nimg"]))
     chosen = {key: min(points) for key, points in curves.items()}
@@ -166,11 +209,12 @@ def best_chosen(record: Mapping[str, Any], spec: RunSpec) -> dict[str, tuple[int
 
 def best_due(record: Mapping[str, Any], spec: RunSpec, run: RunPaths) -> dict[int, list[str]]:
     """Best snapshots to be measured again on fresh samples, and can be: images -> metric keys."""
-    held = record.get("best") or {}
+    found = record.get("best") or {}
     due: dict[int, list[str]] = {}
     for key, (nimg, value) in best_chosen(record, spec).items():
-        done = held.get(key, {})
+        done = found.get(key, {})
         same = (done.get("nimg"), done.get("chosen")) == (nimg, value)
+        same = same and done.get("version", 1) == version(key)
         if not (same and same_protocol(done, spec)) and run.snapshot(nimg).exists():
             due.setdefault(nimg, []).append(key)
     return due
@@ -211,7 +255,7 @@ def standing(spec: RunSpec, runs_dir: Path) -> Standing:
         return Standing("damaged", note=str(error))
     snapshots = record["snapshots"] if record else []
     nimg = max([s["nimg"] for s in snapshots] + [claim.nimg if claim else 0])
-    metrics = snapshots[-1]["metrics"] if snapshots else None
+    metrics = _latest(snapshots[-1], spec) if snapshots else None
     if claim and (why := claim.hangs):
         return Standing("hung", nimg, metrics, f"{why}; end it and run the same command again")
     if claim:
@@ -223,12 +267,50 @@ def standing(spec: RunSpec, runs_dir: Path) -> Standing:
     if record["status"] == "running":
         return Standing("stopped", nimg, metrics, record.get("error") or "")
     if missing := measurable(record, spec, run):
-        names = sorted({key for keys in missing.values() for key in keys})
-        return Standing("incomplete", nimg, metrics, f"to measure: {', '.join(names)}")
+        return Standing("incomplete", nimg, metrics, _to_measure(record, missing))
     if again := best_due(record, spec, run):
         names = sorted({key for keys in again.values() for key in keys})
         return Standing("incomplete", nimg, metrics, f"to measure at the best: {', '.join(names)}")
     return Standing("finished", nimg, metrics, not_kept(lacks(record, spec)))
+
+
+def _latest(snapshot: Mapping[str, Any], spec: RunSpec) -> dict[str, float]:
+    """What is known of a snapshot today, by the keys of the grid."""
+    metrics = snapshot["metrics"].items()
+    return {plain(k, spec.eval.norms): v for k, v in metrics if not is_stale(snapshot, k)}
+
+
+def _to_measure(record: Record, missing: Mapping[int, Sequence[str]]) -> str:
+    """What is not measured, and what is stale, as a note of plan."""
+    stale = {
+        f"{key} (version {snapshot.get('versions', {}).get(key, 1)}, now {version(key)})"
+        for snapshot in record["snapshots"]
+        for key in missing.get(snapshot["nimg"], ())
+        if key in snapshot["metrics"] and is_stale(snapshot, key)
+    }
+    names = {key for keys in missing.values() for key in keys}
+    names -= {name.partition(" ")[0] for name in stale}
+    said = (("to measure", names), ("stale, to measure again", stale))
+    return "; ".join(f"{what}: {', '.join(sorted(found))}" for what, found in said if found)
+
+
+def mark_stale(spec: RunSpec, run: RunPaths) -> None:
+    """Marks what `spec` asks for to be measured again, where the generator was kept.
+
+    The values stay until others take their place; their version, 0, is that of no computation.
+
+    Raises:
+        RunIsTaken: a process is at work on it.
+    """
+    if not run.record.exists():
+        return
+    again = {key: 0 for key in wanted(spec) if not of_training(key)}
+    with owning(run.claim), suppress(DamagedRecord):  # that one is set aside and all is measured
+        record = load(run.record) or new(spec, "")
+        for snapshot in record["snapshots"]:
+            if run.snapshot(snapshot["nimg"]).exists():
+                snapshot["versions"] = snapshot.get("versions", {}) | again
+        save(run.record, record)
 
 
 def not_kept(nimgs: Iterable[int]) -> str:
@@ -248,7 +330,7 @@ _KINDS = {
 
 def _fault(record: Record) -> str:
     """What is wrong with a record; empty = nothing."""
-    if record.get("schema") != SCHEMA:
+    if record.get("schema") not in (1, SCHEMA):
         return f"schema is {record.get('schema')!r}"
     if record.get("status") not in STATUSES:
         return f"status is {record.get('status')!r}"
@@ -260,6 +342,7 @@ def _fault(record: Record) -> str:
         return "the backbone is of the wrong kind"
     if not all(_is_number(record["time"].get(name)) for name in ("train_s", "eval_s", "total_s")):
         return "time is no time"
+    pictures = str if record["schema"] == 1 else dict
     for snapshot in record["snapshots"]:
         ok = (
             isinstance(snapshot, dict)
@@ -268,9 +351,11 @@ def _fault(record: Record) -> str:
             and all(_is_number(v) for v in snapshot["metrics"].values())
             and _is_number(snapshot.get("train_seconds"))
             and isinstance(snapshot.get("missing", {}), dict)
+            and isinstance(snapshot.get("versions", {}), dict)
             and isinstance(done := snapshot.get("eval", {}), dict)
             and all(isinstance(done.get(name), int | None) for name in ("fake", "real"))
-            and isinstance(snapshot.get("samples", ""), str)
+            and isinstance(shown := snapshot.get("samples", pictures()), pictures)
+            and all(isinstance(path, str) for path in shown)
         )
         if not ok:
             return "a snapshot is not whole"

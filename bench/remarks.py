@@ -146,7 +146,7 @@ def rank_line(
 
 def certificate_line(cells: Sequence[Cell], keys: Iterable[str]) -> str:
     """How far the two routes to the table's distances are apart; empty = none was certified."""
-    shown = {key.rpartition(":")[2] for key in keys}
+    shown = {columns.metric_of(key) for key in keys}
     finals = [run.final for cell in cells for run in cell.finished if run.final and not run.apart]
     gaps = [gap for final in finals for key, gap in final.certificates.items() if key in shown]
     if not gaps:

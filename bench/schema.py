@@ -21,6 +21,8 @@ class EvalSection:
     real: int | None = None
     levels: str | None = None
     best: bool | None = None  # measure best snapshots again. None = those with a best: column
+    norms: str | None = None  # standing or copied: batch-norm statistics that are measured with
+    beside: list[str] | None = None  # norms:metric, measured too where the grid has the metric
 
 
 @dataclass

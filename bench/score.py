@@ -87,6 +87,8 @@ def score(
     keys = metric_keys(metrics or DEFAULT)
     if alone := [key for key in keys if METRICS[key].extractor in ("own", "levels")]:
         raise ConfigError(f"{alone[0]} looks through a run's own networks: do=score has none")
+    if held := [key for key in keys if METRICS[key].norms]:
+        raise ConfigError(f"{held[0]} is of a run's generator: do=score measures images")
     if out is not None:
         if out.suffix.lower() not in FORMATS:
             raise ConfigError(f"out={out}: give a file ending in {' or '.join(FORMATS)}")

@@ -16,8 +16,9 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
+from bench.metrics.table import AVERAGED
 from projgan.config import Backbone, Config, from_dict
-from projgan.errors import DataError, UserError
+from projgan.errors import DataError, UserError, unknown
 
 # Raise it when a changed default or a changed computation makes old runs incomparable.
 RECIPE_VERSION = 1
@@ -34,12 +35,15 @@ class EvalSpec:
     real: int | None = None  # real images that it is computed from. None = all
     levels: str = "efficientnet_lite1"  # backbone of fd_levels, in the zoo of the run
     best: tuple[str, ...] = ()  # metrics whose best snapshot is measured again on fresh samples
+    norms: str = "copied"  # batch-norm statistics of the averaged generator: standing or copied
 
     def __post_init__(self) -> None:
         if self.every_kimg <= 0:
             raise UserError(f"eval.every_kimg={self.every_kimg}: give more than 0")
         if any(k <= 0 for k in self.also_at_kimg):
             raise UserError(f"eval.also_at_kimg={list(self.also_at_kimg)}: give more than 0")
+        if self.norms not in AVERAGED:
+            raise UserError(unknown("eval.norms", self.norms, AVERAGED))
         for name, value in (("fake", self.fake), ("real", self.real)):
             if value is not None and value < 2:
                 raise UserError(f"eval.{name}={value}: a distance needs 2 images or more")

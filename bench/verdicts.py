@@ -195,7 +195,7 @@ def paper_protocol(paper: str, column: str, cell: Cell) -> dict[str, Any]:
         values["extractor"] = "inception_graph"
     elif column == "paper_swav_fid":
         values["extractor"] = "swav"
-    return fixed | values | {"weights": "the paper's"}
+    return fixed | values | {"weights": "the paper's", "norms": "copied"}
 
 
 def our_protocol(cell: Cell, varied: Collection[str] = ()) -> dict[str, Any]:
@@ -247,6 +247,7 @@ def _protocol_of(run: Run, varied: Collection[str]) -> dict[str, Any]:
         "images": final.nimg if final else None,
         "fake": done.get("fake"),
         "real": done.get("real"),
+        "norms": spec.eval.norms,
         "weights": "others" if note.startswith("protocol differs") else "the paper's",
     }
 

@@ -14,7 +14,7 @@ from typing import Any
 from bench import aggregate, export, lines, manifest
 from bench.aggregate import Cell
 from bench.content import gather
-from bench.metrics.table import METRICS
+from bench.metrics.table import METRICS, held, version
 from bench.page.build import page
 from bench.report import written
 from bench.spec import Grid
@@ -30,6 +30,7 @@ class Checked:
     files: int = 0
     runs: int = 0
     faults: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what is right, and of another time
 
 
 def verify(grid: Grid, folder: Path, runs_dir: Path) -> Checked:
@@ -57,7 +58,14 @@ def verify(grid: Grid, folder: Path, runs_dir: Path) -> Checked:
         elif sha256_of(path) != digest:
             found.faults.append(f"{name}: was changed after the report wrote it (SHA-256 differs)")
 
-    runs = aggregate.read_runs(grid.runs, runs_dir)
+    # By the versions that the report records: those of today say nothing of what it is made of.
+    versions: dict[str, int] = published.get("versions", {})
+    runs = aggregate.read_runs(grid.runs, runs_dir, versions=versions)
+    found.notes += [
+        f"{metric}: published by version {then} of its computation, which is {today} today"
+        for metric in _metrics(published)
+        if (then := version(metric, versions)) != (today := version(metric))
+    ]
     gone = list(_without_record(published, runs))
     if gone:
         found.faults += gone
@@ -80,6 +88,13 @@ def verify(grid: Grid, folder: Path, runs_dir: Path) -> Checked:
             _compare(found, name, path, now.get(name), _text_cells)
     _compare_manifest(found, published, manifest.make(grid, cells, {}))
     return found
+
+
+def _metrics(published: Mapping[str, Any]) -> list[str]:
+    """The keys in a record of what a report measured; one without norms has copied ones."""
+    runs = [run for cell in published["cells"] for run in cell["runs"]]
+    found = {key for run in runs for key in run.get("metrics") or ()}
+    return sorted(held(key, published.get("norms", "copied")) for key in found)
 
 
 def _without_record(published: Mapping[str, Any], runs: Sequence[aggregate.Run]) -> Iterator[str]:

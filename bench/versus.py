@@ -10,7 +10,7 @@ from statistics import median
 
 from bench import aggregate, columns
 from bench import record as records
-from bench.metrics.table import metric_keys
+from bench.metrics.table import metric_keys, plain
 from bench.paths import RunPaths
 from bench.spec import EvalSpec, Grid, ReportSpec, Row, RunSpec, flatten
 from projgan.config import from_dict
@@ -42,6 +42,7 @@ def of_runs(ids: Sequence[str], runs_dir: Path, target: str | None = None) -> Gr
     if len(set(names)) < len(names):  # the same cell and seed, configured otherwise
         names = [f"{name} · {id}" for name, id in zip(names, ids, strict=True)]
     runs = [replace(s, row=n, axes={}) for s, n in zip(specs, names, strict=True)]
+    runs = _alike(runs)
     metric = _metric(runs)
     report = ReportSpec(
         rank_by=metric,
@@ -72,7 +73,10 @@ def _spec(folder: Path) -> RunSpec:
     if not points:
         raise UserError(f"{paths.record} holds no snapshot to compare")
     done = points[-1]["eval"]
-    measured = EvalSpec(metrics=tuple(points[-1]["metrics"]), fake=done["fake"])
+    keys = list(points[-1]["metrics"])
+    norms = "standing" if any(key.startswith("standing:") for key in keys) else "copied"
+    metrics = tuple(plain(key, norms) for key in keys)
+    measured = EvalSpec(metrics=metrics, fake=done["fake"], norms=norms)
     config = from_dict(record["config"])
     network = (record.get("backbone") or {}).get("label") or config.discriminator.kind
     network += ", random weights" if config.backbone.weights == "random" else ""
@@ -100,6 +104,7 @@ def of_grids(grids: Sequence[Grid], runs_dir: Path, target: str | None = None) -
             settings = flatten(spec.config)
             at = {key: spec.axes.get(key, settings[key]) for key in axes}
             runs.append(replace(spec, axes={**at, "grid": grid.name}))
+    runs = _alike(runs)
     metric = _metric(runs)
     labels = dict.fromkeys(row.label for grid in grids for row in grid.rows)
     report = ReportSpec(
@@ -119,6 +124,12 @@ def of_grids(grids: Sequence[Grid], runs_dir: Path, target: str | None = None) -
         report=report,
         runs=tuple(runs),
     )
+
+
+def _alike(runs: Sequence[RunSpec]) -> list[RunSpec]:
+    """The runs as measured with the first one's norms: others are other numbers."""
+    norms = runs[0].eval.norms
+    return [replace(spec, eval=replace(spec.eval, norms=norms)) for spec in runs]
 
 
 def _several(key: str, names: Sequence[str]) -> None:

@@ -22,6 +22,7 @@ from projgan.errors import DataError
 from projgan.files import write_bytes_atomic
 from projgan.generators import build_generator
 from projgan.rng import Coordinates, Stream
+from projgan.standing import standing_statistics
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -121,8 +122,24 @@ def save_generator(path: Path, generator: nn.Module, cfg: Config, nimg: int) -> 
     write_bytes_atomic(path, save(tensors, header))
 
 
-def load_generator(path: Path) -> tuple[nn.Module, Config, int]:
-    """A generator as `save_generator` wrote it, in eval mode, with its config and image count."""
+def load_generator(
+    path: Path, norms: str = "standing", device: torch.device | None = None
+) -> tuple[nn.Module, Config, int]:
+    """Loads a generator that `save_generator` wrote, with its config and image count.
+
+    Args:
+        path: a .safetensors file. It holds the averaged weights and, as training has them, copies
+            of the raw generator's batch-norm statistics.
+        norms: "standing": statistics of the averaged weights take their place
+            (`projgan.standing`), computed here; "copied": they stay, as in the released code.
+        device: where the generator is put. None = the CPU.
+
+    Returns:
+        The generator in eval mode, its configuration, and after how many images it was kept.
+
+    Raises:
+        DataError: the file cannot be read or fits no generator.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
@@ -138,7 +155,8 @@ def load_generator(path: Path) -> tuple[nn.Module, Config, int]:
     fast.enable(generator, fast.chosen(cfg.train.fast))
     if cfg.train.fast:
         generator.to(memory_format=torch.channels_last)
-    return generator.eval().requires_grad_(False), cfg, nimg
+    generator = generator.to(device).eval().requires_grad_(False)
+    return standing_statistics(generator) if norms == "standing" else generator, cfg, nimg
 
 
 def _early(header: dict[str, str]) -> dict[str, Any]:

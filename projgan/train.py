@@ -53,7 +53,8 @@ class Snapshot:
 
     Attributes:
         nimg: real images shown to the discriminator so far.
-        generator: the averaged generator, in eval mode, on `device`.
+        generator: the averaged generator, in eval mode, on `device`. Its batch-norm statistics are
+            copies of the raw generator's; `projgan.standing` gives it its own.
         discriminator: for distances in the run's own features.
         train_seconds: time spent in training steps, over all sessions of the run.
         images_per_s: steady state of this session, warm-up and the steps that were sampled for
@@ -61,6 +62,7 @@ class Snapshot:
         warmup_seconds: time of the first steps, compilation included.
         final: whether the run's budget is used up.
         ledger: where the time of this session's steps went (`projgan.ledger`). None = no sample.
+        raw: the generator that is trained.
     """
 
     nimg: int
@@ -73,6 +75,7 @@ class Snapshot:
     warmup_seconds: float
     final: bool
     ledger: dict[str, Any] | None = None
+    raw: nn.Module | None = None
 
 
 class Trainer:
@@ -450,7 +453,8 @@ def train(
         speed = steady_images / steady_seconds if steady_images else None
         spent = ledger.summary(batch / speed if speed else None)
         return Snapshot(nimg, trainer.average, trainer.discriminator, dataset, device,
-                        train_seconds, speed, warmup_seconds, nimg >= total, spent)  # fmt: skip
+                        train_seconds, speed, warmup_seconds, nimg >= total, spent,
+                        trainer.generator)  # fmt: skip
 
     if nimg in due:
         with ledger.outside_steps("evaluation"):

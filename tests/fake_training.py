@@ -116,6 +116,7 @@ def install(patch: pytest.MonkeyPatch) -> Engine:
     patch.setattr(execute, "train", engine.train)
     patch.setattr(execute, "evaluate", engine.evaluate)
     patch.setattr(execute, "load_checkpoint", load)
+    patch.setattr(execute, "standing_statistics", lambda generator: generator)
     patch.setattr(execute, "Reference", NoReference)
     patch.setattr(execute, "open_dataset", lambda *args: DATASET)
     return engine

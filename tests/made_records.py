@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.record import protocol
+from bench.metrics.table import held, version
+from bench.record import SCHEMA, protocol
 from bench.spec import EvalSpec, Grid, ReportSpec, Row, RunSpec
 from projgan.config import from_dict
 
@@ -53,7 +54,11 @@ def make_grid(
 def make_record(
     spec: RunSpec, curve: Mapping[int, Mapping[str, float]], **changes: Any
 ) -> dict[str, Any]:
-    """A finished record; `curve` is metrics by number of images."""
+    """A finished record; `curve` is metrics by number of images, measured as `spec` asks for."""
+    norms = spec.eval.norms
+    if norms != "copied":  # otherwise it is of the first schema
+        changes |= {"schema": SCHEMA}
+        curve = {n: {held(k, norms): v for k, v in values.items()} for n, values in curve.items()}
     return {
         "schema": 1,
         "run_id": spec.run_id,
@@ -76,10 +81,12 @@ def make_record(
                 "nimg": nimg,
                 "train_seconds": nimg / 100,
                 "metrics": dict(metrics),
+                "versions": {held(k, norms): version(held(k, norms)) for k in metrics},
                 "eval": {"seconds": 1.0, "real": 8192, **protocol(spec)},
-                "samples": f"samples/{nimg:09d}.png",
+                "samples": picture if norms == "copied" else {norms: picture},
             }
             for nimg, metrics in curve.items()
+            for picture in [f"samples/{nimg:09d}.png"]
         ],
         "throughput": {"images_per_s": 100.0, "warmup_seconds": 1.0},
         "memory": {"peak_mb": 812.4, "kind": "rss"},

@@ -203,7 +203,8 @@ def test_a_damaged_record_is_a_run_that_says_so(tmp_path: Path, text: str) -> No
 
 def test_a_reader_that_checks_less_still_gives_no_traceback(tmp_path: Path) -> None:
     grid = make_grid({"A": ROWS["A"]}, ReportSpec())
-    (run,) = read_runs(grid.runs, tmp_path, load=lambda path: {"snapshots": [{"nimg": 1}]})
+    snapshot = {"nimg": 1, "metrics": {}}
+    (run,) = read_runs(grid.runs, tmp_path, load=lambda path: {"snapshots": [snapshot]})
     assert run.status == "unreadable" and "train_seconds" in run.reason
 
 

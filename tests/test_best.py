@@ -84,11 +84,11 @@ def test_the_best_snapshot_is_measured_again_on_other_images(
 ) -> None:
     record, judge = run([9.0, 5.0, 7.0, 8.0, 5.5])
     assert record["status"] == "finished"
-    best = record["best"]["fd_lab"]
+    best = record["best"]["copied:fd_lab"]
     assert (best["nimg"], best["chosen"], best["fresh"]) == (200, 5.0, 5.5)
     assert best["certificate"] == 1e-12
     assert best["eval"]["fake"] == 10 and best["eval"]["seed"] != 0
-    assert judge.asked[-1] == ("fd_lab",)  # what no column asks for is not paid for
+    assert judge.asked[-1] == ("copied:fd_lab",)  # what no column asks for is not paid for
     curve, fresh = judge.seen[1], judge.seen[-1]
     assert curve.shape == fresh.shape == (10, 3, 32, 32)
     assert not any((image == other).all() for image in fresh for other in curve)
@@ -106,7 +106,10 @@ def test_it_is_measured_once_and_again_only_when_the_choice_changes(
     assert third["best"] == first["best"] and judge.seen == []
     other = replace(SPEC, eval=replace(EVAL, fake=20))  # measured anew, so chosen anew
     fourth, _ = run([9.0, 5.0, 7.0, 3.0, 3.3], other)
-    assert (fourth["best"]["fd_lab"]["nimg"], fourth["best"]["fd_lab"]["fresh"]) == (400, 3.3)
+    assert (fourth["best"]["copied:fd_lab"]["nimg"], fourth["best"]["copied:fd_lab"]["fresh"]) == (
+        400,
+        3.3,
+    )
 
 
 def test_a_finished_run_that_lacks_it_is_measured_without_training(
@@ -114,10 +117,10 @@ def test_a_finished_run_that_lacks_it_is_measured_without_training(
 ) -> None:
     record, _ = run([9.0, 5.0, 7.0, 8.0], replace(SPEC, eval=replace(EVAL, best=())))
     assert "best" not in record
-    assert records.standing(SPEC, tmp_path).note == "to measure at the best: fd_lab"
+    assert records.standing(SPEC, tmp_path).note == "to measure at the best: copied:fd_lab"
     engine.trained.clear()
     record, _ = run([5.5])
-    assert record["best"]["fd_lab"]["fresh"] == 5.5 and engine.trained == []
+    assert record["best"]["copied:fd_lab"]["fresh"] == 5.5 and engine.trained == []
 
 
 def test_a_lost_generator_costs_the_fresh_value_alone(
@@ -176,7 +179,9 @@ def test_by_simulation_the_best_value_is_optimistic_and_the_fresh_one_is_not(
         wanted = replace(spec, eval=replace(spec.eval, best=("fd_lab",)))
         values = 10 + 0.1 * rng.standard_normal(20)
         record = make_record(spec, {200 * (i + 1): {"fd_lab": v} for i, v in enumerate(values)})
-        nimg, chosen = records.best_chosen(record, wanted)["fd_lab"]
+        loaded = records.load(write_record(tmp_path, spec, record))
+        assert loaded is not None
+        nimg, chosen = records.best_chosen(loaded, wanted)["copied:fd_lab"]
         fresh = 10 + 0.1 * rng.standard_normal()
         record["best"] = {"fd_lab": {"nimg": nimg, "chosen": chosen, "fresh": fresh}}
         write_record(tmp_path, spec, record)

@@ -17,6 +17,7 @@ import projgan
 from bench import cli
 from bench.paths import RunPaths
 from bench.spec import ReportSpec
+from projgan import standing
 from projgan.config import Config, Data, Generator
 from projgan.generators import build_generator
 from projgan.rng import Coordinates, Stream
@@ -33,6 +34,12 @@ OF_CLASSES = {
 }
 
 
+@pytest.fixture(autouse=True)
+def few_latents(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Statistics of the averaged weights from few latents: quick, and the same everywhere."""
+    monkeypatch.setattr(standing, "LATENTS", 64)
+
+
 def kept(folder: Path, cfg: Config, nimg: int, seed: int = 0) -> torch.nn.Module:
     torch.manual_seed(seed)
     generator = build_generator(cfg)
@@ -45,7 +52,7 @@ def kept(folder: Path, cfg: Config, nimg: int, seed: int = 0) -> torch.nn.Module
     (folder / "snapshots").mkdir(parents=True, exist_ok=True)
     (folder / "spec.json").write_text("{}")
     save_generator(RunPaths(folder).snapshot(nimg), generator, cfg, nimg)
-    return generator
+    return standing.standing_statistics(generator)
 
 
 def sample(tmp_path: Path, *arguments: str) -> int:

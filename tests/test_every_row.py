@@ -60,7 +60,9 @@ def once(spec: RunSpec, place: Path) -> None:
     assert record["status"] == "finished", record["error"]
     (snapshot,) = record["snapshots"]
     own = not spec.config.discriminator.on_images
-    assert set(snapshot["metrics"]) == set(metric_keys(METRICS if own else ("swd",)))
+    assert set(snapshot["metrics"]) == {
+        f"copied:{key}" for key in metric_keys(METRICS if own else ("swd",))
+    }
     assert snapshot["nimg"] == BATCH and np.isfinite(list(snapshot["metrics"].values())).all()
 
 

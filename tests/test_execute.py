@@ -82,13 +82,13 @@ def test_a_run_from_start_to_end(
 ) -> None:
     record = run()
     assert record["status"] == "finished" and record["ended"] and record["error"] is None
-    assert metrics(record) == {200: {"fd_lab": 1.0}, 400: {"fd_lab": 1.0}}
+    assert metrics(record) == {200: {"copied:fd_lab": 1.0}, 400: {"copied:fd_lab": 1.0}}
     assert record["snapshots"][0]["eval"]["fake"] == 10
     assert record["data"]["images"] == 64 and record["backbone"] is None
     assert record["throughput"]["images_per_s"] == 100 and record["memory"]["peak_mb"] > 0
     assert record["time"]["train_s"] == 4.0
     assert records.load(paths(tmp_path).record) == record
-    with Image.open(paths(tmp_path).dir / record["snapshots"][1]["samples"]) as picture:
+    with Image.open(paths(tmp_path).dir / record["snapshots"][1]["samples"]["copied"]) as picture:
         assert picture.size == (8 * 32, 8 * 32)
     assert paths(tmp_path).snapshot(400).exists() and not paths(tmp_path).claim.exists()
 
@@ -98,13 +98,13 @@ def test_what_tables_show_is_certified_and_no_other_snapshot(
 ) -> None:
     early, final = run()["snapshots"]
     assert early["certificates"] == early["intervals"] == {}
-    assert final["certificates"] == {"fd_lab": 1e-12}
-    assert final["intervals"] == {"fd_lab": [0.5, 2.0]}
+    assert final["certificates"] == {"copied:fd_lab": 1e-12}
+    assert final["intervals"] == {"copied:fd_lab": [0.5, 2.0]}
     # A new metric is certified too, and what was certified stays.
     asked = replace(SPEC, eval=replace(SPEC.eval, metrics=("fd_lab", "kid_lab")))
     early, final = run(asked)["snapshots"]
     assert early["certificates"] == {}
-    assert set(final["certificates"]) == {"fd_lab", "kid_lab"}
+    assert set(final["certificates"]) == {"copied:fd_lab", "copied:kid_lab"}
 
 
 def test_a_finished_run_is_left_alone(engine: Engine, run: Callable[..., Record]) -> None:
@@ -134,7 +134,7 @@ def test_a_kill_between_checkpoint_and_measuring_loses_nothing(
         run()
     monkeypatch.setattr("bench.execute.evaluate", whole)
     record = run()
-    assert metrics(record) == {200: {"fd_lab": 1.0}, 400: {"fd_lab": 1.0}}
+    assert metrics(record) == {200: {"copied:fd_lab": 1.0}, 400: {"copied:fd_lab": 1.0}}
     assert len(engine.trained) == 8  # 50 images each, none twice
     assert record["throughput"]["images_per_s"] == 100
 
@@ -166,7 +166,7 @@ def test_a_new_metric_measures_the_kept_generators(
     engine.value = 2.0
     record = run(replace(SPEC, eval=replace(SPEC.eval, metrics=("fd_lab", "kid_lab"))))
     assert engine.trained == [] and record["status"] == "finished"
-    assert metrics(record)[200] == {"fd_lab": 1.0, "kid_lab": 2.0}
+    assert metrics(record)[200] == {"copied:fd_lab": 1.0, "copied:kid_lab": 2.0}
 
 
 def test_intervals_and_networks_are_recorded_with_the_values(
@@ -184,8 +184,8 @@ def test_intervals_and_networks_are_recorded_with_the_values(
     monkeypatch.setattr("bench.execute.evaluate", with_interval)
     run()
     entry = run(replace(SPEC, eval=replace(SPEC.eval, metrics=("fd_lab", "kid_lab"))))["snapshots"]
-    assert entry[0]["intervals"] == {"fd_lab": [0.5, 1.5], "kid_lab": [0.5, 1.5]}
-    assert entry[0]["eval"]["extractors"] == {"fd_lab": "a hash", "kid_lab": "a hash"}
+    assert entry[0]["intervals"] == {"copied:fd_lab": [0.5, 1.5], "copied:kid_lab": [0.5, 1.5]}
+    assert entry[0]["eval"]["extractors"] == {"copied:fd_lab": "a hash", "copied:kid_lab": "a hash"}
 
 
 def test_another_number_of_samples_measures_everything_again(
@@ -195,7 +195,7 @@ def test_another_number_of_samples_measures_everything_again(
     engine.trained.clear()
     engine.value = 3.0
     record = run(replace(SPEC, eval=replace(SPEC.eval, fake=20)))
-    assert metrics(record) == {200: {"fd_lab": 3.0}, 400: {"fd_lab": 3.0}}
+    assert metrics(record) == {200: {"copied:fd_lab": 3.0}, 400: {"copied:fd_lab": 3.0}}
     assert engine.trained == []
 
 
@@ -232,14 +232,17 @@ def test_a_damaged_generator_costs_its_new_metrics_alone(
     engine.trained.clear()
     both = replace(SPEC, eval=replace(SPEC.eval, metrics=("fd_lab", "kid_lab")))
     found = metrics(run(both))
-    assert set(found[200]) == {"fd_lab"} and set(found[400]) == {"fd_lab", "kid_lab"}
+    assert set(found[200]) == {"copied:fd_lab"} and set(found[400]) == {
+        "copied:fd_lab",
+        "copied:kid_lab",
+    }
     assert engine.trained == [] and records.standing(both, tmp_path).state == "finished"
 
 
 def test_force_forgets(engine: Engine, run: Callable[..., Record]) -> None:
     run()
     engine.value = 5.0
-    assert metrics(run(force=True))[400] == {"fd_lab": 5.0}
+    assert metrics(run(force=True))[400] == {"copied:fd_lab": 5.0}
 
 
 def test_a_damaged_record_is_kept_aside_and_costs_no_training(
@@ -393,7 +396,7 @@ def test_thirty_two_processes_with_crashes_do_a_grid(tmp_path: Path) -> None:
     for run in runs:
         record = records.load(run.record)
         assert record is not None and record["status"] == "finished"
-        assert metrics(record) == {200: {"fd_lab": 1.0}, 400: {"fd_lab": 1.0}}
+        assert metrics(record) == {200: {"copied:fd_lab": 1.0}, 400: {"copied:fd_lab": 1.0}}
         assert (
             holder(run.claim) is None
         )  # the claim of one who died when all was done may lie there

@@ -72,13 +72,14 @@ def test_the_same_file_at_the_other_scale(tmp_path: Path) -> None:
     assert {r.config.train.seed for r in grid.runs} == {7}
     assert grid.runs[0].config.train.batch == 48
     assert grid.runs[0].config.backbone.zoo == "imagenet"
-    assert (grid.eval.metrics, grid.eval.every_kimg) == (("fid",), 500)
-    assert (grid.report.rank_by, grid.report.columns) == ("fid", ("fid", "rel:fid", "fd_l1"))
+    assert (grid.eval.metrics, grid.eval.every_kimg) == (("fid", "standing:fid", "raw:fid"), 500)
+    shown = ("fid", "standing:fid", "rel:fid", "fd_l1")  # the raw generator's is kept, not shown
+    assert (grid.report.rank_by, grid.report.columns) == ("fid", shown)
 
 
 def test_metrics_have_the_names_of_the_scale(tmp_path: Path) -> None:
     grid = load(tmp_path)
-    assert grid.eval.metrics == ("fd_lab",)
+    assert grid.eval.metrics == ("fd_lab", "raw:fd_lab")
     assert grid.report.columns == ("fd_lab", "rel:fd_lab", "fd_l1")
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from bench import record as records
 from bench.claim import Claim
+from bench.metrics.table import held, version
 from bench.paths import RunPaths
 from bench.spec import EvalSpec, RunSpec
 from projgan.config import Config, Train
@@ -20,12 +21,15 @@ from projgan.errors import DataError
 CONFIG = replace(Config(), train=Train(total_kimg=0.2, batch=50))
 SPEC = RunSpec("g", "Row", {}, "lab", CONFIG, EvalSpec(("fid", "kid"), every_kimg=0.1, fake=9))
 
+KEYS = ["copied:fid", "copied:kid"]
+
 
 def snapshot(nimg: int, **metrics: float) -> dict[str, Any]:
     return {
         "nimg": nimg,
         "train_seconds": 1.0,
-        "metrics": metrics,
+        "metrics": {held(key, "copied"): value for key, value in metrics.items()},
+        "versions": {held(key, "copied"): version(key) for key in metrics},
         "eval": {"seconds": 1.0, "real": 5, **records.protocol(SPEC)},
     }
 
@@ -50,7 +54,7 @@ def test_a_value_that_is_no_number_is_kept_as_missing(tmp_path: Path) -> None:
     loaded = records.load(tmp_path / "r.json")
     assert loaded is not None
     (found,) = loaded["snapshots"]
-    assert found["metrics"] == {"kid": 1.0} and "nan" in found["missing"]["fid"]
+    assert found["metrics"] == {"copied:kid": 1.0} and "nan" in found["missing"]["copied:fid"]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +88,7 @@ def test_a_binary_record_is_damaged(tmp_path: Path) -> None:
 
 
 def test_a_record_of_a_newer_version_is_not_called_damaged(tmp_path: Path) -> None:
-    (tmp_path / "record.json").write_text(json.dumps(record(schema=2)))
+    (tmp_path / "record.json").write_text(json.dumps(record(schema=records.SCHEMA + 1)))
     with pytest.raises(DataError, match="newer version"):
         records.load(tmp_path / "record.json")
 
@@ -99,10 +103,11 @@ def test_setting_aside_keeps_every_file(tmp_path: Path) -> None:
 
 
 def test_what_a_record_lacks() -> None:
-    assert records.lacks(record(), SPEC) == {100: ["fid", "kid"], 200: ["fid", "kid"]}
+    assert records.lacks(record(), SPEC) == {100: KEYS, 200: KEYS}
     half = record(snapshot(100, fid=1.0), snapshot(200, fid=1.0, kid=1.0))
-    assert records.lacks(half, SPEC) == {100: ["kid"]}
-    half["snapshots"][0]["missing"] = {"kid": "no such thing"}
+    assert records.lacks(half, SPEC) == {100: ["copied:kid"]}
+    half["snapshots"][0]["missing"] = {"copied:kid": "no such thing"}
+    half["snapshots"][0]["versions"]["copied:kid"] = version("kid")
     assert records.lacks(half, SPEC) == {}
 
 
@@ -110,7 +115,7 @@ def test_values_of_another_protocol_do_not_count() -> None:
     whole = record(snapshot(100, fid=1.0, kid=1.0), snapshot(200, fid=1.0, kid=1.0))
     assert records.lacks(whole, SPEC) == {}
     more = replace(SPEC, eval=replace(SPEC.eval, fake=10))
-    assert records.lacks(whole, more) == {100: ["fid", "kid"], 200: ["fid", "kid"]}
+    assert records.lacks(whole, more) == {100: KEYS, 200: KEYS}
 
 
 def test_standing_of_a_run(tmp_path: Path) -> None:

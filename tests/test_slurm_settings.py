@@ -20,6 +20,7 @@ from bench.dispatch import slurm
 from bench.environment import checkout
 from bench.estimate import estimate
 from bench.jobs import Entry, Queue
+from bench.metrics.table import METRICS
 from bench.paths import ROOT, SOURCE_NOTE, RunPaths
 from bench.schema import SlurmFile
 from bench.source import freeze
@@ -432,7 +433,9 @@ def _finish(spec: RunSpec, made: Path, seconds: float = 3600.0, device: str = "a
         "time": {"train_s": seconds, "eval_s": 0.0, "total_s": seconds},
         "snapshots": [
             {"nimg": spec.total_images, "metrics": {}, "train_seconds": 1.0,
-             "missing": dict.fromkeys(["fd_lab"], "-"), "eval": {**records.protocol(spec)}},
+             "versions": {key: METRICS[key].version for key in records.wanted(spec)},
+             "missing": dict.fromkeys(records.wanted(spec), "-"),
+             "eval": {**records.protocol(spec)}},
         ],
     }  # fmt: skip
     records.save(RunPaths(made / "runs" / spec.run_id).record, record)

@@ -95,10 +95,11 @@ def test_the_whole_path_survives_a_kill(tmp_path: Path, environment: dict[str, s
         assert record is not None and record["status"] == "finished"
         assert [s["nimg"] for s in record["snapshots"]] == [128, 256]
         metrics = record["snapshots"][1]["metrics"]
-        assert set(metrics) == {"fd_lab", "kid_lab", "fd_l1", "fd_l2", "fd_l3", "fd_l4"}
-        assert metrics["fd_lab"] > 0
+        keys = {"fd_lab", "kid_lab", "fd_l1", "fd_l2", "fd_l3", "fd_l4"}
+        assert set(metrics) == {*(f"standing:{key}" for key in keys), "raw:fd_lab"}
+        assert metrics["standing:fd_lab"] > 0
         speeds.append(record["throughput"].get("images_per_s"))
-        assert RunPaths(folder).samples(256).stat().st_size > 1000
+        assert RunPaths(folder).samples(256, "standing").stat().st_size > 1000
         assert not RunPaths(folder).claim.exists()
 
     assert any(speeds)  # the run that was killed may have had no time to warm up again

@@ -8,8 +8,8 @@ from, so that a table can tell where a backbone learned from the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from projgan.errors import ConfigError, unknown
 
@@ -30,6 +30,8 @@ class Metric:
     output: str = ""  # which of the extractor's outputs. "" = its only one, EACH = the mean of all
     lower_is_better: bool = True
     part: str = ""  # which of the numbers that `compute` gives. "" = its only one
+    norms: str = ""  # row of NORMS that it holds to. "" = that of `eval.norms`
+    generated: bool = True  # whether it looks at generated images at all
     # Of the computation: function, kernel, divisor, preprocessing. Raise it where one of them
     # changes a value: values of another version are stale, and are measured again.
     version: int = 1
@@ -155,7 +157,7 @@ _ENTRIES = (
     Metric("fd_dinov2", "fd_dinov2", "FD-DINOv2", "", "dinov2", "frechet"),
     Metric("fd_clip", "fd_clip", "FD-CLIP", "", "clip", "frechet"),
     Metric("fd_swav", "fd_swav", "FD-SwAV", "", "swav", "frechet"),
-    Metric("logit_gap", "logit_gap", "logit gap", "", TRAINING, TRAINING),
+    Metric("logit_gap", "logit_gap", "logit gap", "", TRAINING, TRAINING, generated=False),
     Metric("memorised", "memorised", "memorised %", "%", TRAINING, TRAINING),
     Metric("fd_mobilenet", "fd_mobilenet", "FD-MobileNet", "", "mobilenet", "frechet"),
     Metric("kid_mobilenet", "kid_mobilenet", "KID-MobileNet x1000", "x1000", "mobilenet", "kernel"),
@@ -163,12 +165,55 @@ _ENTRIES = (
     Metric("fd_mobilenetv1", "fd_mobilenetv1", "FD-MobileNetV1", "", "mobilenetv1", "frechet"),
 )
 
+# Whose batch-norm statistics a generator is measured with (`eval.norms`), and the version of how
+# they are computed: the averaged generator with its own (`projgan.standing`); with those of the
+# raw generator, as the released code does; the raw generator with its own.
+NORMS = {"standing": 1, "copied": 1, "raw": 1}
+AVERAGED = ("standing", "copied")
+
+
+def _held_to(norms: str, metric: Metric) -> Metric:
+    return replace(
+        metric,
+        key=f"{norms}:{metric.key}",
+        group=f"{norms}:{metric.group}",
+        header=f"{norms} {metric.header}",
+        norms=norms,
+        version=metric.version + NORMS[norms] - 1,
+    )
+
+
+# Every metric as `eval.norms` has it, and held to each norms: the latter are the keys of records.
 METRICS: dict[str, Metric] = {metric.key: metric for metric in _ENTRIES}
-_KEYS = {
-    name: [m.key for m in _ENTRIES if name in (m.key, m.group)]
-    for metric in _ENTRIES
-    for name in (metric.group, metric.key)
-}  # of groups and of single metrics
+METRICS |= {
+    f"{norms}:{m.key}": _held_to(norms, m) for norms in NORMS for m in _ENTRIES if m.generated
+}
+_KEYS: dict[str, list[str]] = {}  # of groups and of single metrics
+for _m in METRICS.values():
+    for _name in dict.fromkeys((_m.group, _m.key)):
+        _KEYS.setdefault(_name, []).append(_m.key)
+
+
+def held(key: str, norms: str) -> str:
+    """The key in a record of a metric that is measured with `norms`, if it does not say it."""
+    said = key.partition(":")[0] in NORMS or (key in METRICS and not METRICS[key].generated)
+    return key if said else f"{norms}:{key}"
+
+
+def plain(key: str, norms: str) -> str:
+    """The key in a grid whose `eval.norms` are `norms`: the inverse of `held`."""
+    return key.removeprefix(f"{norms}:")
+
+
+def version(key: str, versions: Mapping[str, int] | None = None) -> int:
+    """Of the computation of a metric, by its key in a record; the first where it is not known.
+
+    Args:
+        versions: of a report. None = today's.
+    """
+    if versions is not None:
+        return versions.get(key, 1)
+    return METRICS[key].version if key in METRICS else 1
 
 
 def metric_keys(names: Iterable[str]) -> list[str]:
@@ -180,7 +225,7 @@ def metric_keys(names: Iterable[str]) -> list[str]:
     keys: dict[str, None] = {}
     for name in names:
         if name not in _KEYS:
-            raise ConfigError(unknown("metric", name, _KEYS))
+            raise ConfigError(unknown("metric", name, (key for key in _KEYS if ":" not in key)))
         keys.update(dict.fromkeys(_KEYS[name]))
     return list(keys)
 

@@ -25,6 +25,12 @@ ARITHMETIC = {
     "neighbours": "by k nearest neighbours in feature space",
 }
 
+STATISTICS = {
+    "standing": "of the averaged generator itself (standing)",
+    "copied": "of the raw generator, copied into the averaged one",
+    "raw": "of the raw generator itself, which is what was measured",
+}
+
 
 @dataclass(frozen=True)
 class RunCard:
@@ -151,7 +157,9 @@ def protocol(grid: Grid, cell: Cell, key: str) -> Pairs:
         ("features of", label + (f", output {info.output}" if info.output else "")),
         ("which learned from", learned or ""),
     ]
-    kind = key.rpartition(":")[0]
+    if info.generated:
+        found.append(("batch-norm statistics", STATISTICS[info.norms or grid.eval.norms]))
+    kind, _ = columns.split(key)
     if kind == "rel":
         found.append(("divided by", f"the mean of {grid.report.baseline}; each run's below is not"))
     if kind in ("best", "gap"):
@@ -214,7 +222,7 @@ def _values(cell: Cell, key: str) -> list[list[str]]:
     """Run id, seed and value of every run of a cell."""
     rows = []
     for run in cell.runs:
-        name = key.rpartition(":")[2]
+        name = columns.split(key)[1]
         lower = columns.lower_is_better(name)
         if key.startswith(("best:", "gap:")):
             value, picked = run.fresh_best(name, lower), run.best(name, lower)
