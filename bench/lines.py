@@ -76,16 +76,16 @@ def data_csv(cells: Sequence[Cell], metric: str) -> str:
     return out.getvalue()
 
 
-def axis_csv(cells: Sequence[Cell], metric: str, axis: str, places: Sequence[float]) -> str:
+def axis_csv(cells: Sequence[Cell], metric: str, axis: str) -> str:
     """Every point of a figure against an axis of the grid: one line per run."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["row", axis.split(".")[-1], "run_id", "seed", metric])
-    for cell, place in zip(cells, places, strict=True):
+    for cell in cells:
         for run in cell.finished:
             if (value := run.value(metric)) is not None:
-                seed = run.spec.config.train.seed
-                writer.writerow([cell.row, f"{place:g}", run.spec.run_id, seed, value])
+                seed, where = run.spec.config.train.seed, f"{place(cell, axis):g}"
+                writer.writerow([cell.row, where, run.spec.run_id, seed, value])
     return out.getvalue()
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from bench import aggregate, columns, export, manifest, speedup, tables
 from bench.aggregate import Cell
 from bench.content import Content, gather
-from bench.lines import place
 from bench.page.build import page
 from bench.paths import PUBLISHED, RunPaths
 from bench.spec import Grid
@@ -153,11 +152,8 @@ def _pictures(grid: Grid, cells: Sequence[Cell], echo: Echo, pdf: bool) -> dict[
         better = columns.lower_is_better(metric)
         marks = speedup.values(grid, cells) if metric == grid.report.rank_by else []
         files |= curves.draw(cells, metric, columns.column(metric), better, targets=marks, pdf=pdf)
-        for axis in grid.axes:
-            places = [place(cell, axis) for cell in cells]
-            if len(grid.axes) == 1 and all(where is not None for where in places):
-                at = [where for where in places if where is not None]
-                files |= curves.draw_axis(cells, metric, columns.column(metric), axis, at, pdf)
+        for axis in grid.axes if len(grid.axes) == 1 else ():
+            files |= curves.draw_axis(cells, metric, columns.column(metric), axis, pdf)
     files |= sheets.sheets(cells, echo)
     return files
 

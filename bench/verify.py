@@ -143,11 +143,9 @@ def _csv_now(name: str, now: Mapping[str, str], cells: Sequence[Cell]) -> str | 
     if name.startswith("curves/"):
         key, _, short = metric.partition("_by_")
         axis = next((axis for axis in cells[0].axes if axis.split(".")[-1] == short), None)
-        places = [lines.place(cell, axis) for cell in cells] if axis else []
-        at = [place for place in places if place is not None]
-        if axis is None or len(at) < len(cells) or key not in METRICS:
+        if axis is None or key not in METRICS or any(lines.place(c, axis) is None for c in cells):
             return None
-        return lines.axis_csv(cells, key, axis, at)
+        return lines.axis_csv(cells, key, axis)
     return now.get(name)
 
 

@@ -119,8 +119,8 @@ def test_an_axis_is_drawn_from_the_last_values(tmp_path: Path) -> None:
         points = {1024: {"fd_lab": 50.0}, 4000: {"fd_lab": final}}
         write_record(tmp_path, spec, make_record(spec, points))
     made = cells(read_runs(grid.runs, tmp_path))
-    files = draw_axis(made, "fd_lab", COLUMN, "data.subset", [1000.0, 8000.0])
-    assert files == draw_axis(made, "fd_lab", COLUMN, "data.subset", [1000.0, 8000.0])
+    files = draw_axis(made, "fd_lab", COLUMN, "data.subset")
+    assert files == draw_axis(made, "fd_lab", COLUMN, "data.subset")
     assert list(files) == [f"curves/fd_lab_by_subset.{kind}" for kind in ("png", "svg", "csv")]
     rows = csv.DictReader(io.StringIO(files["curves/fd_lab_by_subset.csv"].decode()))
     found = [(r["subset"], r["seed"], r["fd_lab"]) for r in rows]
@@ -130,7 +130,7 @@ def test_an_axis_is_drawn_from_the_last_values(tmp_path: Path) -> None:
         ("8000", "0", "3.0"),
         ("8000", "1", "1.0"),
     ]
-    assert draw_axis(made[:1], "fd_lab", COLUMN, "data.subset", [1000.0]) == {}
+    assert draw_axis(made[:1], "fd_lab", COLUMN, "data.subset") == {}
 
 
 def test_twenty_lines_look_different() -> None:

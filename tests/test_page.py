@@ -8,22 +8,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 from made_records import make_grid, make_record, write_record
 
-from bench import aggregate
+from bench import aggregate, curves
 from bench.aggregate import Cell
 from bench.checks import Claim
 from bench.claims import examine
 from bench.content import gather
 from bench.lines import Line
-from bench.page import charts
 from bench.page.answer import Sentence, answer
 from bench.page.build import page
 from bench.page.cost import ledger
-from bench.page.curves import across
+from bench.page.figures import across
 from bench.page.heat import heats
 from bench.spec import Grid, ReportSpec
+from bench.tables import Column
 
 NAMES = {
     "EfficientNet-lite1": "efficientnet_lite1",
@@ -163,20 +162,33 @@ def test_the_page_says_how_to_write_it_again(tmp_path: Path) -> None:
     assert again in text
 
 
-@pytest.mark.parametrize("width", [350, 520])
-def test_crowded_points_keep_their_names_apart(width: int) -> None:
+def named(chart: str) -> dict[str, tuple[float, float]]:
+    """The texts of a chart with their places in pixels."""
+    found = re.findall(r"<text[^>]*translate\(([\d.]+) ([\d.]+)\)[^>]*>([^<]+)</text>", chart)
+    found += [
+        (x, y, text)
+        for x, y, text in re.findall(
+            r'<text[^>]*? x="([\d.]+)" y="([\d.]+)"[^>]*>([^<]+)</text>', chart
+        )
+    ]
+    return {text: (float(x), float(y)) for x, y, text in found}
+
+
+def test_crowded_points_keep_their_names_apart() -> None:
     """Two groups of points as near to each other as the paper's EfficientNets."""
     at = [(3.0, 2.5), (3.7, 1.65), (4.4, 1.7), (6.4, 1.8), (11.0, 2.35), (300.0, 12.4)]
-    points = [(f"EfficientNet-lite{i}", charts.look(i), x, y, None) for i, (x, y) in enumerate(at)]
-    marks = charts.scatter(points, width, 330, "x", "y").marks
-    boxes = [charts._box(m.label, len(m.name) * charts.LETTER) for m in marks if m.label]
-    assert len(boxes) == len(points)
-    dots = [(m.x - 5, m.y - 5, m.x + 5, m.y + 5) for m in marks]
-    for one, other in itertools.combinations([*boxes, *dots], 2):
-        assert not charts._meet(one, other) or (one in dots and other in dots)
-    assert all(box[0] >= 0 and box[2] <= width for box in boxes)
-    many = [points[0]] * (charts.MOST_NAMES + 1)
-    assert not any(m.label for m in charts.scatter(many, width, 330, "x", "y").marks)
+    points = [
+        (f"EfficientNet-lite{i}", curves.look(i, None), x, y, None, f"row-{i}")
+        for i, (x, y) in enumerate(at)
+    ]
+    chart = curves.page_scatter(points, "x", "y")
+    places = [place for text, place in named(chart).items() if text.startswith("Eff")]
+    assert len(places) == len(points)
+    for (ax, ay), (bx, by) in itertools.combinations(places, 2):
+        assert abs(ay - by) >= 12 or abs(ax - bx) >= 60
+    assert all(0 <= x <= 520 and 0 <= y <= 360 for x, y in places)
+    many = curves.page_scatter(points * (curves.MOST_NAMES // 6 + 1), "x", "y")
+    assert not [text for text in named(many) if text.startswith("Eff")]
 
 
 def test_no_two_lines_look_alike(tmp_path: Path) -> None:
@@ -184,20 +196,19 @@ def test_no_two_lines_look_alike(tmp_path: Path) -> None:
     rows = {f"row {i}": {"train.ema_kimg": 1.0 + i} for i in range(10)}
     grid = make_grid(rows, REPORT, axes={"backbone.weights": ("pretrained", "random")})
     cells = aggregate.cells(aggregate.read_runs(grid.runs, tmp_path))
-    found = charts.looks(cells)
-    assert len(set(found.values())) == len(cells) == 20
-    for cell in cells:  # a row keeps its colour and shape, a value of the axis its dashes
+    found = curves.looks(cells)
+    assert len({repr(look) for look in found.values()}) == len(cells) == 20
+    for cell in cells:  # a row keeps its colour and marker, a value of the axis its dashes
         first = found[f"{cell.row} · weights=pretrained"]
-        assert found[cell.name].colour == first.colour and found[cell.name].shape == first.shape
-    assert len({look.dash for look in found.values()}) == 2
+        assert all(found[cell.name][key] == first[key] for key in ("color", "marker"))
+    assert len({repr(look["linestyle"]) for look in found.values()}) == 2
 
 
 def test_a_targets_name_stands_clear_of_the_curves() -> None:
     falling = Line("A", (0, None), 1, (1e3, 1e4), (1.0, 2.0), (9.0, 4.9), (9.0, 4.9), (9.0, 4.9))
-    (level,) = charts.curves([(falling, charts.look(0))], False, 500, 300, "y", [5.0]).levels
-    x, y, anchor = level.label
-    assert anchor == "start" and x < 100  # the curve comes down to it at the other end
-    assert abs(y - level.y) < 20
+    chart = curves.page_curves([falling], Column("y", "y"), False, [5.0])
+    x, _ = named(chart)["target 5.00"]
+    assert x < 100  # the curve comes down to it at the other end
 
 
 def test_a_numeric_axis_has_a_chart_of_its_own(tmp_path: Path) -> None:
@@ -209,8 +220,10 @@ def test_a_numeric_axis_has_a_chart_of_its_own(tmp_path: Path) -> None:
     cells = aggregate.cells(aggregate.read_runs(grid.runs, tmp_path))
     found = across(grid, cells, "fd_lab")
     assert found is not None and found.title == "FD-lab against training images"
-    (path,) = found.plots["wide"].paths
-    assert len(path.dots) == 2 and path.dots[0][1] < path.dots[1][1] and path.band
+    ((name, points),) = curves.by_axis(cells, "fd_lab", "data.subset").items()
+    assert name == "A" and [where for where, _ in points] == [1000.0, 8192.0]
+    assert [stat.mean for _, stat in points] == [5.5, 2.5]
+    assert found.chart.count("<use") >= 2 and "training images" in found.chart
     flat = make_grid({"A": {}}, REPORT)
     assert across(flat, cells, "fd_lab") is None
 
@@ -268,16 +281,3 @@ def test_a_ledger_is_averaged_over_the_runs_that_have_one(tmp_path: Path) -> Non
     assert found.rows == [("ResNet18", [50.0, 18.8, 31.2])] and found.shared == ["ResNet18"]
     text = page(grid, cells, gather(grid, cells, tmp_path))
     assert "The machine was shared during ResNet18." in text and "18.8" in text
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "log"), [(0.1, 900.0, True), (1.0, 1.2, False), (0.0, 5.0, False)]
-)
-def test_ticks_are_round_and_inside(low: float, high: float, log: bool) -> None:
-    scale = charts.scale([low, high], 0, 100)
-    assert scale.log == log
-    ticks = scale.ticks()
-    assert 2 <= len(ticks) <= 9
-    assert all(0 <= at <= 100 for at, _ in ticks)
-    assert [at for at, _ in ticks] == sorted(at for at, _ in ticks)
-    assert all(len(text) <= 6 for _, text in ticks)

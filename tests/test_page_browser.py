@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -170,7 +171,7 @@ def test_the_papers_number_says_where_it_is_from(page: Any) -> None:
 
 
 def test_the_curve_tells_its_values_to_the_mouse_and_to_the_keys(page: Any) -> None:
-    chart = page.locator("svg.chart.images.wide")
+    chart = page.locator(".images > svg.chart")
     tip = page.locator(".tip")
     chart.scroll_into_view_if_needed()
     box = chart.bounding_box()
@@ -181,14 +182,54 @@ def test_the_curve_tells_its_values_to_the_mouse_and_to_the_keys(page: Any) -> N
     chart.focus()
     page.keyboard.press("ArrowRight")
     assert "1 thousand images" in tip.inner_text()
-    assert chart.locator("path.target").count() == 1
+    assert chart.locator(".target").count() == 1 and "target 5" in chart.text_content()
 
 
 def test_the_curve_is_shown_against_time_too(page: Any) -> None:
-    assert page.locator("svg.chart.images.wide").is_visible()
+    assert page.locator(".images > svg.chart").is_visible()
     page.get_by_role("radio", name="training time").check()
-    assert page.locator("svg.chart.time.wide").is_visible()
-    assert not page.locator("svg.chart.images.wide").is_visible()
+    assert page.locator(".time > svg.chart").is_visible()
+    assert not page.locator(".images > svg.chart").is_visible()
+
+
+def test_a_row_of_the_legend_is_brought_out_of_the_chart(page: Any) -> None:
+    page.locator(".legend button", has_text="ResNet18").click()
+    page.mouse.move(0, 0)
+    bold = page.locator(".images .series.on")
+    number = page.locator(".legend button", has_text="ResNet18").get_attribute("data-series")
+    assert {g.get_attribute("data-series") for g in bold.all()} == {number}
+    dim = page.locator(".images .series:not(.on)").first
+    assert dim.evaluate("g => getComputedStyle(g).opacity") == "0.13"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_charts_have_the_colours_of_the_page(browser: Any, page_path: Path, scheme: Any) -> None:
+    """No line of a chart is of the ground's colour, in light or dark; letters are the page's."""
+    context = browser.new_context(color_scheme=scheme)
+    page = context.new_page()
+    page.goto(page_path.as_uri())
+    found = page.evaluate("""() => {
+      const style = (element, name) => getComputedStyle(element)[name];
+      const ground = style(document.querySelector(".room"), "backgroundColor");
+      const strokes = [...document.querySelectorAll(".images .series path")].map(
+        (path) => style(path, "stroke"));
+      const text = document.querySelector(".images text");
+      return [ground, strokes, style(text, "fill"), style(text, "fontFamily"),
+        style(document.body, "fontFamily")];
+    }""")
+    context.close()
+    ground, strokes, ink, font, body = found
+    numbers = [int(n) for n in re.findall(r"\d+", ink)]
+    assert ground not in strokes and len({s for s in strokes if s != "none"}) >= 4
+    assert (luminance(numbers) > 0.3) == (scheme == "dark") and font == body
+
+
+def test_a_point_says_its_values_and_leads_to_its_row(page: Any) -> None:
+    point = page.locator("#size .series", has_text="ResNet18").first
+    assert point.locator("title").text_content().startswith("ResNet18: ")
+    page.locator("#size a", has_text="ResNet18").first.click()
+    row = page.locator("#runs details", has_text="ResNet18").first
+    assert row.locator("article").first.is_visible()
 
 
 def test_what_failed_stands_there_with_its_reason_as_text(page: Any) -> None:

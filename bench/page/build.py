@@ -12,7 +12,7 @@ from markupsafe import Markup
 from bench import agreement, checks, columns, manifest, speedup, typed
 from bench.aggregate import Cell
 from bench.content import Content
-from bench.page import cost, curves, evidence, heat, pictures, scatter, table
+from bench.page import cost, evidence, figures, heat, pictures, table
 from bench.page.answer import answer, competitions, ranked
 from bench.spec import Grid
 
@@ -39,13 +39,12 @@ def page(
     metric = order.metric if order else None
     main, opens = table.main_table(grid, cells, content.tables["table"], order, content.paper)
     marks = speedup.values(grid, cells) if metric else []
-    drawn = curves.curves(grid, cells, metric, marks) if metric else None
+    drawn = figures.over_training(grid, cells, metric, marks) if metric else None
     maps, bars = heat.heats(grid, cells, content.tables["table"], metric), cost.costs(cells)
     more = [f.opens for each in maps for _, fields in each.rows for f in fields if f.opens]
     more += [bar.opens for _, group in bars for bar in group]
     opens |= evidence.of_numbers(grid, cells, (key for key in more if key not in opens))
     anchors = {cell.name: f"row-{i}" for i, cell in enumerate(cells)}
-    anchors |= {scatter.short(cell): anchors[cell.name] for cell in cells}
     environment = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,
@@ -62,10 +61,10 @@ def page(
         evidence=_json({"cells": opens, "curves": drawn.values if drawn else []}),
         header=columns.column(metric).header if metric else "",
         curves=drawn,
-        across=curves.across(grid, cells, metric) if metric else None,
+        across=figures.across(grid, cells, metric) if metric else None,
         heats=maps,
-        scatters=scatter.scatters(grid, cells, order, content.paper),
-        slopes=scatter.slopes(grid, cells, order, content.paper),
+        scatters=figures.scatters(grid, cells, order, content.paper, anchors),
+        slopes=figures.slopes(grid, cells, order, content.paper, anchors),
         films=pictures.films(cells, metric),
         real=pictures.real(cells),
         costs=bars,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bench import agreement, columns, leakage, tables
 from bench.aggregate import Cell
-from bench.page import charts
 from bench.spec import Grid
 from bench.tables import Row, Table, brief
 
@@ -56,7 +56,7 @@ def _by_level(grid: Grid, cells: Sequence[Cell], table: Table, rank_by: str | No
         means = [s.mean for c in cells if (s := c.stat(key))]
         references.append(stat.mean if stat else statistics.median(means) if means else None)
     shown = {c.key: i for i, c in enumerate(table.columns)}
-    unit = charts.heat_unit(
+    unit = _unit(
         [
             stat.mean / reference
             for key, reference in zip(keys, references, strict=True)
@@ -73,7 +73,7 @@ def _by_level(grid: Grid, cells: Sequence[Cell], table: Table, rank_by: str | No
                 fields.append(_without(cell))
                 continue
             ratio = stat.mean / reference
-            step = charts.heat_step(ratio, unit)
+            step = _step(ratio, unit)
             sign = 1 if columns.lower_is_better(key) else -1
             paper = _paper_level(row, shown, key)
             under = f"paper {paper:.2f}" if paper is not None else f"{brief(stat.mean)}"
@@ -131,7 +131,7 @@ def _by_projection(grid: Grid, cells: Sequence[Cell], table: Table, metric: str)
     stat = base.stat(metric) if base else None
     reference = stat.mean if stat else statistics.median(known)
     sign = 1 if columns.lower_is_better(metric) else -1
-    unit = charts.heat_unit([mean / reference for mean in known])
+    unit = _unit([mean / reference for mean in known])
     rows = []
     for kind in down:
         fields = []
@@ -144,7 +144,7 @@ def _by_projection(grid: Grid, cells: Sequence[Cell], table: Table, metric: str)
             if mean is None:
                 fields.append(_without(here))
                 continue
-            step = sign * charts.heat_step(mean.mean / reference, unit)
+            step = sign * _step(mean.mean / reference, unit)
             paper = _paper_level(line, shown, metric)
             under = f"paper {paper:.2f}" if paper is not None else f"{brief(mean.mean)}"
             flag, opens = leakage.of_cell(here, metric).reason, f"{here.name}/{metric}"
@@ -181,3 +181,14 @@ def tau_matrix(panel: agreement.Panel) -> Heat:
         "reverse. Under it the 95 % interval that the seeds give."
     )
     return Heat("Agreement of the metrics", about, heads, rows)
+
+
+def _unit(ratios: Sequence[float]) -> float:
+    """Octaves of one step, such that the farthest of the ratios has the darkest ground."""
+    farthest = max((abs(math.log2(ratio)) for ratio in ratios if ratio > 0), default=0.0)
+    return next((unit for unit in (0.125, 0.25, 0.5) if farthest <= 4.4 * unit), 1.0)
+
+
+def _step(ratio: float, unit: float) -> int:
+    """-4 to 4: how many units a ratio is from 1."""
+    return max(-4, min(4, round(math.log2(ratio) / unit))) if ratio > 0 else -4

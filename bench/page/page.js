@@ -138,7 +138,7 @@ if (plots) {
       make("td", low < high ? `${brief(low)} – ${brief(high)}` : "", line);
     }
     tip.hidden = false;
-    const at = (x / box.width) * svg.clientWidth;
+    const at = (x / box.width) * svg.clientWidth - svg.parentElement.scrollLeft;
     const right = at + 14 + tip.offsetWidth <= plots.clientWidth;
     tip.style.left = `${right ? at + 14 : Math.max(0, at - 14 - tip.offsetWidth)}px`;
     tip.style.top = "12px";
@@ -148,7 +148,7 @@ if (plots) {
     tip.hidden = true;
     svg.querySelector(".cursor").setAttribute("d", "");
   };
-  for (const svg of plots.querySelectorAll("svg.images")) {
+  for (const svg of plots.querySelectorAll(".images > svg")) {
     const places = JSON.parse(svg.dataset.x).map(([x]) => x);
     svg.addEventListener("pointermove", (event) => {
       const at = ((event.clientX - svg.getBoundingClientRect().left) / svg.clientWidth) * svg.viewBox.baseVal.width;

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from bench import columns, tables, targets, verdicts
-from bench.aggregate import Cell
-from bench.page import charts, evidence
+from bench.aggregate import Cell, Stat
+from bench.lines import wide
+from bench.page import evidence
 from bench.page.answer import Ranked
 from bench.spec import Grid
 from bench.tables import Column, Entry, Table, brief
@@ -29,6 +31,14 @@ class Head:
 
 
 @dataclass(frozen=True)
+class Strip:
+    """A row's runs on a scale that all rows share; 0 and 1 are its ends."""
+
+    dots: tuple[float, ...]
+    mean: float
+
+
+@dataclass(frozen=True)
 class Field:
     """One place of a table."""
 
@@ -38,7 +48,7 @@ class Field:
     bold: bool = False
     flag: str = ""  # why the number is flagged
     opens: str = ""  # key of its evidence
-    strip: charts.Strip | None = None
+    strip: Strip | None = None
     chip: str = ""  # tone of a verdict
 
 
@@ -100,7 +110,7 @@ def main_table(
     lead += ["=place"] if papers and ranking else []
     shown = [*lead, *tail, *others, *papers[1:]]
 
-    dots, at = charts.strips(stats)
+    dots, ends = _strips(stats)
     places = _places(cells, order, paper, main_paper)
     heads = []
     for key in shown:
@@ -147,7 +157,6 @@ def main_table(
         rows.append(line_)
     notes = {mark: text for text, mark in marks.items()}
     if ranking:
-        ends = f"{brief(at.low)} to {brief(at.high)}" + (", logarithmic" if at.log else "")
         heads[shown.index("=runs")] = Head("=runs", "every run", "", True, "main", ends)
     return Grille("table", heads, rows, notes, table.notes, table.caption), found
 
@@ -166,11 +175,25 @@ def _group_of(column: Column, lead: bool) -> str:
     return "main" if lead else _group(column.key)
 
 
-def _runs_field(strip: charts.Strip | None, stat: Any) -> Field:
+def _runs_field(strip: Strip | None, stat: Any) -> Field:
     if strip is None or stat is None:
         return Field(tables.MISSING)
     said = ", ".join(brief(p) for p in stat.points)
     return Field(said, f"{stat.mean:.8g}", strip=strip)
+
+
+def _strips(stats: Sequence[Stat | None]) -> tuple[list[Strip | None], str]:
+    """Every run of every row as a dot on one scale, and what its ends are."""
+    values = [v for stat in stats if stat for v in stat.points] or [0.0, 1.0]
+    log = math.log if wide(values) else float
+    low, high = log(min(values)), log(max(values))
+
+    def at(value: float) -> float:
+        return round((log(value) - low) / (high - low), 3) if high > low else 0.5
+
+    strips = [Strip(tuple(map(at, s.points)), at(s.mean)) if s else None for s in stats]
+    kind = ", logarithmic" if log is math.log else ""
+    return strips, f"{brief(min(values))} to {brief(max(values))}{kind}"
 
 
 def _span_field(stat: Any) -> Field:
