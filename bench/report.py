@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -69,7 +70,7 @@ def write_report(
     manifest.write(folder / "manifest.json", manifest.make(grid, cells, hashes))
     manifest.remove_stale(folder, before, files)
     shown = [content.tables[name] for name in show if name in content.tables]
-    notes += [terminal(table, width) for table in shown]
+    notes += [_for_terminal(table, width) for table in shown]
     if folder.parent.name == PUBLISHED:
         _keep_records(runs, runs_dir, folder, notes.append)
     for text in notes:
@@ -107,24 +108,21 @@ def _publishers(folder: Path, run_id: str) -> list[str]:
     ]
 
 
-def terminal(table: tables.Table, width: int | None = None) -> str:
-    """The table as a terminal shows it: plain text, coloured where the terminal takes it."""
+def _for_terminal(table: tables.Table, width: int | None) -> str:
+    """The table as text, coloured where the terminal takes it."""
     if not sys.stdout.isatty():
         return tables.to_text(table, width or 120)
-    import io
-    import shutil
-
     from rich.console import Console
     from rich.text import Text
 
     width = width or shutil.get_terminal_size((120, 24)).columns
     text = Text(tables.to_text(table, width))
-    text.highlight_regex(r"\b(failed|unreadable): .*", "red")
-    text.highlight_regex(r"\b(missing|running): .*", "yellow")
-    text.highlight_regex(r"[─–]+", "dim")
-    out = io.StringIO()
-    Console(file=out, force_terminal=True, width=width, soft_wrap=True).print(text, end="")
-    return out.getvalue()
+    text.highlight_regex(r"\b(failed|unreadable)\b(: .*)?", "red")
+    text.highlight_regex(r"\b(missing|running)\b(: .*)?", "yellow")
+    console = Console(force_terminal=True, width=width, soft_wrap=True)
+    with console.capture() as written:
+        console.print(text, end="")
+    return written.get()
 
 
 def written(content: Content) -> dict[str, bytes]:

@@ -12,7 +12,10 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
+from typing import Any
 
+from bench import terminal
 from bench.inference import mean_interval
 
 MISSING = "–"
@@ -156,7 +159,6 @@ def brief(value: float) -> str:
 TEX_PAGE = 84  # signs that fit on a line of a page, about
 TEX_LONG = 36  # signs from which a text is broken into lines
 TEX_BROKEN = r">{\raggedright\arraybackslash}p{16em}"
-TEX_SCALED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{\ignorespaces"
 
 
 def to_latex(table: Table) -> str:
@@ -166,74 +168,62 @@ def to_latex(table: Table) -> str:
     head in common. Long texts are broken into lines, and a table that is wider than the page is
     scaled down to it.
     """
-    spans = _shared_names(table)
-    written = formatted(table)
+    spans, body = _shared_names(table), formatted(table)
     widths = [
-        max([len(c.header), *(len(texts[i][0]) for row, texts in written if not row.span)])
+        max([len(c.header), *(len(texts[i][0]) for row, texts in body if not row.span)])
         for i, c in enumerate(table.columns)
     ]
     broken = [c.text and width > TEX_LONG for c, width in zip(table.columns, widths, strict=True)]
     broken[0] &= not spans  # else the name is apart from its setting
-    spec = ("l" if spans else "") + "".join(
+    kinds = [
         TEX_BROKEN if long else "l" if c.text else "r"
         for c, long in zip(table.columns, broken, strict=True)
-    )
-    shown = sum(TEX_LONG / 2 if b else w for w, b in zip(widths, broken, strict=True))
-    wide = shown + 2 * len(widths) > TEX_PAGE
-    foreign = _other_scripts(table)
-    lines = [
-        *([f"% {foreign}: compile with XeLaTeX or LuaLaTeX and a font with it"] * bool(foreign)),
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{_escape_tex(table.caption)}}}",
-        rf"\label{{tab:{table.name}}}",
-        *([TEX_SCALED] if wide else []),
-        rf"\begin{{tabular}}{{{spec}}}",
-        r"\toprule",
     ]
+    shown = sum(TEX_LONG / 2 if b else w for w, b in zip(widths, broken, strict=True))
+    heads, units = [c.header for c in table.columns], [c.unit for c in table.columns]
     papers = [i for i, c in enumerate(table.columns) if c.paper]
-    heads = [c.header for c in table.columns]
-    shift = 1 if spans else 0
-    if len(papers) > 1 and papers == list(range(papers[0], papers[-1] + 1)):
-        heads = [h.removeprefix("paper ") if i in papers else h for i, h in enumerate(heads)]
-        first, last = papers[0] + shift + 1, papers[-1] + shift + 1
-        over = [""] * (first - 1) + [rf"\multicolumn{{{len(papers)}}}{{c}}{{paper}}"]
-        lines += [_tex_line([*over, *[""] * (len(heads) + shift - last)])]
-        lines += [rf"\cmidrule(lr){{{first}-{last}}}"]
-    blank = [""] * shift
-    lines.append(_tex_line([*map(_escape_tex, heads[:1]), *blank, *map(_escape_tex, heads[1:])]))
-    if any(c.unit for c in table.columns):
-        units = [_escape_tex(c.unit) for c in table.columns]
-        lines.append(_tex_line([*units[:1], *blank, *units[1:]]))
-    lines.append(r"\midrule")
-    for r, (row, texts) in enumerate(written):
-        cells = [_escape_tex(text) for text, _ in texts]
-        both = zip(cells, row.entries, strict=True)
-        cells = [rf"\textbf{{{text}}}" if entry.bold else text for text, entry in both]
-        cells = [c + _tex_marks(marks) for c, (_, marks) in zip(cells, texts, strict=True)]
+    if len(papers) < 2 or papers != list(range(papers[0], papers[-1] + 1)):
+        papers = []
+    for i in papers:
+        heads[i] = heads[i].removeprefix("paper ")
+    if spans:
+        kinds, heads[1:1], units[1:1] = ["l", *kinds], [""], [""]
+        papers = [i + 1 for i in papers]
+    rows = []
+    for r, (row, texts) in enumerate(body):
+        cells = [
+            (rf"\textbf{{{_escape_tex(text)}}}" if entry.bold else _escape_tex(text))
+            + _tex_marks(marks)
+            for (text, marks), entry in zip(texts, row.entries, strict=True)
+        ]
         start, width = _span(table, row)
         if width:
             words = rf"\multicolumn{{{width}}}{{l}}{{\emph{{{_escape_tex(row.span)}}}}}"
             cells[start : start + width] = [words]
         if spans:
             name, _, setting = texts[0][0].partition(JOINT)
-            lead = ""
-            if spans[r]:
-                lines += [r"\addlinespace"] if r else []
-                lead = rf"\multirow[t]{{{spans[r]}}}{{*}}{{{_escape_tex(name)}}}"
+            lead = rf"\multirow[t]{{{spans[r]}}}{{*}}{{{_escape_tex(name)}}}" if spans[r] else ""
             cells[:1] = [lead, _escape_tex(setting) + _tex_marks(texts[0][1])]
-        lines.append(_tex_line(cells))
-    lines += [r"\bottomrule", r"\end{tabular}" + ("}" if wide else "")]
-    under = [
-        rf"\textsuperscript{{{mark}}}\,{_escape_tex(text)}"
-        for text, mark in table.footnotes.items()
-    ]
-    under += [_escape_tex(note) for note in table.notes]
-    if under:
-        lines += ["", r"\smallskip", r"\begin{minipage}{\linewidth}\footnotesize"]
-        lines += [" \\\\\n".join(under), r"\end{minipage}"]
-    lines.append(r"\end{table}")
-    return "\n".join(lines) + "\n"
+        rows.append((spans and spans[r], cells))
+    return _latex_template().render(
+        table=table, foreign=_other_scripts(table), wide=shown + 2 * len(widths) > TEX_PAGE,
+        spec="".join(kinds), heads=heads, units=units, papers=papers, rows=rows,
+        line=lambda cells: " & ".join(cells).rstrip() + r" \\",
+    )  # fmt: skip
+
+
+@cache
+def _latex_template() -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined,
+        block_start_string="<%", block_end_string="%>", trim_blocks=True, lstrip_blocks=True,
+        variable_start_string="<<", variable_end_string=">>", keep_trailing_newline=True,
+        autoescape=False,  # the filter is what LaTeX needs
+    )  # fmt: skip
+    environment.filters["tex"] = _escape_tex
+    return environment.get_template("table.tex.j2")
 
 
 def _shared_names(table: Table) -> list[int]:
@@ -253,56 +243,44 @@ def _shared_names(table: Table) -> list[int]:
 
 
 def to_text(table: Table, width: int = 100) -> str:
-    """Plain text for a terminal. Columns that do not fit in `width` are left out by name."""
+    """The table for a terminal. Columns that do not fit in `width` are left out by name.
+
+    A row without a result has its status in the table and the reason under it.
+    """
     body = formatted(table)
-    heads = [[*c.header.split(" "), c.unit] for c in table.columns]
-    heads = [[part for part in head if part] for head in heads]
+    heads = [[part for part in (*c.header.split(" "), c.unit) if part] for c in table.columns]
     tall = max(map(len, heads))
-    heads = [[""] * (tall - len(head)) + head for head in heads]
-    texts: list[list[str]] = []
-    for i in range(len(table.columns)):
+    texts = [[""] * (tall - len(head)) + head for head in heads]
+    for i, column in enumerate(texts):
         marks = [_sup(row[i][1]) for _, row in body]
         room = max(map(len, marks), default=0)
-        texts.append(
-            [row[i][0] + mark.ljust(room) for (_, row), mark in zip(body, marks, strict=True)]
-        )
-    for r, (row, _) in enumerate(body):
+        column += [row[i][0] + m.ljust(room) for (_, row), m in zip(body, marks, strict=True)]
+    under = []
+    for r, (row, _) in enumerate(body, start=tall):
         start, count = _span(table, row)
         for i in range(start, start + count):
-            texts[i][r] = ""
-    sizes = [max(map(len, head + text)) for head, text in zip(heads, texts, strict=True)]
+            texts[i][r] = row.status if i == start else ""
+        under += [f"{row.entries[0].text}: {row.span}"] if row.span else []
+    sizes = [max(map(terminal.width, column)) for column in texts]
     shown, gap = _fitting(table.columns, sizes, width)
-
-    def line(cells: Sequence[str]) -> str:
-        padded = (
-            cells[i].ljust(sizes[i]) if table.columns[i].text else cells[i].rjust(sizes[i])
-            for i in shown
+    lines = [
+        (" " * gap)
+        .join(
+            terminal.padded(texts[i][r], sizes[i], right=not table.columns[i].text) for i in shown
         )
-        return (" " * gap).join(padded).rstrip()
-
+        .rstrip()
+        for r in range(tall + len(body))
+    ]
     rule = "─" * (sum(sizes[i] for i in shown) + gap * (len(shown) - 1))
-    lines = [*textwrap.wrap(table.caption, width), ""]
-    lines += [line([head[k] for head in heads]) for k in range(tall)] + [rule]
-    cut: list[str] = []
-    for r, (row, _) in enumerate(body):
-        text = line([column[r] for column in texts])
-        start, count = _span(table, row)
-        inside = [i for i in range(start, start + count) if i in shown]
-        if inside:
-            at = sum(sizes[i] + gap for i in shown if i < start)
-            room = sum(sizes[i] + gap for i in inside) - gap
-            words = row.span if len(row.span) <= room else row.span[: room - 1] + "…"
-            text = (text.ljust(at)[:at] + words.ljust(room) + text[at + room :]).rstrip()
-            cut += [f"{row.entries[0].text}: {row.span}"] if words != row.span else []
-        lines.append(text)
-    lines += [rule, *cut]
     used = {note for row in table.rows for i in shown for note in row.entries[i].notes}
-    lines += [f"{_sup([m])} {t}" for t, m in table.footnotes.items() if t in used]
+    under += [f"{_sup([m])} {t}" for t, m in table.footnotes.items() if t in used]
     hidden = [c.header for i, c in enumerate(table.columns) if i not in shown]
     if hidden:
-        lines.append(f"Left out to fit {width} columns: {', '.join(hidden)} (see {table.file}.md)")
-    wrapped = [part for note in table.notes for part in textwrap.wrap(note, width)]
-    return "\n".join([*lines, *wrapped]) + "\n"
+        under.append(f"Left out to fit {width} columns: {', '.join(hidden)} (see {table.file}.md)")
+    above = textwrap.wrap(table.caption, width)
+    notes = [part for note in table.notes for part in textwrap.wrap(note, width)]
+    parts = [*above, "", *lines[:tall], rule, *lines[tall:], rule, *under, *notes]
+    return "\n".join(parts) + "\n"
 
 
 def decimals(values: Iterable[float], digits: int = 3) -> int:
@@ -437,7 +415,3 @@ def _other_scripts(table: Table) -> str:
 
 def _tex_marks(marks: Sequence[str]) -> str:
     return rf"\textsuperscript{{{','.join(marks)}}}" if marks else ""
-
-
-def _tex_line(cells: Iterable[str]) -> str:
-    return " & ".join(cells).rstrip() + r" \\"

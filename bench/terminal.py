@@ -38,9 +38,10 @@ def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(map(padded, line, widths)).rstrip() for line in lines]
 
 
-def padded(text: str, columns: int) -> str:
-    """The text and as many blanks as fill `columns` of a terminal."""
-    return text + " " * (columns - width(text))
+def padded(text: str, columns: int, right: bool = False) -> str:
+    """The text and as many blanks as fill `columns` of a terminal; at its left = `right`."""
+    blanks = " " * (columns - width(text))
+    return blanks + text if right else text + blanks
 
 
 def width(text: str) -> int:

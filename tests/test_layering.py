@@ -23,10 +23,10 @@ TORCH_FREE = ["bench.cli", "bench.options", "bench.grid", "bench.spec", "bench.r
 # What only reads files: no module of the training or measuring side.
 REPORT_SIDE = ["aggregate", "agreement", "inference", "compare", "targets", "survival", "speedup",
                "leakage", "verdicts", "checks", "claims", "tables", "columns", "lines", "curves",
-               "parts", "sheets", "remarks", "manifest", "content", "export", "verify", "versus",
-               "watch", "page", "page.answer", "page.build", "page.charts",
-               "page.evidence", "page.table", "page.curves", "page.heat", "page.scatter",
-               "page.cost", "page.pictures", "report"]  # fmt: skip
+               "parts", "sheets", "fonts", "remarks", "manifest", "content", "export", "verify",
+               "versus", "watch", "page", "page.answer", "page.build", "page.figures",
+               "page.evidence", "page.table", "page.heat", "page.cost", "page.pictures",
+               "report"]  # fmt: skip
 ONLY_IN = {
     "omegaconf": {"bench/typed.py"},
     "matplotlib": {"bench/curves.py", "bench/fonts.py"},

@@ -117,7 +117,7 @@ row             FD-lab      MB    FID
 ─────────────────────────────────────
 Lite|1     3.00 ± 1.41    812   2.35ᵃ
 No memory        10.25      –ᵇ  1.60
-Broken     failed: loss is no…  4.00ᵃ
+Broken          failed          4.00ᵃ
 ─────────────────────────────────────
 Broken: failed: loss is not finite
 ᵃ from memory
