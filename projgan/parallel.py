@@ -97,8 +97,9 @@ class GroupedBatchNorm(nn.BatchNorm2d):
 
     A group is `group` samples that follow each other by their global index, so that it is the same
     one on any number of processes and in micro-batches of whole groups. Running statistics move
-    once for each group, in the samples' order, as if the groups came one after the other. A
-    cumulative average (momentum None) is that of one process, which evaluates alone.
+    once for each group, in the samples' order, as if the groups came one after the other. For a
+    cumulative average (momentum None), which is not training, neither groups nor other processes
+    count.
 
     Attributes:
         group: samples that are normalised together. None = the whole batch.
@@ -110,9 +111,9 @@ class GroupedBatchNorm(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] of this process -> the same, each group normalised."""
-        if not self.training:
+        if not self.training or self.momentum is None:
             return super().forward(x)
-        n, world = len(x), World() if self.momentum is None else self.world
+        n, world = len(x), self.world
         total = n * world.size
         group = min(self.group or total, total)
         if world.size > 1 and n % group:
@@ -159,16 +160,11 @@ class GroupedBatchNorm(nn.BatchNorm2d):
             groups: of the whole batch; where k is fewer, other processes saw the others.
         """
         assert self.running_mean is not None and self.running_var is not None
-        assert self.num_batches_tracked is not None
+        assert self.num_batches_tracked is not None and self.momentum is not None
         self.num_batches_tracked += groups
         age = groups - 1 - first - torch.arange(len(seen), device=seen.device)
-        if self.momentum is None:  # the mean over all groups so far
-            share = 1 / self.num_batches_tracked
-            keep: Tensor | float = 1 - groups * share
-            weights = share.expand(len(seen))
-        else:
-            keep = (1 - self.momentum) ** groups
-            weights = self.momentum * (1 - self.momentum) ** age
+        keep = (1 - self.momentum) ** groups
+        weights = self.momentum * (1 - self.momentum) ** age
         moved = torch.einsum("k,ksc->sc", weights.to(seen), seen)
         if len(seen) < groups:
             distributed.all_reduce(moved)

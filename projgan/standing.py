@@ -18,9 +18,13 @@ from projgan.classes import labels_for
 from projgan.layers import Normalised
 from projgan.rng import Coordinates, Stream
 
-LATENTS = 8192  # the channels' means are then within 0.02 standard deviations (tests)
+# Measured on the lab scale's generator: means within 0.01 standard deviations of those of 16,384
+# latents, Fréchet distances within 1 %.
+LATENTS = 2048
 BATCH = 64  # that of the paper's training; fixed, as the variance within a batch depends on it
-POWER_ITERATIONS = 30  # the largest singular value is then exact to about 0.1 %
+# Where no norm follows, the largest singular value is then exact to 0.1 %. With the copied vectors
+# it is up to 3 % too small, and distances move by up to 0.5 %.
+POWER_ITERATIONS = 100
 _SEED = 0  # one for all generators and runs
 
 
@@ -29,9 +33,11 @@ def standing_statistics(generator: nn.Module) -> nn.Module:
     """Copies a generator and gives the copy batch-norm statistics of its own weights.
 
     Cumulative averages over latents at fixed coordinates, with classes as often as in the data;
-    only the batch-norm modules are in training mode meanwhile. The singular vectors of spectral
-    norm, which the moving average copies as well, are brought to the copy's weights first. The
-    result depends on the generator's state alone. Every process can do this by itself.
+    only the batch-norm modules are in training mode meanwhile. Every other latent is the opposite
+    of the one before it, so that what is odd in the latent has a mean of exactly zero. The
+    singular vectors of spectral norm, which the moving average copies as well, are brought to the
+    copy's weights first. The result depends on the generator's state alone; every process can
+    compute it by itself.
 
     Args:
         generator: averaged or raw, in any mode. It is not changed.
@@ -58,8 +64,9 @@ def standing_statistics(generator: nn.Module) -> nn.Module:
     for start in range(0, LATENTS, BATCH):
         index = torch.arange(start, start + BATCH, device=device)
         where = Coordinates(_SEED, Stream.LATENT_STANDING, index)
-        labels = labels_for(own, where)
-        own(where.normal(own.z_dim), where, **({} if labels is None else {"labels": labels}))
+        z, labels = where.normal(own.z_dim), labels_for(own, where)
+        z[1::2] = -z[::2]
+        own(z, where, **({} if labels is None else {"labels": labels}))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         norm.eval()

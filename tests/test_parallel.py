@@ -17,7 +17,8 @@ from train_together import CFG
 from projgan.checkpoint import read_checkpoint
 from projgan.errors import ConfigError
 from projgan.parallel import GroupedBatchNorm, World, group_batch_norm, world
-from projgan.train import train
+from projgan.standing import standing_statistics
+from projgan.train import Trainer, train
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -70,6 +71,19 @@ def test_training_stays_together(folders: dict[int, Path]) -> None:
     for name in ("generator", "heads", "average"):
         start, one, two = flat(first[0][name]), *(flat(part[name]) for part in last)
         assert (one - two).norm() < 0.02 * (one - start).norm(), name
+
+
+def test_standing_statistics_do_not_depend_on_how_many_trained(folders: dict[int, Path]) -> None:
+    """The first of two processes computes what one alone makes of the same averaged weights."""
+    average = read_checkpoint(folders[2] / "checkpoint.pt")["trainer"]["average"]
+    alone = Trainer(CFG, torch.device("cpu")).average
+    alone.load_state_dict(average)
+    expected = standing_statistics(alone).state_dict()
+    got = torch.load(folders[2] / "standing.pt", weights_only=True)
+    assert list(got) == list(expected)
+    for key, tensor in got.items():
+        assert torch.equal(tensor, expected[key]), key
+    assert not torch.equal(got["start_norm.running_var"], average["start_norm.running_var"])
 
 
 def test_a_share_is_a_part_of_the_batch() -> None:

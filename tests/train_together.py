@@ -6,7 +6,11 @@ import shutil
 import sys
 from pathlib import Path
 
+import torch
+
 from projgan import config as c
+from projgan.parallel import world
+from projgan.standing import standing_statistics
 from projgan.train import train
 
 CFG = c.Config(
@@ -21,5 +25,7 @@ CFG = c.Config(
 if __name__ == "__main__":
     folder, data_dir = Path(sys.argv[1]), Path(sys.argv[2])
     for snapshot in train(CFG, folder, data_dir, (8,)):
+        if snapshot.final and world().is_first:  # the other goes on and does not help
+            torch.save(standing_statistics(snapshot.generator).state_dict(), folder / "standing.pt")
         if snapshot.nimg == 8 and (folder / "checkpoint.pt").exists():
             shutil.copy(folder / "checkpoint.pt", folder / "first.pt")
