@@ -29,8 +29,9 @@ def legible(text: str, fonts: Iterable[str] = (OWN,)) -> str:
 
 
 def path_of(name: str) -> str:
-    """The file of a font."""
-    return str(font_manager.findfont(font_manager.FontProperties(family=[name])))
+    """The file of a font, upright and of normal weight where there is one."""
+    files = [font for font in font_manager.fontManager.ttflist if font.name == name]
+    return min((f.style != "normal", str(f.weight) != "400", str(f.fname)) for f in files)[2]
 
 
 @cache
