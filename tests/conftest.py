@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 
+import pytest
+
 # Their networks are tiny, and threads that wait for each other on a busy machine take many times
 # as long as one alone.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -13,3 +15,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # that; the tests that send the signal want it heard.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Benchmarks have the machine for themselves."""
+    return 0 if config.getoption("--benchmark-only", default=False) else None
