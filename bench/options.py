@@ -76,7 +76,7 @@ USES: dict[str, tuple[str, ...]] = {
     "claims": ("grid", "scale", "seeds", SETTINGS, "runs_dir"),
     "list": (),
     "score": ("real", "fake", "metrics", "out", "data_dir"),
-    "prepare": ("data", "source", "data.resolution", "force", "data_dir"),
+    "prepare": ("data", "source", "data.resolution", "data.filter", "force", "data_dir"),
     "sample": ("run", "metrics", "eval.norms", "n", "seeds", "class", "truncation", "interpolate",
                "out", "runs_dir", "results_dir"),
     "prove-resume": ("grid", "scale", "only", "seeds", SETTINGS, "kills", "steps",

@@ -38,7 +38,7 @@ def prepare(
     Args:
         name: of the data set.
         source: where its images are.
-        overrides: `data.resolution=…`, and nothing else.
+        overrides: `data.resolution=…` and `data.filter=…`, and nothing else.
         data_dir: where packed data sets are kept.
         progress: told what is done and how far.
         echo: takes lines for the user.
@@ -53,13 +53,17 @@ def prepare(
     from projgan.prepare import summary
 
     changes = typed.parse_overrides(overrides)
-    resolution = changes.pop("data.resolution", Data().resolution)
+    size, how = changes.pop("data.resolution", Data().resolution), changes.pop("data.filter", None)
     if changes:
         raise UserError(f"{next(iter(changes))}: of the configuration do=prepare takes "
-                        "data.resolution alone")  # fmt: skip
-    cfg = Data(name=name, resolution=typed.convert("data.resolution", resolution, "command line"))
+                        "data.resolution and data.filter alone")  # fmt: skip
     if name in RENDERED:
         raise UserError(f"data={name} is rendered here; give what is prepared another name")
+    cfg = Data(
+        name=name,
+        resolution=typed.convert("data.resolution", size, "command line"),
+        filter=typed.convert("data.filter", how or Data().filter, "command line"),
+    )
     check_folder("data_dir", data_dir)
     entry = known().get(name)
 
@@ -69,12 +73,12 @@ def prepare(
         for note in filter(None, (opened.note, classes.note)):
             echo(f"note: {note}")
 
-    folder = pack(name, source, cfg.resolution, data_dir, progress, check, anew)
+    folder = pack(name, source, cfg.resolution, data_dir, progress, check, anew, cfg.filter)
     said = summary(folder)
     classes = f", {len(said['classes'])} classes" if said["classes"] else ""
     echo(f"{name}: {said['count']} images{classes} of {said['kind']} {said['source']} in {folder}")
     echo(f"sha256 {said['sha256']}; train on it with data.name={name} "
-         f"data.resolution={cfg.resolution}")  # fmt: skip
+         f"data.resolution={cfg.resolution}{f' data.filter={how}' if how else ''}")  # fmt: skip
     return folder
 
 

@@ -29,6 +29,8 @@ class Data:
     resolution: int = 256  # pixels, square, a power of two
     images: int | None = None  # how many images a rendered data set has. None = its default
     subset: int | None = None  # train on the first n of a fixed shuffle (nested). None = all
+    # How images of another size were resized when they were packed; box is the mean over a pixel.
+    filter: Literal["lanczos", "box"] = "lanczos"
     mirror: bool = True  # random horizontal flips of real images
     classes: int = 0  # train class-conditionally on so many classes of a prepared set; 0 = not
 
@@ -48,6 +50,11 @@ class Data:
             _require(value is None or value >= 1, f"data.{name}={value}: give 1 or more, or null")
         c = self.classes
         _require(c == 0 or c >= 2, f"data.classes={c}: give 2 or more, or 0")
+        _require(
+            self.filter == "lanczos" or self.path is not None or self.name not in LIKENESSES,
+            f"data.filter={self.filter}: data.name={self.name} is rendered at its size; "
+            "leave data.filter out",
+        )
         # The images of a folder are as many as it holds; `images` does not count there.
         if self.path is None and self.images is not None and self.subset is not None:
             _require(

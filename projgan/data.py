@@ -53,15 +53,19 @@ class Dataset:
     labels: np.ndarray | None = None
 
 
-def prepared_folder(data_dir: Path, name: str, resolution: int) -> Path:
+def prepared_folder(data_dir: Path, cfg: Data) -> Path:
     """Where `do=prepare` puts a data set, and training looks for it."""
-    return data_dir / f"{name}-{resolution}px"
+    return data_dir / f"{cfg.name}-{cfg.resolution}px{_filtered(cfg)}"
+
+
+def _filtered(cfg: Data) -> str:
+    return "" if cfg.filter == Data().filter else f"-{cfg.filter}"
 
 
 def find_prepared(cfg: Data, data_dir: Path) -> Path | None:
     """The prepared data set that is meant: by its path, or by name. None = there is none."""
     if cfg.path is None:
-        place = prepared_folder(data_dir, cfg.name, cfg.resolution)
+        place = prepared_folder(data_dir, cfg)
         return place if cfg.name not in RENDERED and (place / META).is_file() else None
     place = Path(cfg.path)
     return place if (place / META).is_file() and (place / IMAGES).is_file() else None
@@ -86,14 +90,21 @@ def check_data(cfg: Data, data_dir: Path = Path("data")) -> ImageSource | None:
                 f"data.resolution={cfg.resolution}: {prepared} has {shape[2]} pixels; "
                 "prepare it anew or change one of the two"
             )
+        if (held := _filter_of(prepared / META)) != cfg.filter:
+            raise DataError(
+                f"data.filter={cfg.filter}: {prepared} was resized by {held}; prepare it anew or "
+                "change one of the two"
+            )
         count, place = shape[0], str(prepared)
     elif cfg.path is None:
         if cfg.name not in RENDERED:
-            folder = prepared_folder(data_dir, cfg.name, cfg.resolution)
+            folder = prepared_folder(data_dir, cfg)
+            filtered = f" data.filter={cfg.filter}" if _filtered(cfg) else ""
             raise DataError(
                 f"data.name={cfg.name} is neither rendered here ({', '.join(RENDERED)} is) nor in "
                 f"{folder}: do=prepare data={cfg.name} source=PATH "
-                f"data.resolution={cfg.resolution} makes that, or give images as data.path=PATH"
+                f"data.resolution={cfg.resolution}{filtered} makes that, "
+                "or give images as data.path=PATH"
             )
         if cfg.resolution not in scenes.RESOLUTIONS:
             known = ", ".join(map(str, scenes.RESOLUTIONS))
@@ -111,6 +122,13 @@ def check_data(cfg: Data, data_dir: Path = Path("data")) -> ImageSource | None:
     if cfg.classes and prepared is not None:
         _check_classes(cfg, prepared, count)
     return source
+
+
+def _filter_of(meta: Path) -> str:
+    """How a prepared data set was resized; those of before there was a choice, by Lanczos."""
+    with suppress(ValueError, AttributeError, OSError):  # damaged: refused where it is opened
+        return str(json.loads(meta.read_text(encoding="utf-8")).get("filter", Data().filter))
+    return Data().filter
 
 
 def _check_classes(cfg: Data, folder: Path, total: int) -> None:
@@ -153,9 +171,10 @@ def open_dataset(cfg: Data, data_dir: Path, progress: Progress | None = None) ->
     # By folder, then by name: the order that sets of folders always had.
     order = sorted(range(len(source.names)), key=lambda i: PurePosixPath(source.names[i]).parts)
     rank, key = np.argsort(order), hashlib.sha256(source.state(order)).hexdigest()
-    folder = data_dir / f"{name}-{cfg.resolution}px-{len(order)}-{key[:12]}"
-    images = zip(rank, source.images(lambda image: fit(image, cfg.resolution)), strict=True)
-    origin = {"folder": place, "listing": key}
+    folder = data_dir / f"{name}-{cfg.resolution}px{_filtered(cfg)}-{len(order)}-{key[:12]}"
+    fitted = source.images(lambda image: fit(image, cfg.resolution, cfg.filter))
+    images = zip(rank, fitted, strict=True)
+    origin = {"folder": place, "listing": key, "filter": cfg.filter}
     return _open_or_pack(name, cfg, folder, len(order), origin, images, progress)
 
 

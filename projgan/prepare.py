@@ -13,10 +13,11 @@ import os
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from projgan.config import Data
 from projgan.data import IMAGES, META, ORDER, TARGETS, prepared_folder, write_header
 from projgan.errors import DataError, UserError
 from projgan.files import replacing, write_json_atomic
@@ -35,8 +36,9 @@ def prepare(
     progress: Progress | None = None,
     check: Callable[[ImageSource, Classes], None] | None = None,
     anew: bool = False,
+    filter: Literal["lanczos", "box"] = "lanczos",
 ) -> Path:
-    """Packs a source: centre-cropped, Lanczos, 8-bit RGB.
+    """Packs a source: centre-cropped, resized, 8-bit RGB.
 
     Where that was done before and the source's files are others since, or have other times, it is
     packed again and compared with what is there.
@@ -49,6 +51,7 @@ def prepare(
         progress: told what is done and how far.
         check: may refuse the source, by what is in it, before anything is packed.
         anew: replaces what was prepared or begun of another source or state of it.
+        filter: how images of another size are resized; a data set for each lies beside the others.
 
     Returns:
         The folder of the data set.
@@ -67,7 +70,7 @@ def prepare(
     if said.labels is not None:
         labels = np.empty(len(rank), np.int64)
         labels[rank] = said.labels
-    folder = prepared_folder(data_dir, name, resolution)
+    folder = prepared_folder(data_dir, Data(name=name, resolution=resolution, filter=filter))
     listing = "\n".join([opened.kind, *opened.names]).encode(errors="surrogateescape")
     meta: dict[str, Any] = {
         "count": len(rank),
@@ -77,6 +80,7 @@ def prepare(
         "listing": hashlib.sha256(listing).hexdigest(),
         "state": hashlib.sha256(opened.state(range(len(rank)))).hexdigest(),
         "classes": list(said.names),
+        "filter": filter,
     }
     before: dict[str, Any] = {}
     if (folder / META).is_file() and not anew:
@@ -93,7 +97,7 @@ def prepare(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         pixels, noted = folder / f"{IMAGES}.part", folder / "progress.json"
-        _pack(opened, resolution, rank, pixels, noted, meta["listing"], progress, anew)
+        _pack(opened, resolution, filter, rank, pixels, noted, meta["listing"], progress, anew)
         meta["sha256"], order = _read_again(pixels, len(rank), resolution, progress)
         if before.get("sha256", meta["sha256"]) != meta["sha256"]:
             pixels.unlink()
@@ -131,6 +135,7 @@ def _same_labels(
 def _pack(
     source: ImageSource,
     resolution: int,
+    filter: str,
     rank: np.ndarray,
     pixels: Path,
     noted: Path,
@@ -144,7 +149,7 @@ def _pack(
     state = hashlib.sha256(source.state(range(done)))
     with pixels.open("r+b" if done else "w+b") as file:
         begin = write_header(file, (total, 3, resolution, resolution))
-        images = source.images(lambda image: fit(image, resolution), done)
+        images = source.images(lambda image: fit(image, resolution, filter), done)
         while chunk := list(islice(images, CHUNK)):
             state.update(source.state(range(done, done + len(chunk))))
             for image in chunk:

@@ -211,13 +211,14 @@ def _refuse_unknown_range(image: Image.Image, name: str) -> None:
     )
 
 
-def fit(image: Image.Image, resolution: int) -> np.ndarray:
-    """An image centre-cropped to a square and resized by Lanczos: [3, R, R] uint8."""
+def fit(image: Image.Image, resolution: int, filter: str = "lanczos") -> np.ndarray:
+    """An image centre-cropped to a square and resized by `lanczos` or `box`: [3, R, R] uint8."""
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     image = image.crop((left, top, left + side, top + side))
     if side != resolution:
-        image = image.resize((resolution, resolution), Image.Resampling.LANCZOS)
+        how = Image.Resampling[filter.upper()]
+        image = image.resize((resolution, resolution), how)
     return np.asarray(image).transpose(2, 0, 1)
 
 

@@ -12,6 +12,7 @@ import tarfile
 import time
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import lmdb
@@ -29,7 +30,7 @@ from projgan import prepare as preparing
 from projgan import sources
 from projgan.config import LIKENESSES, Data
 from projgan.data import open_dataset, subset_fingerprint, training_indices
-from projgan.errors import DataError
+from projgan.errors import ConfigError, DataError
 from projgan.prepare import prepare
 from projgan.sources import open_source
 
@@ -282,7 +283,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     for more, said in (
         (["data=lsun_church"], "source holds 7 images, but lsun_church"),
         (["data=clevr"], "rendered here"),
-        (["data=other", "train.batch=3"], "data.resolution alone"),
+        (["data=other", "train.batch=3"], "data.resolution and data.filter alone"),
         ([], "needs data=NAME source=PATH"),
     ):
         assert main([*words, *more]) == 2
@@ -317,3 +318,39 @@ def test_likenesses_are_what_is_rendered_here() -> None:
     """A prepared data set of the paper's name is the paper's, and verdicts may compare it."""
     assert set(LIKENESSES) == datasets.RENDERED.keys()
     assert not known().keys() & datasets.RENDERED.keys()
+
+
+def test_box_is_the_mean_of_a_block_and_lies_beside_lanczos(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two data sets of one source, which no run takes for each other."""
+    place = tmp_path / "source"
+    place.mkdir()
+    pictures = [RNG.integers(0, 256, (128, 160, 3), np.uint8) for _ in range(2)]
+    for i, picture in enumerate(pictures):
+        Image.fromarray(picture).save(place / f"{i}.png")
+    words = ["do=prepare", "data=set", f"source={place}", f"data_dir={tmp_path}", "data.resolution=32"]  # fmt: skip  # noqa: E501
+    assert main([*words, "data.filter=box"]) == 0
+    assert "data.name=set data.resolution=32 data.filter=box" in capsys.readouterr().out
+    config = Data(name="set", resolution=32, filter="box")
+    with pytest.raises(
+        DataError, match=r"do=prepare data=set source=PATH data.resolution=32 makes"
+    ):
+        open_dataset(replace(config, filter="lanczos"), tmp_path)
+    boxed = open_dataset(config, tmp_path)
+    for image, picture in zip(boxed.images, pictures, strict=True):
+        blocks = picture[:, 16:144].reshape(32, 4, 32, 4, 3).mean(axis=(1, 3))
+        assert np.abs(image.transpose(1, 2, 0) - blocks).max() <= 1  # Pillow rounds each direction
+    assert main(words) == 0
+    smooth = open_dataset(replace(config, filter="lanczos"), tmp_path)
+    assert smooth.fingerprint != boxed.fingerprint
+    again = open_dataset(Data(name="x", path=str(place), resolution=32, filter="box"), tmp_path)
+    assert np.array_equal(again.images, boxed.images)  # packed from the path, apart from the other
+    plain = open_dataset(Data(name="x", path=str(place), resolution=32), tmp_path)
+    assert np.array_equal(plain.images, smooth.images)
+    with pytest.raises(DataError, match=r"data\.filter=lanczos: .* was resized by box"):
+        open_dataset(Data(name="x", path=str(tmp_path / "set-32px-box"), resolution=32), tmp_path)
+    with pytest.raises(ConfigError, match=r"data\.filter=box: data\.name=clevr is rendered"):
+        Data(name="clevr", resolution=32, filter="box")
+    assert main([*words, "data.filter=cubic"]) == 2
+    assert "data.filter" in capsys.readouterr().err
