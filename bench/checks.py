@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-from bench import aggregate, columns, speedup, targets
+from bench import aggregate, columns, people, speedup, targets
 from bench.aggregate import Cell
 from bench.inference import ALPHA, Interval, mean_interval, pairs_needed, sign_flip_p, smallest_p
 from bench.metrics.table import METRICS
@@ -347,6 +347,47 @@ class Check:
     needs: frozenset[str]
     one: frozenset[str] = field(default_factory=frozenset)  # of these, exactly one entry
     of_rows: bool = True  # what is named is all that is looked at; else the whole grid
+    of_records: bool = True  # else what is named is in a published table
+
+
+def _alike(e: Evidence) -> Outcome:
+    """Equivalence: the interval of the mean difference lies within a share of the others' mean."""
+    ours, theirs = (e.group_by_seed(names) for names in (e.claim.these, e.claim.than))
+    common = [seed for seed in ours if seed in theirs]
+    n, test = len(common), "interval of paired differences"
+    d = [ours[s] - theirs[s] for s in common]
+    interval = mean_interval(d)
+    base = abs(statistics.fmean(theirs[s] for s in common)) if common else 0.0
+    bound = (e.claim.within or 0.0) * base
+    effect = e.effect(statistics.fmean(d), interval, base) if common else ""
+    if smallest_p(n) > ALPHA or interval is None:
+        few = f"{counted(n, 'seeds')}: too few to decide; {_needs()}"
+        return Outcome("undecided" if n else "not run", n, "seeds", effect, None, test, few)
+    if -bound < interval.low and interval.high < bound:
+        return Outcome("supported", n, "seeds", effect, None, test, leans=True)
+    if interval.low > bound or interval.high < -bound:
+        return Outcome("contradicted", n, "seeds", effect, None, test, leans=False)
+    reason = f"the interval reaches across ±{bound:.3g}, which counts as no difference"
+    return Outcome("undecided", n, "seeds", effect, None, test, reason)
+
+
+def _people(e: Evidence) -> Outcome:
+    """By judgements of people that others published; no run decides it."""
+    (ours,), (theirs,) = e.claim.these, e.claim.than
+    both = people.pairs(ours, theirs)
+    unit, test = "data sets", "95 % intervals over people"
+    effect = "; ".join(
+        f"{a.dataset}: {a.share:g} % [{a.low:g}, {a.high:g}] taken for real at FID {a.fid:g}, "
+        f"{b.share:g} % [{b.low:g}, {b.high:g}] at FID {b.fid:g}"
+        for a, b in both
+    )
+    if not both:
+        return Outcome("not run", 0, unit, "", None, test, "no data set on which both were judged")
+    less = all((a.fid or 0) < (b.fid or 0) and a.high < b.low for a, b in both)
+    more = any(a.low > b.high for a, b in both)
+    word: Word = "supported" if less else "contradicted" if more else "undecided"
+    reason = "" if less or more else "the intervals overlap"
+    return Outcome(word, len(both), unit, effect, None, test, reason)
 
 
 CHECKS: dict[str, Check] = {
@@ -356,4 +397,8 @@ CHECKS: dict[str, Check] = {
     "best": Check(_best, frozenset({"these"}), frozenset({"these"}), False),
     "correlation": Check(_correlation, frozenset({"these", "x", "expects"})),
     "sooner": Check(_sooner, frozenset({"these", "than"}), frozenset({"these", "than"})),
+    "alike": Check(_alike, frozenset({"these", "than", "within"})),
+    "people": Check(
+        _people, frozenset({"these", "than"}), frozenset({"these", "than"}), of_records=False
+    ),
 }

@@ -74,10 +74,12 @@ def check(claim: Claim, grid: Grid) -> None:
         raise ConfigError(f"{at}: check sooner counts images, or training time with x: train_s")
     if claim.expects is not None and claim.expects not in words:
         raise ConfigError(f"{at}: {unknown('value of expects', claim.expects, words)}")
-    if claim.expects == "none" and not 0 < (claim.within or 0) < 1:
-        raise ConfigError(f"{at}: expects none: give within, between 0 and 1")
+    if (claim.expects == "none" or claim.check == "alike") and not 0 < (claim.within or 0) < 1:
+        raise ConfigError(f"{at}: give within, between 0 and 1")
     if claim.axis is not None and claim.axis not in grid.axes:
         raise ConfigError(f"{at}: {unknown('axis', claim.axis, grid.axes)}")
+    if not kind.of_records:
+        return
     runs = [aggregate.Run(spec, Path(), "missing") for spec in grid.runs]
     known = [cell.name for cell in aggregate.cells(runs)]
     if claim.axis is not None:
@@ -99,7 +101,9 @@ def examine(
     if read is None:
         read = aggregate.cells(aggregate.read_runs(grid.runs, runs_dir))
     cells = {c.name: c for c in read}
-    named = [*claim.these, *claim.than] if CHECKS[claim.check].of_rows else [*cells]
+    kind = CHECKS[claim.check]
+    named = [*claim.these, *claim.than] if kind.of_rows else [*cells]
+    named = named if kind.of_records else []
     used = [cells[name] for name in named]
     lines = tuple(_line(claim, cell) for cell in used)
     leaks = (leakage.of_cell(c, claim.metric).reason for c in used)
@@ -110,7 +114,7 @@ def examine(
         why = without[0].why_missing(claim.metric)
         reason = f"{without[0].name}{rest}: {why} (grid={grid.name} runs it)"
         return Finding("not run", reason, evidence=lines if len(without) < len(used) else ())
-    found = CHECKS[claim.check].decide(Evidence(claim, grid, cells))
+    found = kind.decide(Evidence(claim, grid, cells))
     reason = found.reason
     if found.verdict == "undecided" and found.leans is not None:
         reason += f"; so far it is {LEANS[found.leans]}"

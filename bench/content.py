@@ -14,6 +14,7 @@ from bench import (
     compare,
     leakage,
     parts,
+    people,
     remarks,
     speedup,
     tables,
@@ -64,6 +65,8 @@ def gather(grid: Grid, cells: Sequence[Cell], runs_dir: Path) -> Content:
         found["claims"] = claims.table(grid.name, findings)
     if report.parts and (kept := ROOT / report.parts).exists():
         found["parts"] = parts.table(parts.read(kept))
+    if report.people:
+        found["people"] = people.table(grid.name)
     return Content(found, paper, judged, panel, findings, fault)
 
 

@@ -53,10 +53,7 @@ def prepare(
     from projgan.prepare import summary
 
     changes = typed.parse_overrides(overrides)
-    size, how = changes.pop("data.resolution", Data().resolution), changes.pop("data.filter", None)
-    if changes:
-        raise UserError(f"{next(iter(changes))}: of the configuration do=prepare takes "
-                        "data.resolution and data.filter alone")  # fmt: skip
+    size, how = changes.get("data.resolution", Data().resolution), changes.get("data.filter")
     if name in RENDERED:
         raise UserError(f"data={name} is rendered here; give what is prepared another name")
     cfg = Data(

@@ -35,6 +35,7 @@ class ReportSection:
     compare_to: str | None = None
     target: str | None = None
     parts: str | None = None
+    people: bool | None = None
     notes: list[str] | None = None
 
 

@@ -68,6 +68,7 @@ class ReportSpec:
     compare_to: str | None = None  # row, or AXIS=VALUE, that is tested against. None = baseline
     target: str | None = None  # of rank_by: a value, row:LABEL (its best) or 5% (of own best)
     parts: str | None = None  # what python -m bench.parts kept, below the checkout: a further table
+    people: bool = False  # a table of what people took for real, from published data
     notes: tuple[str, ...] = ()
 
 

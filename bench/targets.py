@@ -65,7 +65,7 @@ def paper_row(paper: str, spec: RunSpec, where: Mapping[str, str] | None = None)
         raise ConfigError(unknown("report.paper", paper, PAPERS))
     if where is None:
         return PAPERS[paper].find(spec)
-    lines = [x for x in _read(paper) if all(x.get(k) == v for k, v in where.items())]
+    lines = [x for x in read(paper) if all(x.get(k) == v for k, v in where.items())]
     if len(lines) != 1:
         raise ConfigError(
             f"Row {spec.row!r}: paper: {dict(where)} picks {len(lines)} lines of "
@@ -92,7 +92,7 @@ def _table1(spec: RunSpec) -> PaperRow:
         if layers != "L1;L2;L3;L4":
             return {}
         layers = "perceptual"
-    for line in _read("table1"):
+    for line in read("table1"):
         if (line["projection"], line["discriminators_on"]) == (projection, layers):
             return _table1_values(line)
     return {}
@@ -106,7 +106,7 @@ def _table2(spec: RunSpec) -> PaperRow:
     """Table 2: feature networks on LSUN-Church. A control row with random weights has no line."""
     if spec.config.backbone.weights != "pretrained" or spec.config.discriminator.on_images:
         return {}
-    lines = {_plain(line["network"]): line for line in _read("table2")}
+    lines = {_plain(line["network"]): line for line in read("table2")}
     for name in (_plain(spec.row), _plain(spec.config.backbone.name)):
         if name in lines:
             return _table2_values(lines[name])
@@ -150,7 +150,7 @@ def _figure4(spec: RunSpec) -> PaperRow:
     right = "data.subset" in spec.axes
     subset = spec.config.data.subset
     thousands = 70.0 if subset is None else subset / 1000
-    for line in _read("figure4"):
+    for line in read("figure4"):
         if line["method"] != method:
             continue
         hit = (
@@ -179,7 +179,7 @@ def _data_line(paper: str, spec: RunSpec) -> dict[str, str] | None:
     if method is None or config.data.subset is not None:
         return None
     method = {"Projected FastGAN": "Projected GAN"}.get(method, method)
-    for line in _read(paper):
+    for line in read(paper):
         here = (_plain(line["dataset"]), line["resolution"] or str(config.data.resolution))
         if (
             line["method"] == method
@@ -212,13 +212,13 @@ def protocol(paper: str, spec: RunSpec) -> dict[str, str | None]:
         paper: A name of PAPERS.
         spec: A run of the row, whose data set decides where the table has several.
     """
-    lines = [line for line in _read("protocols") if line["paper"] == paper]
+    lines = [line for line in read("protocols") if line["paper"] == paper]
     fields: dict[str, str | None] = {line["field"]: line["value"] or None for line in lines}
     if paper == "figure4" and "data.subset" in spec.axes:
         fields |= {"data": "CLEVR", "real": None}
     if paper in _SORTED_BY_DATA and (line := _data_line(paper, spec)):
         fields |= {"data": line["dataset"], "resolution": line["resolution"] or None}
-    sizes = {_plain(line["dataset"]): line["images"] for line in _read("supplement_dataset_sizes")}
+    sizes = {_plain(line["dataset"]): line["images"] for line in read("supplement_dataset_sizes")}
     if not fields.get("real"):
         fields["real"] = sizes.get(_plain(fields.get("data") or ""))
     return fields
@@ -229,7 +229,7 @@ def unconfirmed(paper: str) -> list[str]:
     basis = {"memory": "from memory", "inferred": "inferred"}
     return [
         f"{line['field']} {basis[word]}"
-        for line in _read("protocols")
+        for line in read("protocols")
         if line["paper"] == paper and (word := line["confidence"].split()[0]) in basis
     ]
 
@@ -308,7 +308,8 @@ def _plain(name: str) -> str:
 
 
 @functools.cache
-def _read(name: str) -> list[dict[str, str]]:
+def read(name: str) -> list[dict[str, str]]:
+    """A file of experiments/paper/, one dict for each line."""
     path = PAPER / f"{name}.csv"
     try:
         with path.open(newline="", encoding="utf-8") as file:

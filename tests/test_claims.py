@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 from made_records import make_grid, make_record, write_record
 
-from bench import cli, paths
+from bench import cli, paths, targets
 from bench import grid as grids
-from bench.aggregate import FIELDS
+from bench.aggregate import FIELDS, cells, read_runs
 from bench.checks import CHECKS, Claim, Evidence, _signs
 from bench.claims import Finding, check, examine, seeds_found, to_text
+from bench.content import gather
 from bench.spec import Grid, ReportSpec
+from bench.tables import to_csv
 from projgan.errors import ConfigError, UserError
 
 NAMES = ("A", "B", "C", "D", "E", "F", "G", "H")
@@ -113,6 +115,63 @@ def test_a_metric_of_which_more_is_better_is_turned(tmp_path: Path) -> None:
     found = examine(replace(BELOW, metric="recall"), grid, tmp_path)
     assert found.verdict == "supported"
     assert found.effect.startswith("Recall +0.4 (+100%) [+0.4, +0.4], as claimed in 6")
+
+
+# No difference, and published judgements.
+
+
+def test_rows_are_alike_within_a_share(tmp_path: Path) -> None:
+    what = claim("alike", these=["A"], than=["B"], within=0.1)
+    near = {"A": around(10, 8, 0), "B": around(10.2, 8, 1)}
+    found = decide(tmp_path / "1", what, near)
+    assert (found.verdict, found.n, found.p) == ("supported", 8, None)
+    far = {"A": around(13, 8, 0), "B": around(10, 8, 1)}
+    assert decide(tmp_path / "2", what, far).verdict == "contradicted"
+    wide = {"A": around(10, 8, 0, 4.0), "B": around(10, 8, 1, 4.0)}
+    found = decide(tmp_path / "3", what, wide)
+    assert found.verdict == "undecided" and "counts as no difference" in found.reason
+    few = decide(tmp_path / "4", what, {"A": [1.0] * 5, "B": [1.0] * 5})
+    assert few.verdict == "undecided" and "5 seeds: too few" in few.reason
+
+
+@pytest.mark.parametrize(
+    ("share", "word"), [("12.0,9.7,14.4", "supported"), ("20.0,17.0,23.0", "undecided"),
+                        ("40.0,36.0,44.0", "contradicted")],
+)  # fmt: skip
+def test_people_decide_without_a_run(
+    share: str, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the published file, with other numbers for the projected GAN on the faces."""
+    text = (paths.PAPER / "human_realism.csv").read_text()
+    old = "FFHQ,256,Projected GAN,25,12.0,9.7,14.4"
+    assert text.count(old) == 1
+    for name in ("human_realism", "table3"):
+        (tmp_path / f"{name}.csv").write_text((paths.PAPER / f"{name}.csv").read_text())
+    new = f"FFHQ,256,Projected GAN,25,{share}"
+    (tmp_path / "human_realism.csv").write_text(text.replace(old, new))
+    monkeypatch.setattr("bench.targets.PAPER", tmp_path)
+    targets.read.cache_clear()
+    try:
+        what = claim("people", these=["Projected GAN"], than=["StyleGAN2-ADA"])
+        found = examine(what, make_grid({"A": ROWS["A"]}, ReportSpec()), tmp_path)
+    finally:
+        targets.read.cache_clear()
+    assert (found.verdict, found.counted) == (word, "1 data set")
+    assert "at FID 3.39, 21.5 % [18.6, 25] at FID 7.32" in found.effect
+
+
+def test_a_report_shows_what_people_took_for_real(tmp_path: Path) -> None:
+    grid = make_grid({"A": ROWS["A"]}, ReportSpec(people=True, columns=("fd_lab",)))
+    write(tmp_path, grid, {"A": [1.0]})
+    shown = gather(grid, cells(read_runs(grid.runs, tmp_path)), tmp_path).tables["people"]
+    lines = to_csv(shown).splitlines()
+    assert len(lines) == 1 + 17
+    assert any(
+        line.startswith("FFHQ,finished,,Projected GAN,12,9.7 to 14.4,25,3.39") for line in lines
+    )
+    bedroom = [line for line in lines if line.startswith("LSUN-Bedroom")]
+    assert "Projected GAN,14.2" in bedroom[-1]  # the last of eight
+    assert grids.load("sota").report.people and grids.load("sota", "paper").report.people
 
 
 # A class of networks.
@@ -374,10 +433,12 @@ def test_a_check_needs_its_fields() -> None:
         ("best", {"these": ["A", "B"]}, "these takes one entry"),
         ("below", {"these": ["A"], "than": ["B"], "metric": "fdlab"}, "metric 'fdlab'"),
         ("sooner", {"these": ["A"], "than": ["B"], "x": "accuracy"}, "with x: train_s"),
+        ("alike", {"these": ["A"], "than": ["B"]}, "check alike needs within"),
+        ("alike", {"these": ["A"], "than": ["B"], "within": 2}, "give within, between 0 and 1"),
     ):
         with pytest.raises(ConfigError, match=message):
             check(claim(kind, **fields), grid)
-    assert {"accuracy"} <= FIELDS.keys() and len(CHECKS) == 6
+    assert {"accuracy"} <= FIELDS.keys() and len(CHECKS) == 8
 
 
 # The command.

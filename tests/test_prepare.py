@@ -283,7 +283,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     for more, said in (
         (["data=lsun_church"], "source holds 7 images, but lsun_church"),
         (["data=clevr"], "rendered here"),
-        (["data=other", "train.batch=3"], "data.resolution and data.filter alone"),
+        (["data=other", "train.batch=3"], "do=prepare does not use train.batch="),
         ([], "needs data=NAME source=PATH"),
     ):
         assert main([*words, *more]) == 2

@@ -82,7 +82,7 @@ def page(
         panel=agreement.conclusion(content.panel, metric) if content.panel else "",
         tables={
             name: table.plain(content.tables[name]) if name in content.tables else None
-            for name in ("seeds", "targets", "verdicts", "parts")
+            for name in ("seeds", "targets", "verdicts", "parts", "people")
         },
         counts=table.verdict_counts(content.judged),
         cards=evidence.cards(cells),
