@@ -371,6 +371,15 @@ def _alike(e: Evidence) -> Outcome:
     return Outcome("undecided", n, "seeds", effect, None, test, reason)
 
 
+def _measures(e: Evidence) -> Outcome:
+    """One measure of the rows below another measure of the same rows and seeds."""
+    other = replace(e, claim=replace(e.claim, metric=e.claim.x or ""))
+    ours, theirs = (one.group_by_seed(e.claim.these) for one in (e, other))
+    common = [seed for seed in ours if seed in theirs]
+    base = statistics.fmean(theirs[s] for s in common) if common else 0.0
+    return _signs(e, [ours[s] - theirs[s] for s in common], base, "seeds")
+
+
 def _people(e: Evidence) -> Outcome:
     """By judgements of people that others published; no run decides it."""
     (ours,), (theirs,) = e.claim.these, e.claim.than
@@ -398,6 +407,7 @@ CHECKS: dict[str, Check] = {
     "correlation": Check(_correlation, frozenset({"these", "x", "expects"})),
     "sooner": Check(_sooner, frozenset({"these", "than"}), frozenset({"these", "than"})),
     "alike": Check(_alike, frozenset({"these", "than", "within"})),
+    "measures": Check(_measures, frozenset({"these", "x"})),
     "people": Check(
         _people, frozenset({"these", "than"}), frozenset({"these", "than"}), of_records=False
     ),

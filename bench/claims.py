@@ -7,14 +7,14 @@ What a finding says stands in experiments/paper/claims.yaml; how each kind of ch
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench import aggregate, leakage
 from bench import record as records
 from bench.aggregate import FIELDS, Cell
 from bench.checks import CHECKS, Claim, Evidence, Word, counted, named
-from bench.metrics.table import METRICS
+from bench.metrics.table import METRICS, plain
 from bench.spec import Grid, value_name
 from bench.tables import Column, Entry, Row, Table
 from projgan.errors import ConfigError, UserError, unknown
@@ -101,6 +101,11 @@ def examine(
     if read is None:
         read = aggregate.cells(aggregate.read_runs(grid.runs, runs_dir))
     cells = {c.name: c for c in read}
+    claim = replace(  # as the grid has them, whose eval.norms the keys do not say
+        claim,
+        metric=plain(claim.metric, grid.eval.norms),
+        x=claim.x and plain(claim.x, grid.eval.norms),
+    )
     kind = CHECKS[claim.check]
     named = [*claim.these, *claim.than] if kind.of_rows else [*cells]
     named = named if kind.of_records else []

@@ -14,7 +14,7 @@ import logging
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -43,7 +43,7 @@ from bench.stop import Stop
 from bench.throughput import PeakMemory
 from projgan.backbones import build_backbone, describe
 from projgan.checkpoint import load_checkpoint, previous
-from projgan.config import Config
+from projgan.config import AVERAGES, Config
 from projgan.data import Dataset, open_dataset, subset_fingerprint, training_indices
 from projgan.discriminator import build_projection
 from projgan.errors import DataError, UserError
@@ -57,7 +57,10 @@ from projgan.weights import beside
 SAMPLE_SEED = 0  # of all images that are measured or shown; the same for every run
 FRESH_SEED = 1  # of the images that a best snapshot is measured on once it is chosen
 SHOWN = 64  # samples in the picture of a snapshot, eight by eight
-RAW_IS_GONE = "the raw generator is at hand while it trains only"
+GONE = {
+    "raw": "the raw generator is at hand while it trains only",
+    **dict.fromkeys(AVERAGES, "train.averages=true keeps this average, while it trains only"),
+}
 
 log = logging.getLogger(__name__)
 
@@ -307,7 +310,7 @@ class _Session:
         started = time.monotonic()
         self.progress.evaluate(nimg)
         self.describe(snapshot)
-        generator, norms = with_norms(snapshot.generator, snapshot.raw), self.spec.eval.norms
+        generator, norms = with_norms(snapshot.generator, snapshot.beside), self.spec.eval.norms
         if snapshot.images_per_s is not None:
             record["throughput"] = throughput(snapshot, self.spec.config)
         if snapshot.ledger is not None:
@@ -405,7 +408,7 @@ class _Session:
             by_norms.setdefault(METRICS[key].norms or self.spec.eval.norms, []).append(key)
         for norms, group in by_norms.items():
             if (found := generator(norms)) is None:
-                entry["missing"] = entry.get("missing", {}) | dict.fromkeys(group, RAW_IS_GONE)
+                entry["missing"] = entry.get("missing", {}) | dict.fromkeys(group, GONE[norms])
             else:
                 self.measure_with(found, entry, group, discriminator)
         versions = {key: METRICS[key].version for key in keys}
@@ -593,19 +596,21 @@ class _Session:
         forget(self.paths, self.claim)
 
 
-def with_norms(averaged: nn.Module, raw: nn.Module | None = None) -> Callable[[str], Any]:
+def with_norms(
+    averaged: nn.Module, beside: Mapping[str, nn.Module] | None = None
+) -> Callable[[str], Any]:
     """Gives a generator by its norms (`bench.metrics.table.NORMS`), each computed once.
 
     Args:
         averaged: as training has it, with copied statistics.
-        raw: None = it was not kept; nor is one given then.
+        beside: others by their norms, such as raw. None = none was kept; nor is one given then.
     """
 
     @cache
     def given(norms: str) -> nn.Module | None:
         if norms == "copied":
             return averaged
-        generator = raw if norms == "raw" else averaged
+        generator = averaged if norms == "standing" else (beside or {}).get(norms)
         return None if generator is None else standing_statistics(generator)
 
     return given

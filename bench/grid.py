@@ -168,7 +168,9 @@ def load_claims(scale: str = "lab", path: Path = paths.CLAIMS) -> list[Claim]:
             raise UserError(f"{path}: claim {entry.id!r} is there twice")
         given = dataclasses.asdict(entry)
         given |= {name: tuple(given[name]) for name in ("these", "than")}
-        found[entry.id] = Claim(**given | {"metric": mapping.get(entry.metric, entry.metric)})
+        given |= {"metric": _own_name(entry.metric, mapping)}
+        given |= {"x": entry.x and _own_name(entry.x, mapping)}
+        found[entry.id] = Claim(**given)
     return list(found.values())
 
 

@@ -33,7 +33,9 @@ def judgements() -> list[Judged]:
         Judged(
             line["dataset"],
             line["method"],
-            *(float(line[name]) for name in ("taken_for_real_percent", "low", "high")),
+            float(line["taken_for_real_percent"]),
+            float(line["low"]),
+            float(line["high"]),
             int(line["participants"]),
             line["source"],
             float(fid) if (fid := fids.get((line["dataset"], line["method"]))) else None,

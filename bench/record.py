@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.claim import holder, owning
-from bench.metrics.table import METRICS, held, metric_keys, plain, version
+from bench.metrics.table import AVERAGED, METRICS, held, metric_keys, plain, version
 from bench.paths import RunPaths
 from bench.spec import RECIPE_VERSION, RunSpec
 from projgan.backbones.registry import describe
@@ -141,11 +141,12 @@ def is_stale(values: Mapping[str, Any], key: str) -> bool:
 
 
 def of_training(key: str) -> bool:
-    """Whether a value needs what only training has at hand: the raw generator, the discriminator.
+    """Whether a value needs what only training has at hand: the raw generator, averages of other
+    half-lives, the discriminator.
 
     It is not measured again: where it is stale there is none.
     """
-    return METRICS[key].norms == "raw" or not METRICS[key].generated
+    return METRICS[key].norms not in ("", *AVERAGED) or not METRICS[key].generated
 
 
 def wanted(spec: RunSpec) -> list[str]:

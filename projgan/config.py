@@ -261,6 +261,10 @@ class Optim:
             _require(0 <= b < 1, f"optim.{name}={b}: give a number from 0, below 1")
 
 
+# Further averages that a run may keep (`train.averages`): names, and their half-lives as multiples
+# of the run's own, its ramp-up included.
+AVERAGES = {"quarter": 0.25, "half": 0.5, "double": 2.0, "fourfold": 4.0}
+
 MAX_SEED = 2**32 - 1  # torch seeds have 64 bits, and the purpose of a network takes 31 of them
 
 
@@ -272,6 +276,7 @@ class Train:
     ema_kimg: float = 20.0  # half-life of the generator's moving average
     # The half-life is at most this share of the images shown so far. None = no such bound.
     ema_rampup: float | None = 0.05
+    averages: bool = False  # keeps those of AVERAGES too, to be measured beside it
     loss: Literal["hinge", "nonsaturating", "wasserstein", "relativistic"] = "hinge"
     # balanced: of real and fake images, those that D is less right about count more in its loss,
     # and generated images that D surely rejects count more in G's.

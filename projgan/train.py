@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -23,7 +23,7 @@ from projgan.baselines import FastGANHeads, OnImages
 from projgan.checkpoint import load_checkpoint, save_checkpoint
 from projgan.classes import labels_for, shares
 from projgan.compiled import NOT_COMPILED, Compiling
-from projgan.config import Config, from_dict
+from projgan.config import AVERAGES, Config, from_dict
 from projgan.data import Dataset, open_dataset, sample_order, training_indices
 from projgan.diffaug import augment, blur
 from projgan.discriminator import ProjectedDiscriminator, build_discriminator
@@ -62,7 +62,8 @@ class Snapshot:
         warmup_seconds: time of the first steps, compilation included.
         final: whether the run's budget is used up.
         ledger: where the time of this session's steps went (`projgan.ledger`). None = no sample.
-        raw: the generator that is trained.
+        beside: by name, what the average can be compared with while it is trained: `raw`, the
+            generator that is trained, and the averages of `train.averages`.
     """
 
     nimg: int
@@ -75,7 +76,7 @@ class Snapshot:
     warmup_seconds: float
     final: bool
     ledger: dict[str, Any] | None = None
-    raw: nn.Module | None = None
+    beside: Mapping[str, nn.Module] = field(default_factory=dict)
 
 
 class Trainer:
@@ -113,6 +114,8 @@ class Trainer:
                 size = network.input_size
                 fast.fold_norms(network.trunk, torch.zeros(1, 3, size, size, device=device))
         self.average = deepcopy(self.generator).eval().requires_grad_(False)
+        others = AVERAGES if cfg.train.averages else {}
+        self.averages = {name: deepcopy(self.average) for name in others}
         for trained in (self.generator, self.discriminator.heads):  # the average is the first's
             group_batch_norm(trained, cfg.train.norm_group, self.world)
         every_d, every_g = cfg.discriminator.r1_every, cfg.generator.path_length_every
@@ -146,6 +149,7 @@ class Trainer:
             "generator": self.generator.state_dict(),
             "heads": self.discriminator.heads.state_dict(),
             "average": self.average.state_dict(),
+            "averages": {name: average.state_dict() for name, average in self.averages.items()},
             "optim_g": self.optim_g.state_dict(),
             "optim_d": self.optim_d.state_dict(),
             "projection": projection.state_dict() if projection is not None else {},
@@ -157,6 +161,8 @@ class Trainer:
         self.generator.load_state_dict(state["generator"])
         self.discriminator.heads.load_state_dict(state["heads"])
         self.average.load_state_dict(state["average"])
+        for name, average in self.averages.items():
+            average.load_state_dict(state["averages"][name])
         for name in ("optim_g", "optim_d"):
             optimiser: torch.optim.Optimizer = getattr(self, name)
             fused = optimiser.defaults["fused"]  # as this run has it, not as the state's had
@@ -257,10 +263,13 @@ class Trainer:
         self.ledger.when_gradient_arrives(part, inputs)
 
     def update_average(self, nimg: int) -> None:
-        """Moves the averaged generator after a step that ended at `nimg` images."""
+        """Moves the averaged generators after a step that ended at `nimg` images."""
         cfg = self.cfg.train
         beta = ema_beta(nimg, cfg.batch, cfg.ema_kimg, cfg.ema_rampup)
-        ema_update(self.average, self.generator, beta, "average" in self.fast)
+        together = "average" in self.fast
+        ema_update(self.average, self.generator, beta, together)
+        for name, average in self.averages.items():  # the half-life is in the exponent
+            ema_update(average, self.generator, beta ** (1 / AVERAGES[name]), together)
         self.ledger.mark("average")
 
     def generator_loss(self, real: Tensor, index: Tensor) -> Tensor:
@@ -317,7 +326,7 @@ class Trainer:
 
     def use_shares(self, share: Tensor) -> None:
         """Takes how often each class occurs among the training images."""
-        for generator in (self.generator, self.average):
+        for generator in (self.generator, self.average, *self.averages.values()):
             generator.get_buffer("class_share").copy_(share)
 
     def use_labels(self, first: int, labels: Tensor) -> None:
@@ -454,7 +463,7 @@ def train(
         spent = ledger.summary(batch / speed if speed else None)
         return Snapshot(nimg, trainer.average, trainer.discriminator, dataset, device,
                         train_seconds, speed, warmup_seconds, nimg >= total, spent,
-                        trainer.generator)  # fmt: skip
+                        {"raw": trainer.generator, **trainer.averages})  # fmt: skip
 
     if nimg in due:
         with ledger.outside_steps("evaluation"):

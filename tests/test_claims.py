@@ -134,6 +134,23 @@ def test_rows_are_alike_within_a_share(tmp_path: Path) -> None:
     assert few.verdict == "undecided" and "5 seeds: too few" in few.reason
 
 
+def test_one_measure_of_the_same_runs_below_another(tmp_path: Path) -> None:
+    """By seed, whatever `eval.norms` the grid has: the claim says both measures."""
+    what = claim("measures", these=["A"], metric="standing:fd_lab", x="copied:fd_lab")
+    grid = make_grid({"A": ROWS["A"]}, ReportSpec(), seeds=range(6))
+    for better, word in ((True, "supported"), (False, "contradicted")):
+        for spec in grid.runs:
+            values = {"standing:fd_lab": 1.0 + spec.config.train.seed}
+            values["copied:fd_lab"] = values["standing:fd_lab"] + (1 if better else -1) * 0.5
+            write_record(tmp_path / word, spec, make_record(spec, {4000: values}))
+        check(what, grid)
+        for norms in ("standing", "copied"):
+            runs = [replace(run, eval=replace(run.eval, norms=norms)) for run in grid.runs]
+            asked = replace(grid, runs=tuple(runs), eval=replace(grid.eval, norms=norms))
+            found = examine(what, asked, tmp_path / word)
+            assert (found.verdict, found.n) == (word, 6), found
+
+
 @pytest.mark.parametrize(
     ("share", "word"), [("12.0,9.7,14.4", "supported"), ("20.0,17.0,23.0", "undecided"),
                         ("40.0,36.0,44.0", "contradicted")],
@@ -438,7 +455,7 @@ def test_a_check_needs_its_fields() -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             check(claim(kind, **fields), grid)
-    assert {"accuracy"} <= FIELDS.keys() and len(CHECKS) == 8
+    assert {"accuracy"} <= FIELDS.keys() and len(CHECKS) == 9
 
 
 # The command.
@@ -454,11 +471,12 @@ def test_the_command_prints_every_claim(tmp_path: Path, capsys: pytest.CaptureFi
     said = capsys.readouterr().out
     known = grids.load_claims()
     about = sum(claim.grid == "subsets" for claim in known)
+    without = sum(claim.check == "people" for claim in known)  # needs no run
     assert "SUPPORTED     less-data: " in said and "n = 6 seeds" in said
     assert "NOT RUN       fewer-images: " in said
     assert said.splitlines()[-1] == (
-        f"scale lab, each claim tested alone at 5%: {about} supported, 0 contradicted, "
-        f"0 undecided, {len(known) - about} not run"
+        f"scale lab, each claim tested alone at 5%: {about + without} supported, 0 contradicted, "
+        f"0 undecided, {len(known) - about - without} not run"
     )
     assert cli.main(["do=claims", "grid=subsets", f"runs_dir={tmp_path}", "seeds=[0,1]"]) == 0
     said = capsys.readouterr().out

@@ -19,7 +19,7 @@ NAMES = sorted(file.stem for file in paths.GRIDS.glob("*.yaml"))
 SHIPPED = {"smoke", "backbones", "pretraining", "projections", "layers", "subsets",
            "convergence", "csm", "init", "sota", "sota-high", "generators", "logits", "losses",
            "diffaug", "batch", "discriminators", "separable", "extra-rgb", "metrics",
-           "photos", "beyond", "norm-group", "penalties", "resize",
+           "photos", "beyond", "norm-group", "penalties", "resize", "average",
            "small-data"}  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from bench.metrics.table import EXTRACTOR_INFO, METRICS
 from bench.spec import Grid, changed, flatten, value_name
 from bench.tables import Column, Entry
 from projgan.backbones.registry import describe
+from projgan.config import AVERAGES
 
 Pairs = list[tuple[str, str]]
 
@@ -29,6 +30,10 @@ STATISTICS = {
     "standing": "of the averaged generator itself (standing)",
     "copied": "of the raw generator, copied into the averaged one",
     "raw": "of the raw generator itself, which is what was measured",
+    **{
+        name: f"of an average itself whose half-life is {factor:g} times the run's own"
+        for name, factor in AVERAGES.items()
+    },
 }
 
 
