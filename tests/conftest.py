@@ -18,5 +18,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """Benchmarks have the machine for themselves."""
-    return 0 if config.getoption("--benchmark-only", default=False) else None
+    """Benchmarks have the machine for themselves; one file would keep one process busy only."""
+    one_file = len(config.args) == 1 and ".py" in config.args[0]
+    return 0 if one_file or config.getoption("--benchmark-only", default=False) else None

@@ -18,6 +18,7 @@ from projgan.generators import build_generator
 from projgan.prepare import prepare
 from projgan.rng import Coordinates, Stream
 from projgan.sample import generate, interpolate, load_generator, save_generator
+from projgan.standing import standing_statistics
 from projgan.train import Trainer, train
 
 CPU = torch.device("cpu")
@@ -121,11 +122,13 @@ def test_such_a_run_resumes_to_the_bit_and_draws_classes_as_the_data_have_them(
     assert drawn is not None
     share = torch.bincount(drawn, minlength=3) / 6000
     torch.testing.assert_close(share, torch.tensor([6.0, 2, 1]) / 9, atol=0.03, rtol=0)
+    own = standing_statistics(whole.generator)
     # As a file it knows its classes, and its images are those of then.
     save_generator(data_dir / "g.safetensors", whole.generator, cfg, 16)
-    loaded, _, _ = load_generator(data_dir / "g.safetensors")
-    one, two = (next(generate(g, 0, range(4))) for g in (whole.generator, loaded))
-    assert torch.equal(one, two)
+    for norms, then in (("copied", whole.generator), ("standing", own)):
+        loaded, _, _ = load_generator(data_dir / "g.safetensors", norms)
+        one, two = (next(generate(g, 0, range(4))) for g in (then, loaded))
+        assert torch.equal(one, two)
     assert [len(x) for x in interpolate(loaded, 0, range(2), 3)] == [4, 4]
 
 
