@@ -116,7 +116,7 @@ def test_a_group_divides_the_batch() -> None:
 
 
 def test_every_copy_of_a_generator_has_the_groups(tmp_path: object) -> None:
-    """Whoever computes statistics for its weights does so as in training."""
+    """In training mode it normalises as in training, whoever made it."""
     cfg = replace(SMALL, train=Train(batch=8, norm_group=4))
     trainer = Trainer(cfg, torch.device("cpu"))
     path = tmp_path / "g.safetensors"  # type: ignore[operator]

@@ -263,7 +263,7 @@ def test_it_learns(tmp_path: Path, data_dir: Path) -> None:
 def test_generator_file_round_trip(tmp_path: Path, data_dir: Path) -> None:
     *_, last = train(CFG, tmp_path / "run", data_dir, ())
     save_generator(tmp_path / "g.safetensors", last.generator, CFG, last.nimg)
-    loaded, cfg, nimg = load_generator(tmp_path / "g.safetensors")
+    loaded, cfg, nimg = load_generator(tmp_path / "g.safetensors", "copied")
     assert cfg == CFG and nimg == 64
     for a, b in zip(generate(loaded, 3, range(6), 4), generate(last.generator, 3, range(6), 4),
                     strict=True):  # fmt: skip
