@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.paths import ROOT
-from bench.tables import Column, Entry, Row, Table, to_markdown
+from bench.config.paths import ROOT
+from bench.report.tables import Column, Entry, Row, Table, to_markdown
 from projgan.errors import DataError, reason
 from projgan.files import write_between, write_json_atomic
 

@@ -21,9 +21,9 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench import grid as grids
-from bench.environment import environment
-from bench.roofline import roofline, synchronise
+from bench.config import grid as grids
+from bench.run.roofline import roofline, synchronise
+from bench.store.environment import environment
 from projgan import fast
 from projgan.config import Backbone, Config, Data, Train
 from projgan.errors import unknown

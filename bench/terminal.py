@@ -21,7 +21,7 @@ def prepare() -> None:
     """Make the output of this process safe: no sign raises, no library speaks to the user.
 
     Python's warnings and the log lines of libraries are for developers; a run's own log file keeps
-    them (`bench.log`). `python -W` and PYTHONWARNINGS show them again.
+    them (`bench.run.log`). `python -W` and PYTHONWARNINGS show them again.
     """
     codecs.register_error("plain", _plain)
     for stream in (sys.stdout, sys.stderr):

@@ -1,10 +1,10 @@
 """What makes a training step faster without changing what it computes, each thing under a name.
 
 Every entry of `SWITCHES` is exact: with it and without it a step gives the same numbers up to the
-rounding of another order of summation (tests/test_fast.py holds that). A module that has a faster
-form looks at its `fast`, the set of names that are on; `enable` sets it. With none on, the code is
-the plain eager one, in straightforward modules and torch's default layout: the yardstick that gains
-are measured against (docs/performance.md).
+rounding of another order of summation (tests/projgan/test_fast.py holds that). A module that has a
+faster form looks at its `fast`, the set of names that are on; `enable` sets it. With none on, the
+code is the plain eager one, in straightforward modules and torch's default layout: the yardstick
+that gains are measured against (docs/performance.md).
 """
 
 from __future__ import annotations

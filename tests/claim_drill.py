@@ -17,7 +17,7 @@ from pathlib import Path
 
 from killed_processes import together
 
-from bench.claim import Claim, RunIsTaken
+from bench.store.lease import Claim, RunIsTaken
 from projgan.files import fenced, remove_leftovers, replacing
 
 STEPS = 5

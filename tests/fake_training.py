@@ -16,9 +16,9 @@ import pytest
 import torch
 from torch import nn
 
-from bench import execute
+from bench.config.metrics import metric_keys
 from bench.metrics.evaluate import Scores
-from bench.metrics.table import metric_keys
+from bench.run import runner
 from projgan.config import Config
 from projgan.data import Dataset
 from projgan.generators import build_generator
@@ -113,10 +113,10 @@ DATASET = Dataset("clevr", np.zeros((64, 3, 32, 32), np.uint8), "f00d")
 def install(patch: pytest.MonkeyPatch) -> Engine:
     """Puts the stand-ins in place."""
     engine = Engine()
-    patch.setattr(execute, "train", engine.train)
-    patch.setattr(execute, "evaluate", engine.evaluate)
-    patch.setattr(execute, "load_checkpoint", load)
-    patch.setattr(execute, "standing_statistics", lambda generator: generator)
-    patch.setattr(execute, "Reference", NoReference)
-    patch.setattr(execute, "open_dataset", lambda *args: DATASET)
+    patch.setattr(runner, "train", engine.train)
+    patch.setattr(runner, "evaluate", engine.evaluate)
+    patch.setattr(runner, "load_checkpoint", load)
+    patch.setattr(runner, "standing_statistics", lambda generator: generator)
+    patch.setattr(runner, "Reference", NoReference)
+    patch.setattr(runner, "open_dataset", lambda *args: DATASET)
     return engine

@@ -1,6 +1,6 @@
 """Many processes do a grid's runs, and are killed now and then: argv is folder, processes, seed.
 
-Every process goes through the runs until none is left, each by `bench.execute.execute`; training
+Every process goes through the runs until none is left, each by `bench.run.runner.execute`; training
 and measuring are made up (fake_training.py). It kills itself at random: in a step, while measuring,
 and while it writes a file. The first process starts another for each that was killed, and forks
 them all, so that torch is imported once.
@@ -24,13 +24,13 @@ import torch
 from fake_training import Engine
 from killed_processes import together
 
-import bench.execute
+import bench.run.runner
 import projgan.files
-from bench import record as records
-from bench.claim import RunIsTaken, holder
-from bench.execute import execute
-from bench.paths import RunPaths
-from bench.spec import EvalSpec, RunSpec
+from bench.config.paths import RunPaths
+from bench.config.spec import EvalSpec, RunSpec
+from bench.run.runner import execute
+from bench.store import record as records
+from bench.store.lease import RunIsTaken, holder
 from projgan.config import Backbone, Config, Data, Discriminator, Generator, Train
 from projgan.files import write_json_atomic
 
@@ -88,7 +88,7 @@ def arm(engine: Engine, draw: random.Random) -> None:
             die(IN_WRITING, draw)
 
     files: Any = projgan.files
-    harness: Any = bench.execute
+    harness: Any = bench.run.runner
     files.replacing, harness.train, harness.evaluate = torn, train, evaluate
 
 

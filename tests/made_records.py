@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.metrics.table import held, version
-from bench.record import SCHEMA, protocol
-from bench.spec import EvalSpec, Grid, ReportSpec, Row, RunSpec
+from bench.config.metrics import held, version
+from bench.config.spec import EvalSpec, Grid, ReportSpec, Row, RunSpec
+from bench.store.record import SCHEMA, protocol
 from projgan.config import from_dict
 
 LAB = {

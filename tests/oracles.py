@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from bench.imageset import open_images
+from bench.cli.score import measure
+from bench.config.metrics import METRICS
 from bench.metrics import inception
 from bench.metrics.extractor import Source
 from bench.metrics.extractors import EXTRACTORS
+from bench.metrics.image_folder import open_images
 from bench.metrics.order import ContentOrder
-from bench.metrics.table import METRICS
-from bench.score import measure
 from projgan import scenes
 from projgan.files import sha256_of
 

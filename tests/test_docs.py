@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import cli
-from bench import grid as grids
-from bench.options import parse
-from bench.paths import GRIDS
+from bench.cli import main
+from bench.cli.options import parse
+from bench.config import grid as grids
+from bench.config.paths import GRIDS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *ROOT.glob("results/**/README.md")]
@@ -60,7 +60,7 @@ def test_a_quick_command_runs(
     line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)  # with no run, and nothing of anyone's
-    assert cli.main(words(line)) == 0, capsys.readouterr().err
+    assert main.main(words(line)) == 0, capsys.readouterr().err
     assert not list(tmp_path.iterdir())  # they only look
 
 
@@ -77,7 +77,7 @@ def test_a_command_about_what_is_published_runs(
 ) -> None:
     monkeypatch.chdir(ROOT)
     elsewhere = [] if "results_dir=" in line else [f"results_dir={tmp_path}"]
-    assert cli.main([*words(line), *elsewhere]) == 0, capsys.readouterr()
+    assert main.main([*words(line), *elsewhere]) == 0, capsys.readouterr()
     assert elsewhere or verb(line) == "verify"  # nothing that is published is written over
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench import grid as grids
-from bench import paths
-from bench.execute import execute
-from bench.metrics.table import metric_keys
-from bench.paths import RunPaths
-from bench.spec import EvalSpec, RunSpec
+from bench.config import grid as grids
+from bench.config import paths
+from bench.config.metrics import metric_keys
+from bench.config.paths import RunPaths
+from bench.config.spec import EvalSpec, RunSpec
+from bench.run.runner import execute
 from projgan.config import Config
 from projgan.files import write_json_atomic
 
@@ -42,7 +42,7 @@ def shrunk(spec: RunSpec, folder: Path) -> RunSpec:
 @pytest.fixture(autouse=True)
 def few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     """The picture of a snapshot would take most of the time."""
-    monkeypatch.setattr("bench.execute.SHOWN", 2)
+    monkeypatch.setattr("bench.run.runner.SHOWN", 2)
 
 
 def once(spec: RunSpec, place: Path) -> None:

@@ -19,15 +19,16 @@ from hypothesis import strategies as st
 from made_records import make_grid, make_record
 from PIL import Image
 
-from bench import cli, options, typed
-from bench import grid as grids
-from bench import record as records
-from bench.aggregate import cells, read_runs
-from bench.content import make_table
-from bench.paths import RunPaths
-from bench.report import write_report
-from bench.spec import Grid, ReportSpec, RunSpec
-from bench.tables import to_csv, to_latex, to_markdown
+from bench.analysis.cells import cells, read_runs
+from bench.cli import main, options
+from bench.config import grid as grids
+from bench.config import yaml_types
+from bench.config.paths import RunPaths
+from bench.config.spec import Grid, ReportSpec, RunSpec
+from bench.report.build import write_report
+from bench.report.content import make_table
+from bench.report.tables import to_csv, to_latex, to_markdown
+from bench.store import record as records
 from projgan.checkpoint import load_checkpoint, previous, save_checkpoint
 from projgan.errors import DataError, UserError
 from projgan.sources import decode_image, fit
@@ -138,7 +139,7 @@ def test_a_grid_file_with_damaged_text(data: st.DataObject) -> None:
 
 
 # Command lines.
-WORDS = st.sampled_from([*options.CONVERT, *typed.fields()])
+WORDS = st.sampled_from([*options.CONVERT, *yaml_types.fields()])
 VALUES = st.sampled_from(
     [
         "smoke",
@@ -174,10 +175,10 @@ def test_any_command_line(verb: str, arguments: list[str]) -> None:
     safe = [a for a in arguments if not a.startswith(("do=", "runs_dir=", "results_dir="))]
     with folder() as here, silent() as told:
         before = sorted(here.rglob("*"))
-        status = cli.main(["grid=smoke", f"do={verb}", f"runs_dir={here}", *safe])
-        assert status in (cli.OK, cli.SOME_FAILED, cli.REFUSED)
+        status = main.main(["grid=smoke", f"do={verb}", f"runs_dir={here}", *safe])
+        assert status in (main.OK, main.SOME_FAILED, main.REFUSED)
         assert "Traceback" not in told.getvalue()
-        if status == cli.REFUSED:
+        if status == main.REFUSED:
             assert len(told.getvalue().strip().splitlines()) == 1
         assert sorted(here.rglob("*")) == before
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import cli, paths
-from bench import grid as grids
-from bench.options import parse
+from bench.cli import main
+from bench.cli.options import parse
+from bench.config import grid as grids
+from bench.config import paths
 
 TEXT = (paths.ROOT / "docs" / "reproducing.md").read_text(encoding="utf-8")
 ROWS = {
@@ -45,7 +46,7 @@ def test_every_command_plans(
     parse(words)  # as it stands
     planned = [word for word in words if not word.startswith(("do=", "target="))]
     monkeypatch.chdir(tmp_path)
-    status = cli.main([*planned, "do=plan"])
+    status = main.main([*planned, "do=plan"])
     out, error = capsys.readouterr()
     if scale == "lab" and OF_THE_PAPER_ALONE in command:
         assert status == 2 and "Unknown row" in error

@@ -18,14 +18,14 @@ import torch
 from made_records import make_grid, make_record
 from PIL import Image
 
-from bench import grid as grids
-from bench import tables
-from bench.aggregate import cells, read_runs
-from bench.imageset import open_images
+from bench.analysis.cells import cells, read_runs
+from bench.config import grid as grids
+from bench.config.paths import RunPaths
+from bench.config.spec import ReportSpec
+from bench.metrics.image_folder import open_images
 from bench.metrics.statistics import load_features
-from bench.paths import RunPaths
-from bench.sheets import sheets
-from bench.spec import ReportSpec
+from bench.report import tables
+from bench.report.sample_sheets import sheets
 from projgan.backbones.build import read_weights
 from projgan.checkpoint import load_checkpoint, read_checkpoint
 from projgan.config import Data

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import record as records
-from bench.paths import RunPaths
+from bench.config.paths import RunPaths
+from bench.store import record as records
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -61,7 +61,7 @@ def test_a_run_needs_no_network(tmp_path: Path, environment: dict[str, str]) -> 
     assert done.returncode == 0, done.stdout + done.stderr
     commands = guarded(tmp_path)
     assert any("run_bench.py" in text for text in commands)
-    assert any("bench.worker" in text for text in commands)
+    assert any("bench.dispatch.worker" in text for text in commands)
     assert (tmp_path / "results" / "smoke" / "table.md").is_file()
 
 

@@ -14,10 +14,10 @@ import yaml
 from made_records import make_record, write_record
 from PIL import Image
 
-from bench import grid as grids
 from bench import terminal
-from bench.cli import main
-from bench.report import write_report
+from bench.cli.main import main
+from bench.config import grid as grids
+from bench.report.build import write_report
 
 ROOT = Path(__file__).parents[1]
 
@@ -102,7 +102,7 @@ def test_the_files_are_there_before_anything_is_printed(
         for i in range(4):
             image = Image.new("RGB", (32, 32), (60 * i, 10, 10))
             image.save(tmp_path / side / f"{i}.png")
-    monkeypatch.setattr("bench.cli._echo", gone)
+    monkeypatch.setattr("bench.cli.main._echo", gone)
     asked = [f"{side}={tmp_path / side}" for side in ("real", "fake")]
     asked += ["metrics=[swd]", f"data_dir={tmp_path / 'data'}", f"out={tmp_path / 'out.json'}"]
     with pytest.MonkeyPatch.context() as patch:
@@ -137,12 +137,12 @@ def test_pythons_own_warnings_stay_away(tmp_path: Path) -> None:
             image.putpalette([i] * 768)
             image.save(tmp_path / side / f"{i}.png", transparency=bytes(range(256)))
     code = (
-        "import sys, warnings, logging; from bench import cli; import bench.score\n"
-        "plain = bench.score.measure\n"
+        "import sys, warnings, logging; from bench import cli; import bench.cli.score\n"
+        "plain = bench.cli.score.measure\n"
         "def measure(*given):\n"
         "    warnings.warn('of Python'); logging.getLogger('library').warning('of a library')\n"
         "    return plain(*given)\n"
-        "bench.score.measure = measure\n"
+        "bench.cli.score.measure = measure\n"
         "raise SystemExit(cli.main())"
     )
     asked = [f"{side}={tmp_path / side}" for side in ("real", "fake")]

@@ -10,7 +10,7 @@ import re
 import subprocess
 import time
 
-from bench.jobs import ask
+from bench.dispatch.slurm_queue import ask
 from projgan.errors import UserError
 
 TRIES, PAUSE_SECONDS = 5, 0.2  # SLURM's request to end may hit the command too

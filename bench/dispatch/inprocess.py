@@ -6,10 +6,10 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.failures import NodeFault
-from bench.progress import Progress, duration
-from bench.record import Record
-from bench.spec import RunSpec
+from bench.config.spec import RunSpec
+from bench.run.progress import Progress, duration
+from bench.run.retry import NodeFault
+from bench.store.record import Record
 from projgan.errors import UserError, reason
 
 
@@ -34,7 +34,7 @@ def dispatch(
     """
     if gpus_per_run != 1:
         raise UserError(f"gpus_per_run={gpus_per_run} needs dispatch=local, which starts torchrun")
-    from bench.execute import StorageFull, execute
+    from bench.run.runner import StorageFull, execute
 
     waiting, begun = deque(runs), set[str]()
     while waiting:

@@ -21,12 +21,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import failures
-from bench import record as records
-from bench.claim import last_holder, owning
-from bench.paths import ROOT, RunPaths
-from bench.progress import Progress
-from bench.spec import RunSpec
+from bench.config.paths import ROOT, RunPaths
+from bench.config.spec import RunSpec
+from bench.run import retry
+from bench.run.progress import Progress
+from bench.store import record as records
+from bench.store.lease import last_holder, owning
 from projgan.errors import UserError
 
 STOP_SECONDS = 30.0  # a worker that is asked to stop has so long for its step and its checkpoint
@@ -36,7 +36,7 @@ Slot = str | None  # the GPU of a worker, as CUDA_VISIBLE_DEVICES names it. None
 
 @dataclass(frozen=True)
 class Fault:
-    """Why a process failed: a kind of `bench.failures`, in words, and after how many images."""
+    """Why a process failed: a kind of `bench.run.retry`, in words, and after how many images."""
 
     kind: str
     line: str
@@ -213,7 +213,7 @@ def _start(
     arguments = [str(run_dir.absolute()), str(data_dir.absolute()), *(["force"] if force else [])]
     with RunPaths(run_dir).log.open("a", encoding="utf-8") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", *launcher, "bench.worker", *arguments],
+            [sys.executable, "-m", *launcher, "bench.dispatch.worker", *arguments],
             stdout=subprocess.PIPE,
             stderr=log,
             stdin=subprocess.PIPE,  # nothing is said: its end tells the worker that we died
@@ -280,9 +280,9 @@ def _died(worker: Worker, runs_dir: Path, status: object) -> tuple[str, str | No
             record["error"] = reason
             if fault is not None and fault.kind != "node":
                 kind, at = fault.kind, max(fault.nimg, nimg)
-                size = failures.halved(record, run.config.train, processes)
+                size = retry.halved(record, run.config.train, processes)
             if fault is not None or code < 0 or processes > 1:
-                if failures.settle(record, kind, reason, at, size):
+                if retry.settle(record, kind, reason, at, size):
                     again = kind
                 else:
                     record["ended"] = _now()

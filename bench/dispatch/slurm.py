@@ -26,15 +26,14 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from bench import jobs
-from bench import record as records
-from bench.claim import job_here, owning
-from bench.dispatch import elsewhere, local
-from bench.paths import RunPaths
-from bench.progress import PlainProgress
-from bench.schema import SlurmFile
-from bench.source import freeze
-from bench.spec import RunSpec
+from bench.config.paths import RunPaths
+from bench.config.schema import SlurmFile
+from bench.config.spec import RunSpec
+from bench.dispatch import elsewhere, local, slurm_queue
+from bench.dispatch.code_snapshot import freeze
+from bench.run.progress import PlainProgress
+from bench.store import record as records
+from bench.store.lease import job_here, owning
 from projgan.errors import DataError, UserError
 
 if TYPE_CHECKING:
@@ -92,13 +91,13 @@ def submit(
         name = f"{grid}-{uuid.uuid4().hex[:8]}"
         folder = _private(private / name)
         given = [
-            jobs.Job(name, i, None, tuple(run.run_id for run in pack), _now(), "")
+            slurm_queue.Job(name, i, None, tuple(run.run_id for run in pack), _now(), "")
             for i, pack in enumerate(part)
         ]
         # Noted before they are submitted: whatever happens now, they can be found by their name.
         for job in given:
             for id in job.runs:
-                jobs.save(RunPaths(runs_dir / id), job)
+                slurm_queue.save(RunPaths(runs_dir / id), job)
         executor = _executor(folder, name, source, wanted)
         try:
             # submitit prints what sbatch says; here that is a line of the error.
@@ -111,7 +110,7 @@ def submit(
                 ]  # fmt: skip
         except Exception as error:
             # A controller that answers too late may have taken the jobs all the same.
-            queue = jobs.ask_queue(given)
+            queue = slurm_queue.ask_queue(given)
             if queue.fault or queue.entries:
                 raise UserError(
                     f"sbatch fails: {_words(error)}; do=status shows whether the jobs are queued"
@@ -124,7 +123,7 @@ def submit(
             log = os.path.relpath(at.paths.stdout, runs_dir.absolute())
             done = dataclasses.replace(job, id=at.job_id, log=log)
             for id in job.runs:
-                jobs.save(RunPaths(runs_dir / id), done)
+                slurm_queue.save(RunPaths(runs_dir / id), done)
         count, first = len(part), submitted[0].job_id.partition("_")[0]
         several = f" as an array of {count}" if count > 1 else ""
         has = sum(map(len, part))
@@ -420,7 +419,9 @@ def _max_array() -> int:
     """The most jobs of an array that the cluster accepts."""
     command = ["scontrol", "show", "config"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=jobs.ASK_SECONDS)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=slurm_queue.ASK_SECONDS
+        )
     except (OSError, subprocess.SubprocessError):
         return MAX_ARRAY
     found = re.search(r"^MaxArraySize\s*=\s*(\d+)", done.stdout, re.MULTILINE)
@@ -429,7 +430,7 @@ def _max_array() -> int:
 
 def _reopen(run: RunPaths, anew: bool) -> None:
     """Makes a run one that is to be done: requeued jobs leave alone what has ended."""
-    from bench.execute import forget
+    from bench.run.runner import forget
 
     with owning(run.claim) as claim:
         if anew:

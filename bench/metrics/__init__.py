@@ -5,6 +5,6 @@ condenses features, `frechet` and `kernel` compare, `reference` keeps the real s
 `evaluate` runs the whole in one pass over the generated images.
 """
 
-from bench.metrics.table import METRICS, Metric, check_metrics, metric_keys
+from bench.config.metrics import METRICS, Metric, check_metrics, metric_keys
 
 __all__ = ["METRICS", "Metric", "check_metrics", "metric_keys"]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.config.metrics import EACH, METRICS, TRAINING, Metric, metric_keys
 from bench.metrics.extractors import BATCH, EXTRACTORS, TRAINING_ONLY, Images
 from bench.metrics.frechet import GAP_TOLERANCE, certify_frechet
 from bench.metrics.inception_score import logits_to_score
@@ -24,7 +25,6 @@ from bench.metrics.patches import patches_to_distance
 from bench.metrics.reference import Collector, Reference
 from bench.metrics.sampling import FrechetInterval, frechet_infinity, frechet_interval
 from bench.metrics.statistics import Features, statistics_to_frechet
-from bench.metrics.table import EACH, METRICS, TRAINING, Metric, metric_keys
 from projgan.errors import UserError
 
 if TYPE_CHECKING:

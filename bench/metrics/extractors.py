@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bench.config.metrics import TRAINING
 from bench.metrics import inception, patches, pretrained
 from bench.metrics.extractor import (
     BATCH,
@@ -19,7 +20,6 @@ from bench.metrics.extractor import (
     make_extractor,
     signed,
 )
-from bench.metrics.table import TRAINING
 from projgan.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.config.metrics import METRICS, TRAINING, metric_keys
 from bench.metrics.extractors import BATCH, EXTRACTORS, Extractor, Images, Source
 from bench.metrics.order import ContentOrder, First, Keys
 from bench.metrics.statistics import Accumulator, Features, load_features, save_features
-from bench.metrics.table import METRICS, TRAINING, metric_keys
-from bench.once import Check, once
+from bench.store.shared_cache import Check, once
 from projgan.weights import weights_dir
 
 if TYPE_CHECKING:

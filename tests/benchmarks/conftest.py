@@ -18,7 +18,7 @@ def pytest_benchmark_update_machine_info(
     """What figures depend on, as records have it: no name of a host."""
     import torch
 
-    from bench.environment import environment
+    from bench.store.environment import environment
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     machine_info.clear()

@@ -16,12 +16,14 @@ from typing import Any
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench import cli, columns, jobs
-from bench import grid as grids
-from bench.aggregate import cells, read_runs
-from bench.paths import PUBLISHED, ROOT
-from bench.record import protocol
-from bench.spec import Grid
+from bench.analysis.cells import cells, read_runs
+from bench.cli import main
+from bench.config import grid as grids
+from bench.config.paths import PUBLISHED, ROOT
+from bench.config.spec import Grid
+from bench.dispatch import slurm_queue
+from bench.report import main_table
+from bench.store.record import protocol
 
 RUNS = 10_000
 NETWORKS = [f"efficientnet_lite{i}" for i in range(5)]
@@ -89,7 +91,7 @@ def timed(benchmark: BenchmarkFixture, work: Callable[[], object], rounds: int =
 
 def commanded(benchmark: BenchmarkFixture, *words: str) -> None:
     def whole() -> None:
-        assert cli.main(list(words)) == 0
+        assert main.main(list(words)) == 0
 
     timed(benchmark, whole)
 
@@ -116,7 +118,7 @@ def test_report(benchmark: BenchmarkFixture, made: list[str], tmp_path: Path) ->
 def test_standings(benchmark: BenchmarkFixture, made: list[str]) -> None:
     grid, runs_dir = (word.partition("=")[2] for word in made)
     specs = grids.load(grid).runs
-    timed(benchmark, lambda: jobs.standings(specs, Path(runs_dir)))
+    timed(benchmark, lambda: slurm_queue.standings(specs, Path(runs_dir)))
 
 
 def test_aggregation(benchmark: BenchmarkFixture, made: list[str]) -> None:
@@ -126,7 +128,7 @@ def test_aggregation(benchmark: BenchmarkFixture, made: list[str]) -> None:
 
     def values() -> None:
         for cell in cells(read_runs(grid.runs, Path(runs_dir))):
-            for key in columns.expand(grid.report.columns):
+            for key in main_table.expand(grid.report.columns):
                 cell.stat(key)
 
     timed(benchmark, values)

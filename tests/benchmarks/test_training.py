@@ -19,8 +19,8 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
-from bench import grid as grids
-from bench.roofline import synchronise
+from bench.config import grid as grids
+from bench.run.roofline import synchronise
 from projgan import fast
 from projgan.data import open_dataset
 from projgan.diffaug import augment

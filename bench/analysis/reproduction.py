@@ -1,0 +1,380 @@
+"""The paper's number against ours: reproduced or not, and when the question does not arise.
+
+Two numbers can only agree where they were measured alike. So the protocol of each of the paper's
+tables lies in experiments/paper/protocols.csv, field by field with its source, and a field that
+differs, or that nobody here knows, makes the verdict `protocol differs` whatever the values are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from bench.analysis import paper_numbers
+from bench.analysis.cells import Cell, Run, Stat
+from bench.analysis.feature_overlap import leakage
+from bench.analysis.stats import mean_interval
+from bench.config.metrics import METRICS
+from bench.config.spec import Grid, changed
+from bench.report.tables import Column, Entry, Row, Table
+from projgan.config import LIKENESSES
+
+Word = Literal[
+    "reproduced",
+    "within seed noise",
+    "not reproduced",
+    "protocol differs",
+    "too few seeds",
+    "not run",
+    "paper's number unknown",
+]
+
+MARGIN = 0.05  # of the paper's number: how near counts as the same
+
+# The paper's column -> what of ours is its counterpart, the nearest protocol first; `rel` is
+# relative to the baseline row. A metric without the paper's extractor can only differ.
+COUNTERPARTS: dict[str, tuple[str, ...]] = {
+    "paper_fid": ("fid_nvlabs", "fid_legacy", "fid", "fd_lab"),
+    "paper_rel_fid": ("rel:fid_nvlabs", "rel:fid_legacy", "rel:fid", "rel:fd_lab"),
+    **{f"paper_rel_fd_l{i}": (f"rel:fd_l{i}",) for i in (1, 2, 3, 4)},
+    "paper_kid": ("kid", "kid_lab"),
+    "paper_swav_fid": ("fd_swav",),
+    "paper_precision": ("precision", "precision_lab"),
+    "paper_recall": ("recall", "recall_lab"),
+    "paper_params_m": ("params_m",),
+    "paper_top1": ("accuracy",),
+}
+OF_THE_NETWORK = ("params_m", "accuracy")  # no images are generated for these
+# Fields of a configuration that the protocol compares itself; every other one must be as the paper
+# has it, which is its default, unless it is what the paper's table varies from row to row.
+NOT_RECIPE = {"data.name", "data.path", "data.images", "data.resolution", "train.seed",
+              "train.total_kimg", "train.norm_group"}  # fmt: skip
+VARIES: dict[str, set[str]] = {
+    "table1": {"projection.kind", "discriminator.kind", "discriminator.layers"},
+    "table2": {"backbone.name"},
+    "figure4": {"data.subset"},
+}
+
+# Field -> value; None = not known.
+Protocol = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    word: Word
+    reason: str = ""  # one line; empty = the word says it all
+
+    @property
+    def text(self) -> str:
+        return f"{self.word}: {self.reason}" if self.reason else self.word
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One of the paper's numbers beside ours."""
+
+    column: str  # key of the paper's column
+    paper: paper_numbers.PaperValue
+    key: str  # what of ours was compared; "" = nothing was measured
+    stat: Stat | None
+    verdict: Verdict
+    leakage: str = ""  # what the metric's network and the row's backbone share
+
+
+def verdict(
+    points: Sequence[float],
+    paper: float | None,
+    ours: Protocol,
+    theirs: Protocol,
+    margin: float = MARGIN,
+) -> Verdict:
+    """Says whether measurements agree with a number of the paper.
+
+    Args:
+        points: one value per seed; none = not run.
+        paper: the paper's number; None = unknown.
+        ours: how `points` were measured.
+        theirs: how the paper's number was. Each of its fields must be known on both sides and
+            equal, or nothing can be reproduced.
+        margin: as a share of the paper's number.
+    """
+    if not points:
+        return Verdict("not run")
+    if paper is None:
+        return Verdict("paper's number unknown")
+    if apart := differences(ours, theirs):
+        return Verdict("protocol differs", "; ".join(apart))
+    interval = mean_interval(points)
+    if interval is None:
+        return Verdict("too few seeds", "one run has no interval")
+    near = margin * abs(paper)
+    if paper - near <= interval.low and interval.high <= paper + near:
+        return Verdict("reproduced")
+    said = f"{interval.low:.3g} to {interval.high:.3g}"
+    if interval.low <= paper <= interval.high:
+        return Verdict("within seed noise", said)
+    return Verdict("not reproduced", said)
+
+
+def differences(ours: Protocol, theirs: Protocol) -> list[str]:
+    """What keeps two measurements from being compared, in words; empty = nothing."""
+    if "scale" in theirs and ours.get("scale") not in (None, theirs["scale"]):
+        # Another world altogether: what differs in it is told by name; groups are of its recipe.
+        named = {n: v for n, v in theirs.items() if n not in ("scale", "norm_group")}
+        rest = [n for n, v in named.items() if _plain(ours.get(n)) != _plain(v)]
+        also = f" (and with it {', '.join(rest)})" if rest else ""
+        return [f"scale {ours['scale']} instead of {theirs['scale']}{also}"]
+    found = []
+    for name, wanted in theirs.items():
+        got = ours.get(name)
+        if wanted is None:
+            found.append(f"{name} of the paper unknown")
+        elif got is None:
+            found.append(f"{name} not recorded")
+        elif _plain(got) != _plain(wanted):
+            found.append(f"{name} {_shown(got)} instead of {_shown(wanted)}")
+    return found
+
+
+def judge(
+    grid: Grid, cell: Cell, paper: paper_numbers.PaperRow, baseline: Cell | None = None
+) -> list[Judged]:
+    """Every number that the paper has for a row, with its verdict.
+
+    Args:
+        grid: names the paper's table.
+        cell: the row.
+        paper: the paper's numbers for it.
+        baseline: the row that relative numbers divide by, at the same axis values.
+    """
+    found = []
+    measured = our_protocol(cell, VARIES.get(grid.report.paper or "", set()))
+    for column, number in paper.items():
+        keys = COUNTERPARTS.get(column, ())
+        key = next((k for k in keys if _stat(cell, k, baseline) is not None), "")
+        stat = _stat(cell, key, baseline) if key else None
+        if number.confidence in ("by definition", "not applicable"):
+            continue
+        theirs = paper_protocol(grid.report.paper or "", column, cell)
+        ours = measured | _alike([_extractor(run, key) for run in _counted(cell)]) if key else {}
+        said = verdict(stat.points if stat else (), number.value, ours, theirs)
+        if said.word in _ON_VALUES and key not in OF_THE_NETWORK:
+            said = _with_doubts(said, paper_numbers.unconfirmed(grid.report.paper or ""))
+        metric = key.rpartition(":")[2]
+        leak = leakage(cell.spec, metric).reason if metric in METRICS else ""
+        found.append(Judged(column, number, key, stat, said, leak))
+    return found
+
+
+_ON_VALUES = ("reproduced", "within seed noise", "not reproduced")
+
+
+def _with_doubts(said: Verdict, fields: Sequence[str]) -> Verdict:
+    """A verdict that rests on fields of the paper's protocol that are not confirmed."""
+    if not fields:
+        return said
+    doubt = f"the paper's {' and '.join(fields)}, not confirmed"
+    return replace(said, reason="; ".join(part for part in (said.reason, doubt) if part))
+
+
+def paper_protocol(paper: str, column: str, cell: Cell) -> dict[str, Any]:
+    """How a number of the paper was measured. A value of None = nobody here knows."""
+    fixed: dict[str, Any] = {"scale": "paper", "recipe": ""}
+    if any(key in OF_THE_NETWORK for key in COUNTERPARTS.get(column, ())):
+        return {"scale": "paper"}
+    values: dict[str, Any] = dict(paper_numbers.protocol(paper, cell.spec))
+    for name in ("data", "resolution", "extractor", "images", "fake", "real"):
+        values.setdefault(name, None)
+    if column.startswith("paper_rel_fd_l"):
+        values["extractor"] = "levels: efficientnet_lite1 (imagenet)"
+    elif column in ("paper_precision", "paper_recall"):
+        values["extractor"] = "vgg16"
+    elif column == "paper_kid":
+        values["extractor"] = "inception_graph"
+    elif column == "paper_swav_fid":
+        values["extractor"] = "swav"
+    return fixed | values | {"weights": "the paper's", "norms": "copied"}
+
+
+def our_protocol(cell: Cell, varied: Collection[str] = ()) -> dict[str, Any]:
+    """How a cell's runs were measured, by whatever extractor; what they differ in is named."""
+    return _alike([_protocol_of(run, varied) for run in _counted(cell)])
+
+
+def _counted(cell: Cell) -> list[Run]:
+    return [run for run in cell.finished if not run.apart]
+
+
+def _alike(protocols: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What is the same in all, and the different values by name."""
+    found = {}
+    for name in protocols[0] if protocols else ():
+        values = {repr(value): value for value in (one[name] for one in protocols)}
+        first, *others = values.values()
+        found[name] = " and ".join(map(str, [first, *others])) if others else first
+    return found
+
+
+def _extractor(run: Run, key: str) -> dict[str, str | None]:
+    """Whose features a run's metric was computed from."""
+    metric = METRICS.get(key.rpartition(":")[2])
+    extractor: str | None = metric.extractor if metric else None
+    if extractor == "levels":
+        levels = run.final.eval.get("levels") if run.final else None
+        judge = f"levels: {run.spec.eval.levels} ({run.spec.judge.zoo})"
+        extractor = judge if levels else None
+    return {"extractor": extractor}
+
+
+def _protocol_of(run: Run, varied: Collection[str]) -> dict[str, Any]:
+    record, spec, final = run.record or {}, run.spec, run.final
+    train, smaller = spec.config.train, record.get("micro_batch")
+    together = smaller["images"] if smaller else train.micro_batch or train.batch
+    data, done = record.get("data") or {}, final.eval if final else {}
+    note = (record.get("backbone") or {}).get("note", "")
+    other = {k: v for k, v in changed(spec.config).items() if k not in {*NOT_RECIPE, *varied}}
+    name = data.get("name")
+    if name in LIKENESSES and spec.config.data.path is None:
+        name = f"{name} as rendered here"
+    return {
+        "scale": record.get("scale"),
+        "recipe": ", ".join(f"{k}={v}" for k, v in other.items()),
+        "data": name,
+        "resolution": ((record.get("config") or {}).get("data") or {}).get("resolution"),
+        "norm_group": train.norm_group or together,
+        "images": final.nimg if final else None,
+        "fake": done.get("fake"),
+        "real": done.get("real"),
+        "norms": spec.eval.norms,
+        "weights": "others" if note.startswith("protocol differs") else "the paper's",
+    }
+
+
+def _stat(cell: Cell, key: str, baseline: Cell | None) -> Stat | None:
+    """Our values for a paper's number: of a run the best snapshot, as the paper reports it."""
+    kind, _, name = key.rpartition(":")
+    if name not in METRICS:
+        return cell.stat(name)
+    stat = cell.best(name, METRICS[name].lower_is_better)
+    if kind == "rel" and stat is not None:
+        divisor = baseline.best(name, METRICS[name].lower_is_better) if baseline else None
+        if divisor is None or divisor.mean == 0:
+            return None
+        stat = Stat(tuple(point / divisor.mean for point in stat.points))
+    return stat
+
+
+def beside(table: Table, judged: Sequence[Sequence[Judged]], column: str) -> Table:
+    """A grid's table with the verdict on the paper's main number in a column of its own.
+
+    Args:
+        table: one row per cell.
+        judged: what `judge` found for each row.
+        column: key of the paper's main column.
+    """
+    found = [next((j.verdict for j in row if j.column == column), None) for row in judged]
+    rows = tuple(
+        replace(
+            row,
+            entries=(
+                *row.entries,
+                Entry(text=said.word, notes=(said.text,) if said.reason else ())
+                if said
+                else Entry(),
+            ),
+        )
+        for row, said in zip(table.rows, found, strict=True)
+    )
+    reasons = tuple(said.reason if said else "" for said in found)
+    return replace(
+        table,
+        columns=(*table.columns, Column("verdict", "verdict", text=True, minor=True)),
+        rows=rows,
+        notes=(*table.notes, NOTE, *([LAB_NOTE] if {*table.extra["scale"]} == {"lab"} else [])),
+        extra={"verdict_reason": reasons, **table.extra},
+    )
+
+
+def table(grid: Grid, judged: Mapping[str, Sequence[Judged]], headers: Mapping[str, str]) -> Table:
+    """All verdicts of a grid, one line for each of the paper's numbers.
+
+    Args:
+        grid: whose report it is.
+        judged: by cell name.
+        headers: key of a column -> what it is called.
+    """
+    columns = (
+        Column("row", "row", text=True),
+        Column("number", "number", text=True),
+        Column("paper", "paper", paper=True, decimals=2),
+        Column("ours", "ours", decimals=2),
+        Column("from", "from", decimals=2),
+        Column("to", "to", decimals=2),
+        Column("n", "n", decimals=0),
+        Column("compared", "compared with", text=True),
+        Column("verdict", "verdict", text=True),
+    )
+    rows = []
+    for name, found in judged.items():
+        for one in found:
+            interval = mean_interval(one.stat.points) if one.stat else None
+            rows.append(
+                Row(
+                    (
+                        Entry(text=name),
+                        Entry(text=headers[one.column].removeprefix("paper ")),
+                        _paper_entry(one.paper),
+                        Entry(one.stat.mean) if one.stat else Entry(),
+                        Entry(interval.low) if interval else Entry(),
+                        Entry(interval.high) if interval else Entry(),
+                        Entry(float(one.stat.n)) if one.stat else Entry(),
+                        Entry(
+                            text=one.key,
+                            notes=(one.leakage,) if one.leakage else (),
+                            leakage=one.leakage,
+                        ),
+                        Entry(text=one.verdict.word, notes=(text,))
+                        if (text := one.verdict.text) != one.verdict.word
+                        else Entry(text=text),
+                    )
+                )
+            )
+    return Table(
+        name=f"{grid.name}-verdicts",
+        caption=f"The numbers of the paper's {grid.report.paper} against ours, scale {grid.scale}.",
+        columns=columns,
+        rows=tuple(rows),
+        notes=(NOTE, *([LAB_NOTE] if grid.scale == "lab" else [])),
+        extra={"reason": tuple(one.verdict.reason for found in judged.values() for one in found)},
+    )
+
+
+NOTE = (
+    f"Reproduced: the interval of our mean lies within {MARGIN:.0%} of the paper's number. Within "
+    "seed noise: it covers that number and is wider. A field of the protocol that differs or is "
+    "unknown rules both out. Ours is the best snapshot of each run, as the paper reports it."
+)
+LAB_NOTE = (
+    "At lab scale no number of the paper can be reproduced; the ranking and the claims "
+    "(do=claims) can be judged."
+)
+
+
+def _paper_entry(number: paper_numbers.PaperValue) -> Entry:
+    notes = (number.note,) if number.note else ()
+    return Entry(number.value, notes=notes, confidence=number.confidence)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        try:
+            value = float(value)
+        except (TypeError, ValueError):
+            return re.sub(r"[^a-z0-9:()]", "", str(value).lower())
+    return f"{float(value):.10g}"
+
+
+def _shown(value: Any) -> str:
+    return "none" if value == "" else str(value)

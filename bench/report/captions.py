@@ -1,0 +1,214 @@
+"""What stands around a table: its caption, the notes under it and remarks on single rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from bench.analysis import cells as aggregate
+from bench.analysis import feature_overlap, metric_agreement, paper_numbers, row_tests
+from bench.analysis.cells import Cell, Run
+from bench.config.metrics import METRICS
+from bench.config.spec import Grid, changed
+from bench.report import main_table, manifest
+from bench.store.record import protocol
+
+
+def caption(grid: Grid, cells: Sequence[Cell]) -> str:
+    """What was trained on what, and how it was measured, from the records themselves."""
+    runs = [run for cell in cells for run in cell.finished]
+    data = _varying(map(_data, runs))
+    budget = _varying(f"{r.points[-1].nimg / 1000:.3g}" for r in runs)
+    batch = _varying(str(r.spec.config.train.batch) for r in runs)
+    ends = [r.points[-1].eval for r in runs if not r.apart]
+    fake = _varying(str(e.get("fake", "?")) for e in ends)
+    real = _varying(str(e.get("real", "?")) for e in ends)
+    several = any(len(cell.finished) > 1 for cell in cells)
+    about = grid.about.rstrip(".")
+    parts = [
+        f"{about[:1].upper()}{about[1:]}.",
+        f"Scale {grid.scale}: {data}.",
+        f"{budget} thousand images shown to the discriminator (batch {batch}).",
+        f"Last snapshot; {fake} generated against {real} real images.",
+    ]
+    if grid.overrides:
+        changes = ", ".join(
+            f"{key}={value}" for key, value in manifest.public(grid.overrides).items()
+        )
+        parts.append(f"Changed on the command line: {changes}.")
+    if several:
+        counts = sorted({len(cell.finished) for cell in cells} - {0})
+        n = f"n = {counts[0]}" if len(counts) == 1 else "n"
+        parts.append(f"Mean ± standard deviation over {n} runs.")
+    shown = main_table.expand(grid.report.columns)
+    levels = [k for k in shown if "fd_l1" in k]
+    if levels:
+        network = _varying(str(e.get("levels", "?")) for e in ends)
+        parts.append(f"FD-L1 to FD-L4: feature levels of {network}, shallow to deep.")
+    if any(key in METRICS and METRICS[key].extractor in ("lab", "levels") for key in shown):
+        parts.append(
+            "Lab distances use the project's own small networks: they are not FID and compare "
+            "with nothing outside this project."
+        )
+    if grid.report.paper:
+        parts.append("Columns marked paper are the published numbers at the paper's own scale.")
+    return " ".join(parts)
+
+
+def notes(
+    grid: Grid,
+    cells: Sequence[Cell],
+    paper: Mapping[str, paper_numbers.PaperRow],
+    panel: metric_agreement.Panel | None,
+    tested: Mapping[str, Mapping[str, row_tests.Comparison]],
+) -> list[str]:
+    """The lines under a grid's table.
+
+    Args:
+        grid: what was asked for.
+        cells: what was measured.
+        paper: the paper's numbers by cell name.
+        panel: how the metrics agree. None = there is nothing to compare.
+        tested: what `columns.tested` gave.
+    """
+    report = grid.report
+    compared = [column for column in tested.values() if column]
+    found = [
+        rank_line(cells, paper, report.paper, report.rank_by),
+        *_leakage(grid),
+        metric_agreement.conclusion(panel, report.rank_by) if panel else "",
+        _accuracy_kind(cells) if "accuracy" in report.columns else "",
+        row_tests.note(grid, compared) if compared else "",
+        main_table.BEST_NOTE if any(c.startswith("best:") for c in report.columns) else "",
+        certificate_line(cells, main_table.expand(report.columns)),
+        *_counts(cells),
+        *report.notes,
+    ]
+    return [note for note in found if note]
+
+
+def on_rows(cells: Sequence[Cell], metric: str) -> dict[str, list[str]]:
+    """What must be known of a row's ranking number: another protocol, or that it did not learn."""
+    remarks: dict[str, list[str]] = {}
+    better = main_table.lower_is_better(metric)
+    controls = {_identity(c): c for c in cells if c.spec.config.backbone.weights == "random"}
+    for cell in cells:
+        found = []
+        for run in (run for run in cell.finished if not run.apart):
+            done = run.points[-1].eval
+            found += [
+                f"measured with {name}={done.get(name)} where the grid has {wanted}"
+                for name, wanted in protocol(run.spec).items()
+                if done.get(name) != wanted
+            ]
+        ratio = cell.progress(metric) if better else None
+        if ratio and ratio.mean >= 0.5:
+            found.append(f"ends at {ratio.mean:.2f} of its own value at 1 kimg, not below half")
+        ours, control = cell.stat(metric), controls.get(_identity(cell))
+        theirs = control.stat(metric) if better and control and control is not cell else None
+        if ours and theirs and ours.mean >= theirs.mean:
+            found.append("not below its control with random weights")
+        remarks[cell.name] = list(dict.fromkeys(found))
+    return remarks
+
+
+def rank_line(
+    cells: Sequence[Cell],
+    paper: Mapping[str, paper_numbers.PaperRow],
+    name: str | None,
+    rank_by: str | None,
+) -> str:
+    """How far our ranking agrees with the paper's; empty = fewer than three rows."""
+    if name is None or rank_by is None:
+        return ""
+    key = paper_numbers.main_column(name)
+    sign = 1 if main_table.lower_is_better(rank_by) else -1
+    pairs = [
+        (sign * ours.mean, theirs)
+        for cell in cells
+        if (ours := cell.stat(rank_by))
+        and (theirs := paper.get(cell.name, {}).get(key))
+        and theirs.value is not None
+    ]
+    what = "relative FID" if key == "paper_rel_fid" else "FID"
+    if len(pairs) < 3:
+        return ""
+    rho, tau = _correlations(pairs)
+    line = (
+        f"Spearman rank correlation with the paper's {what} over {len(pairs)} rows: {rho} "
+        f"(Kendall's tau {tau}; our ranking by {rank_by})."
+    )
+    sure = [pair for pair in pairs if not pair[1].confidence.startswith("memory")]
+    if 3 <= len(sure) < len(pairs):
+        line += (
+            f" Without the paper's numbers from memory, over {len(sure)} rows: "
+            f"{_correlations(sure)[0]}."
+        )
+    return line
+
+
+def certificate_line(cells: Sequence[Cell], keys: Iterable[str]) -> str:
+    """How far the two routes to the table's distances are apart; empty = none was certified."""
+    shown = {main_table.metric_of(key) for key in keys}
+    finals = [run.final for cell in cells for run in cell.finished if run.final and not run.apart]
+    gaps = [gap for final in finals for key, gap in final.certificates.items() if key in shown]
+    if not gaps:
+        return ""
+    return (
+        f"{len(gaps)} distances were computed by two independent routes, which differ by "
+        f"{max(gaps):.0e} at most."
+    )
+
+
+def _identity(cell: Cell) -> str:
+    """All that a row and its control with random weights have in common."""
+    apart = {"backbone.weights", *aggregate.AVERAGED}
+    fields = changed(cell.spec.config)
+    return repr(sorted((k, v) for k, v in fields.items() if k not in apart))
+
+
+def _accuracy_kind(cells: Sequence[Cell]) -> str:
+    kind = main_table.usual_accuracy(cells)
+    return f"Accuracy: of a network in its own pretraining ({kind})." if kind else ""
+
+
+def _leakage(grid: Grid) -> list[str]:
+    """Why a flagged metric ranks, and what holds of the paper's own numbers."""
+    report, notes = grid.report, []
+    if report.rank_by and feature_overlap.shared_by(grid.runs, report.rank_by):
+        name = main_table.column(report.rank_by).header
+        notes.append(f"Ranked by {name} in spite of leakage: {report.rank_despite_leakage}")
+    if any(key in main_table.PAPER and "fid" in key for key in report.columns):
+        notes.append(
+            "Leakage in the paper's FID: Inception-v3 learned from ImageNet-1k as the paper's "
+            "feature networks did, R50-CLIP apart."
+        )
+    return notes
+
+
+def _counts(cells: Sequence[Cell]) -> list[str]:
+    left = [run for cell in cells for run in cell.unfinished]
+    if not left:
+        return []
+    total = sum(len(cell.runs) for cell in cells)
+    kinds = dict.fromkeys(run.status for run in left)
+    counts = (f"{sum(run.status == kind for run in left)} {kind}" for kind in kinds)
+    return [f"{total - len(left)} of {total} runs finished ({', '.join(counts)})."]
+
+
+def _correlations(pairs: Sequence[tuple[float, paper_numbers.PaperValue]]) -> tuple[str, str]:
+    ours, theirs = [a for a, _ in pairs], [b.value or 0.0 for _, b in pairs]
+    found = paper_numbers.spearman(ours, theirs), paper_numbers.kendall(ours, theirs)
+    rho, tau = ("undefined" if x is None else f"{x:.2f}" for x in found)
+    return rho, tau
+
+
+def _data(run: Run) -> str:
+    found = (run.record or {}).get("data") or {}
+    name = found.get("name", run.spec.config.data.name)
+    images = found.get("trained_on", found.get("images", "?"))
+    return f"{name} at {run.spec.config.data.resolution} px ({images} images)"
+
+
+def _varying(values: Iterable[str]) -> str:
+    """The one value, or all of them: `6` or `3, 6`."""
+    return ", ".join(dict.fromkeys(values))

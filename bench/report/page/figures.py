@@ -1,0 +1,140 @@
+"""The figures of the page: curves, an axis of the grid, size and accuracy, the paper's order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from bench.analysis import paper_numbers
+from bench.analysis.cells import Cell
+from bench.config.spec import Grid
+from bench.report import figures, main_table
+from bench.report.lines import line, standing
+from bench.report.page.summary import Ranked
+from bench.report.tables import brief
+
+PaperRows = Mapping[str, paper_numbers.PaperRow]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """One metric against images and against time."""
+
+    charts: dict[str, Markup]  # images, time
+    legend: list[tuple[str, Markup, str, int]]  # name, key, value at the end, runs
+    values: list[list[list[float]]]  # of each line: images, mean, low, high
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure; `legend` is names and keys where the figure holds no names."""
+
+    title: str
+    against: str
+    chart: Markup
+    legend: Sequence[tuple[str, Markup]] = ()
+
+
+def over_training(
+    grid: Grid, cells: Sequence[Cell], metric: str, marks: Sequence[float]
+) -> Curves | None:
+    """The curves of a metric, best at the end first; None = no row has two snapshots."""
+    drawable = (line(c, metric, at) for c, at in zip(cells, standing(cells), strict=True))
+    found = [one for one in drawable if one and len(one.images) > 1]
+    if not found:
+        return None
+    sign = 1 if main_table.lower_is_better(metric) else -1
+    found.sort(key=lambda x: sign * x.mean[-1])
+    column = main_table.column(metric)
+    charts = {
+        "images": figures.page_curves(found, column, False, marks),
+        "time": figures.page_curves(found, column, True, marks),
+    }
+    legend = [
+        (x.name, figures.page_key(figures.look(*x.stands)), brief(x.mean[-1]), x.n) for x in found
+    ]
+    values = [
+        [list(point) for point in zip(x.images, x.mean, x.low, x.high, strict=True)] for x in found
+    ]
+    return Curves(charts, legend, values)
+
+
+def across(grid: Grid, cells: Sequence[Cell], metric: str) -> Figure | None:
+    """The last values of each row over the grid's axis; None = it has not one numeric axis."""
+    if len(grid.axes) != 1:
+        return None
+    (axis,) = grid.axes
+    rows = figures.by_axis(cells, metric, axis)
+    if not rows:
+        return None
+    column = main_table.column(metric)
+    against = "training images" if axis == "data.subset" else axis.split(".")[-1]
+    legend = [(row, figures.page_key(figures.look(i, None))) for i, row in enumerate(rows)]
+    chart = figures.page_axis(rows, column, axis)
+    return Figure(f"{column.header} against {against}", against, chart, legend)
+
+
+def scatters(
+    grid: Grid,
+    cells: Sequence[Cell],
+    order: Ranked | None,
+    paper: PaperRows,
+    anchors: Mapping[str, str],
+) -> list[Figure]:
+    """Quality against size and against accuracy, ours and the paper's beside it."""
+    found: list[Figure] = []
+    if order is None:
+        return found
+    how = figures.looks(cells)
+    main = paper_numbers.main_column(grid.report.paper) if grid.report.paper else ""
+    usual = main_table.usual_accuracy(cells)
+    for key, theirs, against in (
+        ("params_m", "paper_params_m", "parameters of the feature network (M)"),
+        ("accuracy", "paper_top1", "accuracy of the feature network (%)"),
+    ):
+        ours, published = [], []
+        for cell in order.cells:
+            point = (_short(cell), how[cell.name])
+            at, stat = cell.stat(key), cell.stat(order.metric)
+            if at and stat and (key != "accuracy" or main_table.accuracy_kind(cell) == usual):
+                ours.append((*point, at.mean, stat.mean, stat, anchors[cell.name]))
+            x, y = (paper.get(cell.name, {}).get(k) for k in (theirs, main))
+            if x and y and x.value is not None and y.value is not None:
+                published.append((*point, x.value, y.value, None, anchors[cell.name]))
+        header = main_table.PAPER[main].header.removeprefix("paper ") if main else ""
+        for points, where, y_title in (
+            (ours, "Here", order.header),
+            (published, "In the paper", header),
+        ):
+            if len({point[2] for point in points}) > 2:
+                chart = figures.page_scatter(points, against, y_title)
+                found.append(Figure(f"{where}: {y_title}", against, chart))
+    return found
+
+
+def slopes(
+    grid: Grid,
+    cells: Sequence[Cell],
+    order: Ranked | None,
+    paper: PaperRows,
+    anchors: Mapping[str, str],
+) -> Markup | None:
+    """The paper's order beside ours; None = fewer than three rows have both."""
+    if order is None or not grid.report.paper:
+        return None
+    key, how = paper_numbers.main_column(grid.report.paper), figures.looks(cells)
+    rows = []
+    for cell in order.cells:
+        number = paper.get(cell.name, {}).get(key)
+        if number and number.value is not None:
+            ours = order.stat(cell).mean
+            rows.append((cell.name, how[cell.name], number.value, ours, anchors[cell.name]))
+    return figures.page_slope(rows, order.sign) if len(rows) > 2 else None
+
+
+def _short(cell: Cell) -> str:
+    """A row's name with the values of its axes alone."""
+    values = cell.name.removeprefix(cell.row).split(" · ")[1:]
+    return " · ".join([cell.row, *(value.partition("=")[2] for value in values)])

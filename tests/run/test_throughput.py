@@ -1,0 +1,75 @@
+"""Peak memory: sees what was allocated since, forgets what was before, and says what it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bench.run import throughput
+from bench.run.throughput import PeakMemory
+
+LARGE = 200  # MB
+
+
+def allocate() -> None:
+    assert np.ones(LARGE * 10**6, dtype=np.uint8)[-1] == 1
+
+
+needs_reset = pytest.mark.skipif(
+    not throughput._reset_peak(), reason="this system cannot set its high-water mark back"
+)
+
+
+@needs_reset
+def test_sees_memory_that_was_given_back() -> None:
+    peak = PeakMemory()
+    before = peak.read()
+    allocate()
+    after = peak.read()
+    assert after["kind"] == "rss"
+    assert after["scope"] == "run"
+    assert after["peak_mb"] - before["peak_mb"] > 0.8 * LARGE
+
+
+@needs_reset
+def test_a_new_run_forgets_the_last_ones_peak() -> None:
+    with PeakMemory() as first:
+        allocate()
+    assert first.read()["peak_mb"] - PeakMemory().read()["peak_mb"] > 0.8 * LARGE
+
+
+@needs_reset
+def test_counts_from_where_its_block_begins() -> None:
+    peak = PeakMemory()
+    allocate()
+    with peak:
+        pass
+    assert PeakMemory().read()["peak_mb"] > peak.read()["peak_mb"] - 0.2 * LARGE
+
+
+@pytest.mark.parametrize("name", ["_CLEAR", "_STATUS"])
+def test_says_when_it_is_the_whole_process(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    monkeypatch.setattr(throughput, name, tmp_path / "absent" / "file")
+    got = PeakMemory().read()
+    assert got["scope"] == "process"
+    assert got["kind"] == "rss"
+    # kB on Linux and bytes on macOS: a wrong unit is out by a factor of a thousand.
+    assert 20 < got["peak_mb"] < 200_000
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_counts_what_torch_allocated_on_the_gpu() -> None:
+    device = torch.device("cuda")
+    peak = PeakMemory(device)
+    before = peak.read()["peak_mb"]
+    torch.ones(LARGE * 10**6, dtype=torch.uint8, device=device)
+    assert peak.read() == {
+        "peak_mb": pytest.approx(before + LARGE, rel=0.05),
+        "kind": "cuda",
+        "scope": "run",
+    }
