@@ -95,7 +95,7 @@ def load(
         elif key in axes:
             axes[key] = (yaml_types.convert(key, changes.pop(key), yaml_types.COMMAND_LINE),)
     rows = _rows(path, file, scale, axes, only)
-    for row in rows:
+    for row in (row for row in rows if row.resources):
         with yaml_types.at(f"{path.name}: row {row.label!r}: resources"):
             slurm_settings.check(slurm_settings.asking(SlurmFile(), row.resources))
     _check_contradictions(rows, changes)
@@ -247,6 +247,9 @@ def _rows(
 ) -> list[Row]:
     """The rows of this scale, or those of them that `only` names."""
     found: dict[str, Row] = {}
+    presets: dict[str, dict[str, Any]] = {}
+    if any(row.preset is not None for row in file.rows):  # methods that are rows of several grids
+        presets = yaml_types.read(PresetsFile, paths.PRESETS).presets
     for row in file.rows:
         where = f"{path.name}: row {row.label!r}"
         if not row.label.strip():
@@ -259,7 +262,9 @@ def _rows(
             continue  # of one label there may be a row for each scale
         if row.label.lower() in found:
             raise UserError(f"{where} is there twice; labels name the lines of a table")
-        settings = _preset(row.preset, where) | row.set
+        if row.preset is not None and row.preset not in presets:
+            raise UserError(f"{where}: {unknown('preset', row.preset, presets)}")
+        settings = presets.get(row.preset or "", {}) | row.set
         for key in settings.keys() & axes.keys():
             raise UserError(f"{where} sets {key}, which is an axis; take it out of one of the two")
         _no_seed(where, settings)
@@ -276,16 +281,6 @@ def _rows(
             raise UserError(unknown("row", label, [row.label for row in here]))
     keep = {label.lower() for label in wanted}
     return [row for row in here if row.label.lower() in keep]
-
-
-def _preset(name: str | None, where: str) -> dict[str, Any]:
-    """Settings of a method that several grids have as a row."""
-    if name is None:
-        return {}
-    file: PresetsFile = yaml_types.read(PresetsFile, paths.PRESETS)
-    if name not in file.presets:
-        raise UserError(f"{where}: {unknown('preset', name, file.presets)}")
-    return file.presets[name]
 
 
 def _evaluation(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ SHIPPED = {"smoke", "backbones", "pretraining", "projections", "layers", "subset
            "diffaug", "batch", "discriminators", "separable", "extra-rgb", "metrics",
            "photos", "beyond", "norm-group", "penalties", "resize", "average",
            "small-data"}  # fmt: skip
+load = cache(grids.load)  # most tests look at the same ones
 
 
 def lines(table: str) -> list[dict[str, str]]:
@@ -40,7 +42,7 @@ def test_the_grids_of_the_plan_ship() -> None:
 @pytest.mark.parametrize("scale", ["lab", "paper"])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_grid_loads_at_both_scales(name: str, scale: str) -> None:
-    grid = grids.load(name, scale)
+    grid = load(name, scale)
     assert grid.name == name  # its results folder is found by the name that was typed
     assert grid.report.rank_by in METRICS
     lab = scale == "lab" and name != "photos"  # a small world, but of real photographs
@@ -50,25 +52,25 @@ def test_a_grid_loads_at_both_scales(name: str, scale: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_run_of_the_lab_is_measured_early_and_late(name: str) -> None:
-    for run in grids.load(name).runs:
+    for run in load(name).runs:
         assert len(run.snapshot_at) >= 2
 
 
 def test_table_2_has_the_papers_ten_networks() -> None:
-    lab = grids.load("backbones")
+    lab = load("backbones")
     assert [row.label for row in lab.rows] == [line["network"] for line in lines("table2")]
     assert varied(lab) == {"backbone.name"}
     assert lab.report.paper == "table2"
 
 
 def test_table_2_at_paper_scale_also_has_the_networks_that_the_text_names() -> None:
-    labels = {run.config.backbone.name for run in grids.load("backbones", "paper").runs}
+    labels = {run.config.backbone.name for run in load("backbones", "paper").runs}
     assert len(labels) == 12 and {"vit", "vit_base", "deit", "deit_small"} <= labels
 
 
 def test_random_weights_are_the_control_of_every_backbone() -> None:
-    grid = grids.load("pretraining")
-    networks = {run.config.backbone.name for run in grids.load("backbones").runs}
+    grid = load("pretraining")
+    networks = {run.config.backbone.name for run in load("backbones").runs}
     assert {run.config.backbone.name for run in grid.runs} == networks
     cells = {(run.config.backbone.name, run.config.backbone.weights) for run in grid.runs}
     assert cells == {(name, w) for name in networks for w in ("pretrained", "random")}
@@ -76,7 +78,7 @@ def test_random_weights_are_the_control_of_every_backbone() -> None:
 
 
 def test_table_1_has_the_papers_18_rows_and_their_baseline() -> None:
-    grid = grids.load("projections")
+    grid = load("projections")
     words = {"no_projection": "none"}
     wanted = []
     for line in lines("table1"):
@@ -98,7 +100,7 @@ def test_table_1_has_the_papers_18_rows_and_their_baseline() -> None:
 
 
 def test_layers_are_subsets_with_the_full_projection() -> None:
-    grid = grids.load("layers")
+    grid = load("layers")
     assert varied(grid) == {"discriminator.layers"}
     assert {run.config.projection.kind for run in grid.runs} == {"ccm_csm"}
     assert Discriminator().layers in {run.config.discriminator.layers for run in grid.runs}
@@ -106,21 +108,21 @@ def test_layers_are_subsets_with_the_full_projection() -> None:
 
 @pytest.mark.parametrize("scale", ["lab", "paper"])
 def test_subsets_are_1k_10k_and_all(scale: str) -> None:
-    for run in (grid := grids.load("subsets", scale)).runs:
+    for run in (grid := load("subsets", scale)).runs:
         data = run.config.data
         assert data.images is not None and data.images > 10000
     assert grid.axes == {"data.subset": (1000, 10000, None)}
 
 
 def test_convergence_is_measured_more_finely_than_the_rest() -> None:
-    runs = grids.load("convergence").runs
-    assert len(runs[0].snapshot_at) > 2 * len(grids.load("backbones").runs[0].snapshot_at)
+    runs = load("convergence").runs
+    assert len(runs[0].snapshot_at) > 2 * len(load("backbones").runs[0].snapshot_at)
 
 
 @pytest.mark.parametrize("scale", ["lab", "paper"])
 def test_convergence_compares_real_alternatives(scale: str) -> None:
     """Figure 4: the two generators, each with its own discriminator and with the projected one."""
-    grid = grids.load("convergence", scale)
+    grid = load("convergence", scale)
     pairs = {(r.config.generator.name, r.config.discriminator.kind) for r in grid.runs}
     figure = {(g, d) for g in ("fastgan", "stylegan2") for d in (g, "projected")}
     assert pairs == figure | {("fastgan", "rgb")}
@@ -159,7 +161,7 @@ PUBLISHED = {
 @pytest.mark.parametrize("resolution", PUBLISHED)
 @pytest.mark.parametrize("name", ["paper", "auto"])
 def test_stylegan2_ada_is_as_published(name: str, resolution: int) -> None:
-    grid = grids.load("sota" if resolution == 256 else "sota-high", "paper")
+    grid = load("sota" if resolution == 256 else "sota-high", "paper")
     wanted = PUBLISHED[resolution] | {"layers": 8, "ramp": None}
     if name == "auto":
         gpus = 8
@@ -196,7 +198,7 @@ def test_stylegan2_ada_is_as_published(name: str, resolution: int) -> None:
 
 
 def test_table_3_is_there_with_every_number() -> None:
-    at_256, high = grids.load("sota", "paper"), grids.load("sota-high", "paper")
+    at_256, high = load("sota", "paper"), load("sota-high", "paper")
     for table, grid in (("table3", at_256), ("table4", high)):
         wanted = {
             float(line["fid"])
@@ -211,28 +213,28 @@ def test_table_3_is_there_with_every_number() -> None:
 
 
 def test_csm_and_init_show_every_choice() -> None:
-    csm = {run.config.projection.csm for run in grids.load("csm").runs}
-    init = {run.config.projection.init for run in grids.load("init").runs}
+    csm = {run.config.projection.csm for run in load("csm").runs}
+    init = {run.config.projection.init for run in load("init").runs}
     assert csm == {"text", "author", "released"} and init == {"kaiming", "torch", "rotation"}
 
 
 def test_smoke_is_tiny() -> None:
-    grid = grids.load("smoke")
+    grid = load("smoke")
     assert len(grid.runs) == 2 and all(run.total_images <= 512 for run in grid.runs)
     assert (grid.runs[0].config.data.images or 0) <= 512
 
 
 def test_scales_shrink_nothing_but_the_lab() -> None:
-    paper = grids.load("csm", "paper").runs[0].config
+    paper = load("csm", "paper").runs[0].config
     assert (paper.data.resolution, paper.train) == (256, replace(Config().train, norm_group=8))
 
 
 def test_groups_of_batch_norm_are_8_at_paper_scale_unless_a_grid_asks() -> None:
     for name in NAMES:
-        found = {run.config.train.norm_group for run in grids.load(name, "paper").runs}
+        found = {run.config.train.norm_group for run in load(name, "paper").runs}
         odd = {"norm-group": {4, 8, 16, None}, "photos": {None}}
         assert found == odd.get(name, {8}), name
-        for run in grids.load(name).runs:
+        for run in load(name).runs:
             assert (run.config.train.norm_group is None) == (name != "norm-group" or run.row == "whole batch")  # fmt: skip  # noqa: E501
 
 
