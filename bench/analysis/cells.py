@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench.analysis.stats import Interval, mean_interval
-from bench.config.metrics import held, plain, version
+from bench.config.metrics import EVAL_NORMS, held, plain, version
 from bench.config.paths import RunPaths
 from bench.config.spec import labelled
 from projgan.errors import UserError
@@ -400,12 +400,17 @@ def _point(raw: dict[str, Any], norms: str, versions: Mapping[str, int] | None) 
         found = (raw.get(part) or {}).items()
         return {plain(key, norms): value for key, value in found if key not in stale}
 
+    other = {
+        name: f"measured with {kind} batch-norm statistics alone; eval.norms={kind} shows it"
+        for kind, colon, name in (key.partition(":") for key in raw["metrics"])
+        if colon and kind in EVAL_NORMS and kind != norms
+    }
     missing = current("missing") | {plain(key, norms): why for key, why in stale.items()}
     return Point(
         nimg=int(raw["nimg"]),
         train_seconds=float(raw["train_seconds"]),
         metrics=current("metrics"),
-        missing=missing,
+        missing=other | missing,
         eval=dict(raw.get("eval") or {}),
         samples=(raw.get("samples") or {}).get(norms),
         intervals={k: (v[0], v[1]) for k, v in current("intervals").items()},

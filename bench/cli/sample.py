@@ -160,7 +160,8 @@ def _best(paths: RunPaths, kept: list[int], metric: str) -> Path:
     }
     if not found or metric not in METRICS:
         measured = sorted({key for s in record.get("snapshots", []) for key in s["metrics"]})
-        raise UserError(f"metrics={metric}: not measured in {paths.dir}; it has {measured}")
+        name = metric.rpartition(":")[2]
+        raise UserError(f"metrics={name}: {metric} is not measured in {paths.dir}, but {measured}")
     sign = 1 if METRICS[metric].lower_is_better else -1
     return paths.snapshot(min(found, key=lambda nimg: sign * found[nimg]))
 

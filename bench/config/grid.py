@@ -16,7 +16,7 @@ from typing import Any, get_args, get_type_hints
 from bench.analysis import row_tests, time_to_target
 from bench.analysis.checks import Claim
 from bench.config import paths, slurm_settings, yaml_types
-from bench.config.metrics import AVERAGED, check_metrics, metric_keys, plain
+from bench.config.metrics import EVAL_NORMS, check_metrics, metric_keys, plain
 from bench.config.schema import (
     ClaimsFile,
     EvalSection,
@@ -318,7 +318,7 @@ def _columns(names: Iterable[str], evaluation: EvalSpec) -> tuple[str, ...]:
     """Column names as `evaluation` has them; a metric of other norms stands beside its own."""
     found: dict[str, None] = {}
     for name in (plain(name, evaluation.norms) for name in names):
-        beside = [f"{norms}:{name}" for norms in AVERAGED]
+        beside = [f"{norms}:{name}" for norms in EVAL_NORMS]
         found |= dict.fromkeys([name, *(key for key in beside if key in evaluation.metrics)])
     return tuple(found)
 

@@ -171,7 +171,7 @@ _ENTRIES = (
 # raw generator, as the released code does; the raw generator with its own; and so the averages of
 # other half-lives that a run with `train.averages` keeps.
 NORMS = {"standing": 1, "copied": 1, "raw": 1, **dict.fromkeys(AVERAGES, 1)}
-AVERAGED = ("standing", "copied")
+EVAL_NORMS = ("standing", "copied")
 
 
 def _held_to(norms: str, metric: Metric) -> Metric:

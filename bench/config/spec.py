@@ -16,7 +16,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
-from bench.config.metrics import AVERAGED
+from bench.config.metrics import EVAL_NORMS
 from projgan.config import Backbone, Config, from_dict
 from projgan.errors import DataError, UserError, unknown
 
@@ -42,8 +42,8 @@ class EvalSpec:
             raise UserError(f"eval.every_kimg={self.every_kimg}: give more than 0")
         if any(k <= 0 for k in self.also_at_kimg):
             raise UserError(f"eval.also_at_kimg={list(self.also_at_kimg)}: give more than 0")
-        if self.norms not in AVERAGED:
-            raise UserError(unknown("eval.norms", self.norms, AVERAGED))
+        if self.norms not in EVAL_NORMS:
+            raise UserError(unknown("eval.norms", self.norms, EVAL_NORMS))
         for name, value in (("fake", self.fake), ("real", self.real)):
             if value is not None and value < 2:
                 raise UserError(f"eval.{name}={value}: a distance needs 2 images or more")

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.config.metrics import AVERAGED, METRICS, TRAINING
+from bench.config.metrics import EVAL_NORMS, METRICS, TRAINING
 from bench.config.paths import RunPaths
 from bench.config.spec import RunSpec
 from bench.metrics.evaluate import Scores, evaluate
@@ -569,7 +569,7 @@ class _Session:
 
     def pictures(self, nimg: int) -> dict[str, str]:
         """Those of a snapshot that are there, by norms."""
-        files = {norms: self.paths.samples(nimg, norms) for norms in AVERAGED}
+        files = {norms: self.paths.samples(nimg, norms) for norms in EVAL_NORMS}
         return {k: str(v.relative_to(self.paths.dir)) for k, v in files.items() if v.exists()}
 
     def measurable(self) -> dict[int, list[str]]:

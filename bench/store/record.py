@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from bench.config.metrics import AVERAGED, METRICS, held, metric_keys, plain, version
+from bench.config.metrics import EVAL_NORMS, METRICS, held, metric_keys, plain, version
 from bench.config.paths import RunPaths
 from bench.config.spec import RECIPE_VERSION, RunSpec
 from bench.store.lease import holder, owning
@@ -146,7 +146,7 @@ def of_training(key: str) -> bool:
 
     It is not measured again: where it is stale there is none.
     """
-    return METRICS[key].norms not in ("", *AVERAGED) or not METRICS[key].generated
+    return METRICS[key].norms not in ("", *EVAL_NORMS) or not METRICS[key].generated
 
 
 def wanted(spec: RunSpec) -> list[str]:

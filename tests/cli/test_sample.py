@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -93,6 +94,7 @@ def test_the_best_snapshot_can_be_asked_for(tmp_path: Path) -> None:
         kept(folder, FASTGAN, nimg, seed=nimg)
     curve = {1000: {"fd_lab": 3.0}, 2000: {"fd_lab": 5.0}}
     write_record(tmp_path, spec, make_record(spec, curve))
+    (folder / "spec.json").write_text(json.dumps(spec.to_json()))
     run = f"run={spec.run_id}"
     out = tmp_path / "out"
     assert sample(tmp_path, run, "n=1", "metrics=fd_lab") == 0
@@ -111,7 +113,7 @@ def test_the_best_snapshot_can_be_asked_for(tmp_path: Path) -> None:
         (["run=none.safetensors"], "no such file"),
         (["run=empty"], "keeps no generator yet"),
         (["run=abc", "truncation=0.5"], "has no styles"),
-        (["run=abc", "metrics=fd_lab"], "metrics=fd_lab: not measured"),
+        (["run=abc", "metrics=fd_lab"], "metrics=fd_lab: standing:fd_lab is not measured"),
         (["run=abc", "n=0"], "give a whole number from 1"),
         (["run=abc", "truncation=x"], "give a number from 0 to 2"),
         (["run=abc", "class=0"], "class=0: the generator was trained without classes"),

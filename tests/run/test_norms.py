@@ -236,6 +236,8 @@ def test_a_record_of_before_has_copied_statistics_of_the_first_version(typed: Ty
     said = typed("grid=made.yaml do=plan eval.norms=copied")[1]
     assert "stale, to measure again: copied:swd (version 1, now 2)" in said
     assert "to measure: raw:swd, standing:swd" in typed("grid=made.yaml do=plan")[1]
+    assert typed("grid=made.yaml do=report")[0] == 0
+    assert "eval.norms=copied shows it" in Path("results/made/table.md").read_text()
     assert typed("grid=made.yaml")[0] == 0
     assert last()["metrics"]["copied:swd"] == 3.5  # stays for who looks at it by its version
     assert last()["missing"]["raw:swd"].startswith("the raw generator")
