@@ -7,7 +7,7 @@ Like the real one it resumes from a checkpoint, and yields the snapshot that it 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,23 @@ import torch
 from torch import nn
 
 from bench.config.metrics import metric_keys
+from bench.config.paths import RunPaths
+from bench.config.spec import EvalSpec, RunSpec
 from bench.metrics.evaluate import Scores
 from bench.run import runner
-from projgan.config import Config
+from bench.store.record import Record
+from projgan.config import Config, Data, Generator, Train
 from projgan.data import Dataset
 from projgan.generators import build_generator
 from projgan.train import Snapshot
+
+CONFIG = replace(
+    Config(),
+    data=Data(name="clevr", resolution=32),
+    generator=Generator(width=4, z_dim=8),
+    train=Train(total_kimg=0.4, batch=50),
+)
+SPEC = RunSpec("g", "Row", {}, "lab", CONFIG, EvalSpec(("fd_lab",), every_kimg=0.2, fake=10))
 
 
 class NoDiscriminator(nn.Module):
@@ -120,3 +131,11 @@ def install(patch: pytest.MonkeyPatch) -> Engine:
     patch.setattr(runner, "Reference", NoReference)
     patch.setattr(runner, "open_dataset", lambda *args: DATASET)
     return engine
+
+
+def paths(tmp_path: Path) -> RunPaths:
+    return RunPaths(tmp_path / SPEC.run_id)
+
+
+def metrics(record: Record) -> dict[int, dict[str, float]]:
+    return {s["nimg"]: s["metrics"] for s in record["snapshots"]}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from small_config import SMALL
-from test_typed import ONE, Bench, bench, engine  # noqa: F401 - fixtures
+from typed_commands import ONE, Bench, bench, engine  # noqa: F401 - fixtures
 
 from projgan.config import Config, Discriminator, Generator, from_dict, unused
 from projgan.train import Trainer
@@ -76,19 +76,19 @@ def test_what_is_called_unused_changes_no_bit(kind: Any, projection: Any) -> Non
     ],
 )  # fmt: skip
 def test_rows_that_are_one_run_in_effect_are_named(
-    bench: Bench, command: str, words: str  # noqa: F811
+    bench: Bench, command: str, words: str
 ) -> None:  # fmt: skip
     status, out, error = bench(command)
     assert status == 0 and words in out, out + error
 
 
 @pytest.mark.parametrize("grid", ["smoke", "backbones", "projections", "diffaug", "generators"])
-def test_grids_that_ship_have_no_such_rows(bench: Bench, grid: str) -> None:  # noqa: F811
+def test_grids_that_ship_have_no_such_rows(bench: Bench, grid: str) -> None:
     assert "note: " not in bench(f"grid={grid} do=plan")[1]
 
 
 @pytest.mark.usefixtures("engine")
-def test_the_override_that_the_runs_had_is_named(bench: Bench) -> None:  # noqa: F811
+def test_the_override_that_the_runs_had_is_named(bench: Bench) -> None:
     command = f"grid=made.yaml only=Three {ONE}"
     assert "nothing to report" in bench(f"{command} do=report")[1]
     ran = f"{command} dispatch=inprocess train.batch=16 'projection.noise=0.5' 'seeds=[3,4]'"
@@ -110,7 +110,7 @@ def test_the_override_that_the_runs_had_is_named(bench: Bench) -> None:  # noqa:
 @pytest.mark.parametrize("weights", ["randm", "pretraind", "Random"])
 @pytest.mark.parametrize("verb", ["run", "plan"])
 def test_weights_that_are_no_file_are_refused_at_once(
-    bench: Bench, weights: str, verb: str  # noqa: F811
+    bench: Bench, weights: str, verb: str
 ) -> None:  # fmt: skip
     status, _, error = bench(f"grid=made.yaml do={verb} backbone.weights={weights}")
     assert status == 2 and "Did you mean" in error and error.count("\n") == 1

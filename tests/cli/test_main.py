@@ -14,6 +14,7 @@ from typing import Any
 import fake_training
 import pytest
 from fake_training import Engine
+from typed_commands import GRID
 
 from bench.cli import main
 from bench.config.paths import RunPaths
@@ -24,17 +25,6 @@ from bench.store.lease import Claim
 from projgan.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
-GRID = """
-name: made
-about: a grid of the tests
-base: {train.total_kimg: 0.128, train.batch: 32, generator.width: 4, data.images: 64}
-rows:
-  - {label: One, set: {backbone.name: resnet18}}
-  - {label: Two, set: {backbone.name: vit}}
-  - {label: Three, set: {discriminator.kind: rgb}}
-eval: {metrics: [fd], every_kimg: 0.064, also_at_kimg: [], fake: 8}
-report: {rank_by: fd, columns: [fd]}
-"""
 
 
 @pytest.fixture

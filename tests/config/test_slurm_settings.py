@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_cli import GRID
+from typed_commands import GRID
 
 from bench.cli import main
 from bench.config import grid as grids

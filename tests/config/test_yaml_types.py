@@ -4,46 +4,17 @@ from __future__ import annotations
 
 import csv
 import re
-import shlex
-from collections.abc import Callable
 from pathlib import Path
 
-import fake_training
 import pytest
 from fake_training import Engine
-from test_cli import GRID
+from typed_commands import GRID, ONE, Bench, bench, engine  # noqa: F401 - fixtures
 
 from bench.cli import main
 from bench.cli.options import CONVERT, SETTINGS, USES
 from bench.config import grid as grids
 from bench.config import paths
 from bench.config.yaml_types import settings
-
-Bench = Callable[[str], tuple[int, str, str]]
-ONE = "train.total_kimg=0.128 generator.width=4 data.images=64"
-
-
-@pytest.fixture
-def bench(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Bench:
-    """Types a command, as a shell splits it, beside a grid file of three rows."""
-    monkeypatch.chdir(tmp_path)
-    Path("made.yaml").write_text(GRID)
-
-    def typed(command: str) -> tuple[int, str, str]:
-        status = main.main(shlex.split(command))
-        return (status, *capsys.readouterr())
-
-    return typed
-
-
-@pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
-    monkeypatch.setattr("bench.report.build._pictures", lambda *args: {})
-    for check in ("_check_networks", "_check_extractors"):
-        monkeypatch.setattr(f"bench.run.preflight.{check}", lambda *args: None)
-    return fake_training.install(monkeypatch)
 
 
 def refused(bench: Bench, command: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_claim import forge as forge_claim
+from killed_processes import forge_claim
 
 from bench.config.paths import ROOT, RunPaths
 from bench.config.spec import EvalSpec, RunSpec

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_config import OTHERS
 from small_config import SMALL as CFG
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,30 +23,12 @@ from projgan.compiled import Compiling
 from projgan.config import (
     Backbone,
     Config,
-    Discriminator,
-    Generator,
     Projection,
     Train,
 )
 from projgan.errors import ConfigError
 from projgan.projection import Projection as Mixing
 from projgan.train import Trainer
-
-OTHERS = {
-    "alternating blocks": replace(CFG, generator=Generator(width=4, z_dim=16)),
-    "csm of the author": replace(CFG, projection=Projection(channels=16, csm="author")),
-    "released csm": replace(CFG, projection=Projection(channels=16, csm="released", init="torch")),
-    "ccm": replace(CFG, projection=Projection(channels=16, kind="ccm")),
-    "perceptual": replace(CFG, discriminator=Discriminator(kind="perceptual", base=4, width=32)),
-    "separable": replace(CFG, discriminator=Discriminator(separable=True, base=4, width=32)),
-    "rgb": replace(CFG, discriminator=Discriminator(kind="rgb", base=4, width=32, r1=1)),
-    "fastgan": replace(CFG, discriminator=Discriminator(kind="fastgan", width=32, r1=1)),
-    "stylegan2": replace(
-        CFG,
-        discriminator=Discriminator(kind="stylegan2", width=64, r1=1),
-        generator=Generator(name="stylegan2", width=4, z_dim=16, w_dim=16, path_length=1.0),
-    ),
-}
 
 
 def one_step(cfg: Config, switches: frozenset[str]) -> dict[str, Tensor]:

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_config import SMALL
-from test_fast import OTHERS
+from small_config import OTHERS, SMALL
 from torch import Tensor, nn
 
 from projgan import fast

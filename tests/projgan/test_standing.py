@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from small_config import SMALL
-from test_train import fingerprint
+from small_config import SMALL, fingerprint
 from torch import Tensor, nn
 
 from bench.metrics.evaluate import evaluate

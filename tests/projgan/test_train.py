@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 from dataclasses import replace
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_config import SMALL
+from small_config import SMALL, fingerprint
 
 from projgan.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from projgan.config import (
@@ -40,13 +39,6 @@ CFG = replace(
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("data")
-
-
-def fingerprint(module: torch.nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(name.encode() + tensor.cpu().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def final(cfg: Config, run_dir: Path, data_dir: Path, at: tuple[int, ...] = ()) -> tuple[str, str]:

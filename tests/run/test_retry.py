@@ -10,8 +10,7 @@ from typing import Any
 import fake_training
 import pytest
 import torch
-from fake_training import Engine
-from test_execute import SPEC, metrics, paths
+from fake_training import SPEC, Engine, metrics, paths
 
 from bench.analysis.cells import cells, read_runs
 from bench.report.main_table import _label

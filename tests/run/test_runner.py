@@ -15,27 +15,19 @@ from typing import Any
 
 import fake_training
 import pytest
-from fake_training import Engine
+from fake_training import SPEC, Engine, metrics, paths
 from PIL import Image
 
 from bench.config.paths import RunPaths
-from bench.config.spec import EvalSpec, RunSpec
+from bench.config.spec import RunSpec
 from bench.metrics.evaluate import Scores
 from bench.run.runner import StorageFull, execute
 from bench.store import record as records
 from bench.store.lease import Claim, RunIsTaken, holder
 from bench.store.record import Record
-from projgan.config import Config, Data, Generator, Train
+from projgan.config import Config
 from projgan.errors import DataError, UserError
 from projgan.files import write_json_atomic
-
-CONFIG = replace(
-    Config(),
-    data=Data(name="clevr", resolution=32),
-    generator=Generator(width=4, z_dim=8),
-    train=Train(total_kimg=0.4, batch=50),
-)
-SPEC = RunSpec("g", "Row", {}, "lab", CONFIG, EvalSpec(("fd_lab",), every_kimg=0.2, fake=10))
 
 
 @pytest.fixture
@@ -51,14 +43,6 @@ def run(tmp_path: Path) -> Callable[..., Record]:
         return execute(paths.dir, tmp_path / "data", force=force)
 
     return do
-
-
-def paths(tmp_path: Path) -> RunPaths:
-    return RunPaths(tmp_path / SPEC.run_id)
-
-
-def metrics(record: Record) -> dict[int, dict[str, float]]:
-    return {s["nimg"]: s["metrics"] for s in record["snapshots"]}
 
 
 def stop_at(nimg: int, error: BaseException) -> Callable[[Config, int], None]:

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from killed_processes import forge_claim
 
 from bench.store import lease as claims
 from bench.store.lease import Claim, RunIsTaken, holder
@@ -24,13 +24,6 @@ from projgan.files import fenced, replacing, write_text_atomic
 def left(folder: Path) -> list[str]:
     """What a claim left behind, beside its number."""
     return [path.name for path in folder.iterdir() if path.name != "claim.number"]
-
-
-def forge(path: Path, **changes: object) -> None:
-    """A claim of another process."""
-    content = {"token": "x", "host": socket.gethostname(), "pid": os.getpid(), "birth": "0",
-               "time": time.time(), "nimg": 7}  # fmt: skip
-    path.write_text(json.dumps(content | changes))
 
 
 def test_a_second_claim_is_refused_and_names_the_owner(tmp_path: Path) -> None:
@@ -52,7 +45,7 @@ def test_a_dead_process_on_this_host_owns_nothing(tmp_path: Path) -> None:
     path = tmp_path / "claim.json"
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         process.wait()
-    forge(path, pid=process.pid, birth="12345")
+    forge_claim(path, pid=process.pid, birth="12345")
     assert holder(path) is None
     with Claim(path) as mine:
         found = holder(path)
@@ -61,19 +54,19 @@ def test_a_dead_process_on_this_host_owns_nothing(tmp_path: Path) -> None:
 
 
 def test_a_reused_process_number_is_not_the_owner(tmp_path: Path) -> None:
-    forge(tmp_path / "claim.json", birth="not when this process began")
+    forge_claim(tmp_path / "claim.json", birth="not when this process began")
     assert holder(tmp_path / "claim.json") is None
 
 
 def test_another_host_is_judged_by_its_last_sign_of_life(tmp_path: Path) -> None:
     path = tmp_path / "claim.json"
-    forge(path, host="elsewhere")
+    forge_claim(path, host="elsewhere")
     found = holder(path)
     assert found is not None and (found.who, found.nimg) == (
         f"process {os.getpid()} on elsewhere",
         7,
     )
-    forge(path, host="elsewhere", time=time.time() - 2 * claims.STALE_SECONDS)
+    forge_claim(path, host="elsewhere", time=time.time() - 2 * claims.STALE_SECONDS)
     assert holder(path) is None
 
 
@@ -90,7 +83,7 @@ def test_whoever_lost_the_run_notices(tmp_path: Path, monkeypatch: pytest.Monkey
     path = tmp_path / "claim.json"
     with Claim(path) as mine:
         mine.check()
-        forge(path, token="theirs")
+        forge_claim(path, token="theirs")
         mine._thread.join(timeout=10)
         with pytest.raises(RunIsTaken, match="took this run over"):
             mine.check()
@@ -109,9 +102,9 @@ def test_the_heartbeat_tells_the_progress(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def assert_renewed_claim_stays(path: Path) -> None:
-    forge(path, token="old")
+    forge_claim(path, token="old")
     seen = claims._read(path)
-    forge(path, token="new")
+    forge_claim(path, token="new")
     claims._remove_stale(path, seen)
     found = claims._read(path)
     assert found is not None and found.token == "new"
@@ -169,9 +162,9 @@ def test_without_proc_the_last_sign_of_life_decides(
 ) -> None:
     monkeypatch.setattr(claims, "_birth", lambda pid: claims._UNKNOWN)
     path = tmp_path / "claim.json"
-    forge(path, birth=claims._UNKNOWN)
+    forge_claim(path, birth=claims._UNKNOWN)
     assert holder(path) is not None
-    forge(path, birth=claims._UNKNOWN, time=time.time() - 2 * claims.STALE_SECONDS)
+    forge_claim(path, birth=claims._UNKNOWN, time=time.time() - 2 * claims.STALE_SECONDS)
     assert holder(path) is None
 
 
@@ -181,7 +174,7 @@ def test_every_claim_takes_the_next_number(tmp_path: Path) -> None:
         with Claim(path) as mine:
             found = holder(path)
             assert found is not None and mine.number == found.number == expected
-    forge(path, birth="dead", number=9)  # whose number file was lost
+    forge_claim(path, birth="dead", number=9)  # whose number file was lost
     (tmp_path / "claim.number").unlink()
     with Claim(path) as mine:
         assert mine.number == 10
@@ -227,7 +220,7 @@ def test_a_run_whose_folder_vanished_is_not_brought_back(tmp_path: Path) -> None
 def test_a_heartbeat_never_brings_a_lost_claim_back(tmp_path: Path) -> None:
     path = tmp_path / "claim.json"
     with Claim(path) as mine:
-        forge(path, token="theirs")
+        forge_claim(path, token="theirs")
         mine._sign()
         assert json.loads(path.read_text())["token"] == "theirs"
         path.unlink()
@@ -237,7 +230,7 @@ def test_a_heartbeat_never_brings_a_lost_claim_back(tmp_path: Path) -> None:
 
 
 def test_a_claim_of_another_version_is_understood(tmp_path: Path) -> None:
-    forge(tmp_path / "claim.json", host="elsewhere", invented_later=1)
+    forge_claim(tmp_path / "claim.json", host="elsewhere", invented_later=1)
     assert holder(tmp_path / "claim.json") is not None
 
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_fast import CFG, OTHERS
+from small_config import OTHERS
+from small_config import SMALL as CFG
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
