@@ -1,7 +1,8 @@
 """Grid file + scale + command line -> a checked `Grid` of frozen dataclasses.
 
-Settings override each other in the order defaults < scale < grid base < the grid's section for the
-scale < row < axes < seed < command line. Everything is checked here, before anything runs.
+Settings override each other in the order defaults < scale < rates of a search < grid base < the
+grid's section for the scale < row < axes < seed < command line. Everything is checked here, before
+anything runs.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from bench.config.schema import (
     EvalSection,
     GridFile,
     PresetsFile,
+    Rates,
+    RatesFile,
     ReportSection,
     Resources,
     ScaleFile,
@@ -31,10 +34,10 @@ from bench.config.schema import (
 from bench.config.spec import EvalSpec, Grid, ReportSpec, Row, RunSpec
 from bench.report import main_table
 from projgan.backbones.registry import check, find
-from projgan.config import Config, from_dict
+from projgan.config import Config, Discriminator, from_dict
 from projgan.errors import UserError, unknown
 
-SEED = "train.seed"
+SEED, KIND = "train.seed", "discriminator.kind"
 NOT_NAMES = (paths.PUBLISHED, "records")  # folders of results that are no grid's
 
 
@@ -94,18 +97,21 @@ def load(
             axes[key] = _axis(yaml_types.COMMAND_LINE, key, changes.pop(key))
         elif key in axes:
             axes[key] = (yaml_types.convert(key, changes.pop(key), yaml_types.COMMAND_LINE),)
-    rows = _rows(path, file, scale, axes, only)
+    tuned = yaml_types.read(RatesFile, paths.RATES).scales.get(scale, {})
+    rows = _rows(path, file, scale, axes, only, tuned)
     for row in (row for row in rows if row.resources):
         with yaml_types.at(f"{path.name}: row {row.label!r}: resources"):
             slurm_settings.check(slurm_settings.asking(SlurmFile(), row.resources))
     _check_contradictions(rows, changes)
 
     # What holds for all of them.
-    mapping = at_scale.metrics
-    report = _report(path, [file.report, section.report], mapping, rows, only is not None)
+    parts = [at_scale.report, file.report, section.report]
+    report = _report(path, parts, at_scale.metrics, rows, only is not None)
     parts = [at_scale.eval, file.eval, section.eval, EvalSection(norms=norms)]
-    evaluation = _evaluation(path, parts, measuring, mapping, report.columns)
-    report = dataclasses.replace(report, columns=_columns(report.columns, evaluation))
+    evaluation = _evaluation(path, parts, measuring, at_scale.metrics, report.columns)
+    beside = [name for part in parts for name in part.beside or () if ":" not in name]
+    shown = [*report.columns, *(_own_name(name, at_scale.metrics) for name in beside)]
+    report = dataclasses.replace(report, columns=_columns(shown, evaluation))
     if report.compare_to is not None and only is None:
         with yaml_types.at(f"{path.name}: report"):
             row_tests.check(report.compare_to, [row.label for row in rows], crossed)
@@ -114,25 +120,31 @@ def load(
             labels = [row.label for row in rows]
             time_to_target.check(report.target, report.rank_by, labels, only is not None)
     base = [
-        (f"scale {scale}", at_scale.set),
         (f"{path.name}: base", file.base),
         (f"{path.name}: scales.{scale}.base", section.base),
     ]
-    for where, values in base:
+    for where, values in [(f"scale {scale}", at_scale.set), *base]:
         _no_seed(where, values)
 
     # Every row at every choice of axis values and every seed.
     runs: list[RunSpec] = []
     for row in rows:
         where = f"{path.name}: row {row.label!r}"
-        for values in itertools.product(*axes.values()):
-            at = dict(zip(axes, values, strict=True))
+        for chosen_values in itertools.product(*axes.values()):
+            at = dict(zip(axes, chosen_values, strict=True))
             layers = [*base, (where, row.set), (f"{path.name}: axes", at)]
-            cell = _config([*layers, (yaml_types.COMMAND_LINE, changes)], where)
+            layers += [(yaml_types.COMMAND_LINE, changes)]
+            kinds = [values[KIND] for _, values in layers if KIND in values]
+            searched = tuned.get(kinds[-1] if kinds else Discriminator.kind)
+            first = [(f"scale {scale}", at_scale.set)]
+            if searched and row.preset is None:
+                first += [(paths.RATES.name, _pair(searched))]
+            cell = _config([*first, *layers], where)
             for seed in chosen:
                 config = _seeded(cell, seed)
                 runs.append(RunSpec(file.name, row.label, at, scale, config, evaluation))
     _check_distinct(path, runs)
+    report = dataclasses.replace(report, notes=(*report.notes, *_told_rates(tuned, rows, runs)))
 
     with yaml_types.at(f"{path.name}: eval.levels"):
         for judge in {run.judge for run in runs}:
@@ -169,11 +181,35 @@ def load_claims(scale: str = "lab", path: Path = paths.CLAIMS) -> list[Claim]:
         if entry.id in found:
             raise UserError(f"{path}: claim {entry.id!r} is there twice")
         given = dataclasses.asdict(entry)
+        if scale not in (given.pop("scales") or known):
+            continue
         given |= {name: tuple(given[name]) for name in ("these", "than")}
         given |= {"metric": _own_name(entry.metric, mapping)}
         given |= {"x": entry.x and _own_name(entry.x, mapping)}
         found[entry.id] = Claim(**given)
     return list(found.values())
+
+
+def _pair(rates: Rates) -> dict[str, Any]:
+    return {"optim.lr_g": rates.lr_g, "optim.lr_d": rates.lr_d}
+
+
+def _told_rates(
+    tuned: Mapping[str, Rates], rows: Sequence[Row], runs: Sequence[RunSpec]
+) -> list[str]:
+    """One line of the rates that experiments/rates.yaml gave to these runs."""
+    presets = {row.label: row.preset for row in rows}
+    has = {
+        (presets[r.row] or r.config.discriminator.kind, r.config.optim.lr_g, r.config.optim.lr_d)
+        for r in runs
+    }
+    said = [
+        f"{name} {rates.lr_g:g} and {rates.lr_d:g} "
+        + (f"(best of {rates.tried} tried alike)" if rates.tried else "(not searched for)")
+        for name, rates in tuned.items()
+        if (name, rates.lr_g, rates.lr_d) in has
+    ]
+    return [f"Learning rates of generator and discriminator: {'; '.join(said)}."] if said else []
 
 
 def _grid_path(grid: str) -> Path:
@@ -244,6 +280,7 @@ def _rows(
     scale: str,
     axes: Mapping[str, Any],
     only: str | Sequence[str] | None,
+    tuned: Mapping[str, Rates],
 ) -> list[Row]:
     """The rows of this scale, or those of them that `only` names."""
     found: dict[str, Row] = {}
@@ -264,12 +301,15 @@ def _rows(
             raise UserError(f"{where} is there twice; labels name the lines of a table")
         if row.preset is not None and row.preset not in presets:
             raise UserError(f"{where}: {unknown('preset', row.preset, presets)}")
-        settings = presets.get(row.preset or "", {}) | row.set
+        settings = dict(presets.get(row.preset or "", {}))
+        if row.preset and row.preset in tuned:
+            settings |= _pair(tuned[row.preset])
+        settings |= row.set
         for key in settings.keys() & axes.keys():
             raise UserError(f"{where} sets {key}, which is an axis; take it out of one of the two")
         _no_seed(where, settings)
         asked = _given([file.resources, file.scales.get(scale, Section()).resources, row.resources])
-        found[row.label.lower()] = Row(row.label, settings, row.paper, asked)
+        found[row.label.lower()] = Row(row.label, settings, row.paper, asked, row.preset)
     here = list(found.values())
     if not here:
         raise UserError(f"{path.name}: has no row at scale {scale}")
@@ -309,7 +349,7 @@ def _evaluation(
         check_metrics(given["metrics"])
         keys = metric_keys(given["metrics"])
         best = keys if again else [key for key in keys if f"best:{key}" in shown]
-        named += [key for key in metric_keys(beside) if key.partition(":")[2] in keys]
+        named += [k for k in metric_keys(beside) if ":" not in k or k.partition(":")[2] in keys]
         given["metrics"] = tuple(dict.fromkeys([*given["metrics"], *named]))
         return EvalSpec(**given, best=() if again is False else tuple(best))
 
@@ -330,9 +370,10 @@ def _report(
     rows: Sequence[Row],
     narrowed: bool,
 ) -> ReportSpec:
+    """What the files say; notes of all of them are told."""
     given = _given(parts)
     given["columns"] = tuple(_own_name(name, mapping) for name in given.get("columns", ()))
-    given["notes"] = tuple(given.get("notes", ()))
+    given["notes"] = tuple(note for part in parts for note in part.notes or ())
     if "rank_by" in given:
         given["rank_by"] = _own_name(given["rank_by"], mapping)
     report = ReportSpec(**given)

@@ -232,6 +232,14 @@ def metric_keys(names: Iterable[str]) -> list[str]:
     return list(keys)
 
 
+def looks_through(names: Iterable[str]) -> str | None:
+    """The extractor of the first distance among metrics that sees an image as one vector."""
+    found = [METRICS[key] for key in metric_keys(names)]
+    return next(
+        (m.extractor for m in found if m.compute in ("frechet", "kernel") and not m.output), None
+    )
+
+
 def check_metrics(names: Iterable[str]) -> None:
     """Refuses an unknown metric name before anything is trained."""
     metric_keys(names)

@@ -11,6 +11,7 @@ PUBLISHED = "reference"  # the folder of results/ that the project publishes
 GRIDS = EXPERIMENTS / "grids"
 SCALES = EXPERIMENTS / "scales"
 PAPER = EXPERIMENTS / "paper"
+RATES = EXPERIMENTS / "rates.yaml"
 DATASETS = EXPERIMENTS / "datasets.yaml"
 CLAIMS = PAPER / "claims.yaml"
 PRESETS = EXPERIMENTS / "presets.yaml"

@@ -20,9 +20,11 @@ class EvalSection:
     fake: int | None = None
     real: int | None = None
     levels: str | None = None
+    levels_size: int | None = None
     best: bool | None = None  # measure best snapshots again. None = those with a best: column
     norms: str | None = None  # standing or copied: batch-norm statistics that are measured with
-    beside: list[str] | None = None  # norms:metric, measured too where the grid has the metric
+    # Measured and shown too: metrics, and norms:metric where the grid has the metric.
+    beside: list[str] | None = None
 
 
 @dataclass
@@ -130,7 +132,22 @@ class ScaleFile:
     about: str = MISSING
     set: dict[str, Any] = field(default_factory=dict)
     eval: EvalSection = field(default_factory=EvalSection)
+    report: ReportSection = field(default_factory=ReportSection)
     metrics: dict[str, str] = field(default_factory=dict)  # general name -> the scale's own
+
+
+@dataclass
+class Rates:
+    """Learning rates of a kind of discriminator or a preset; see experiments/rates.yaml."""
+
+    lr_g: float = MISSING
+    lr_d: float = MISSING
+    tried: int = 0  # pairs that were tried alike; 0 = it is no result of a search
+
+
+@dataclass
+class RatesFile:
+    scales: dict[str, dict[str, Rates]] = field(default_factory=dict)  # scale -> name
 
 
 @dataclass
@@ -149,6 +166,7 @@ class ClaimEntry:
     x: str | None = None
     expects: str | None = None
     within: float | None = None
+    scales: list[str] | None = None  # the claim is made at these scales only
 
 
 @dataclass

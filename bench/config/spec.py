@@ -34,6 +34,7 @@ class EvalSpec:
     fake: int = 50000  # generated images that a distance is computed from
     real: int | None = None  # real images that it is computed from. None = all
     levels: str = "efficientnet_lite1"  # backbone of fd_levels, in the zoo of the run
+    levels_size: int | None = None  # pixels that fd_levels sees images at. None = the zoo's rule
     best: tuple[str, ...] = ()  # metrics whose best snapshot is measured again on fresh samples
     norms: str = "copied"  # batch-norm statistics of the averaged generator: standing or copied
 
@@ -80,6 +81,7 @@ class Row:
     set: Mapping[str, Any] = field(default_factory=dict)  # dotted configuration keys
     paper: Mapping[str, str] | None = None  # column -> value; picks its one line of the paper's csv
     resources: Mapping[str, Any] = field(default_factory=dict)  # asked of a cluster
+    preset: str | None = None  # of experiments/presets.yaml, which is in `set`
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ class RunSpec:
         use, is judged by the very weights it trained with. `bench.analysis.feature_overlap`
         flags the others.
         """
-        return _judge(self.eval.levels, self.config.backbone.zoo)
+        return _judge(self.eval.levels, self.config.backbone.zoo, self.eval.levels_size)
 
     @property
     def total_images(self) -> int:
@@ -193,8 +195,8 @@ def labelled(row: str, axes: Mapping[str, Any]) -> str:
 
 
 @cache
-def _judge(name: str, zoo: Literal["imagenet", "lab"]) -> Backbone:
-    return Backbone(name=name, zoo=zoo, pretrain_seed=1 if zoo == "lab" else 0)
+def _judge(name: str, zoo: Literal["imagenet", "lab"], size: int | None) -> Backbone:
+    return Backbone(name=name, zoo=zoo, pretrain_seed=1 if zoo == "lab" else 0, input_size=size)
 
 
 def in_batches(kimg: float, batch: int) -> int:

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.config.metrics import EVAL_NORMS, METRICS, TRAINING
+from bench.config.metrics import EVAL_NORMS, METRICS, TRAINING, looks_through
 from bench.config.paths import RunPaths
 from bench.config.spec import RunSpec
 from bench.metrics.evaluate import Scores, evaluate
@@ -241,7 +241,8 @@ class _Session:
                 "bring them back, or do the run again with force=true"
             )
         self.reference = reference = self.make_reference(dataset)
-        network = "lab" if cfg.backbone.zoo == "lab" else "inception"
+        usual = "lab" if cfg.backbone.zoo == "lab" else "inception"
+        network = looks_through(spec.eval.metrics) or usual
         self.training_set = TrainingSet(
             cfg.data, dataset, lambda: reference.extractor(network), _device()
         )

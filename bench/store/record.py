@@ -121,7 +121,8 @@ def protocol(spec: RunSpec) -> dict[str, Any]:
 
 @cache
 def _weights(judge: Backbone) -> str:
-    return describe(judge).weights
+    size = f" at {judge.input_size} px" if judge.input_size else ""
+    return describe(judge).weights + size
 
 
 def same_protocol(snapshot: Mapping[str, Any], spec: RunSpec) -> bool:

@@ -399,7 +399,7 @@ def loaded(grid: str, scale: str) -> Grid:
     return grids.load(grid, scale)
 
 
-@pytest.mark.parametrize("scale", ["lab", "paper"])
+@pytest.mark.parametrize("scale", ["lab", "paper", "photo"])
 def test_every_claim_that_ships_is_whole(scale: str) -> None:
     for one in grids.load_claims(scale):
         check(one, loaded(one.grid, scale))

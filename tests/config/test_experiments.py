@@ -15,15 +15,21 @@ from bench.config import paths, yaml_types
 from bench.config.metrics import METRICS
 from bench.config.schema import GridFile, PresetsFile
 from bench.config.spec import Grid
+from bench.metrics import fetch
 from projgan.config import Config, Discriminator
+from projgan.errors import UserError
+from projgan.weights import PACKAGES
 
 NAMES = sorted(file.stem for file in paths.GRIDS.glob("*.yaml"))
 SHIPPED = {"smoke", "backbones", "pretraining", "projections", "layers", "subsets",
            "convergence", "csm", "init", "sota", "sota-high", "generators", "logits", "losses",
            "diffaug", "batch", "discriminators", "separable", "extra-rgb", "metrics",
-           "photos", "beyond", "norm-group", "penalties", "resize", "average",
+           "features", "tuning", "beyond", "norm-group", "penalties", "resize", "average",
            "small-data"}  # fmt: skip
 load = cache(grids.load)  # most tests look at the same ones
+
+
+OF_TABLE_3 = {"sota", "sota-high"}  # of data sets that no machine without a GPU trains on
 
 
 def lines(table: str) -> list[dict[str, str]]:
@@ -39,14 +45,18 @@ def test_the_grids_of_the_plan_ship() -> None:
     assert set(NAMES) >= SHIPPED
 
 
-@pytest.mark.parametrize("scale", ["lab", "paper"])
+@pytest.mark.parametrize("scale", ["lab", "paper", "photo"])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_grid_loads_at_both_scales(name: str, scale: str) -> None:
+def test_a_grid_loads_at_every_scale(name: str, scale: str) -> None:
+    if scale == "photo" and name in OF_TABLE_3:
+        with pytest.raises(UserError, match="has no row at scale photo"):
+            grids.load(name, scale)
+        return
     grid = load(name, scale)
     assert grid.name == name  # its results folder is found by the name that was typed
     assert grid.report.rank_by in METRICS
-    lab = scale == "lab" and name != "photos"  # a small world, but of real photographs
-    assert {run.config.backbone.zoo for run in grid.runs} == ({"lab"} if lab else {"imagenet"})
+    zoo = "lab" if scale == "lab" else "imagenet"
+    assert {run.config.backbone.zoo for run in grid.runs} == {zoo}
     assert all(run.snapshot_at[-1] >= run.config.train.total_kimg * 1000 for run in grid.runs)
 
 
@@ -216,6 +226,81 @@ def test_csm_and_init_show_every_choice() -> None:
     csm = {run.config.projection.csm for run in load("csm").runs}
     init = {run.config.projection.init for run in load("init").runs}
     assert csm == {"text", "author", "released"} and init == {"kaiming", "torch", "rotation"}
+
+
+def test_the_photo_scale_is_the_papers_network_on_photographs() -> None:
+    """Everything that pip brings and no more: no hub is asked, whatever of these grids runs."""
+    names = ("projections", "backbones", "pretraining", "layers", "csm", "init", "logits", "losses",
+             "diffaug", "subsets", "convergence", "small-data", "features", "tuning")  # fmt: skip
+    for name in names:
+        grid = grids.load(name, "photo", ["data.path=FOLDER"])
+        assert {need.name for need in fetch.needs(grid)} <= PACKAGES.keys(), name
+        assert grid.report.rank_by == "fd_mobilenet" and "swd" in grid.report.columns
+        assert {"fd_mobilenet", "swd"} <= set(grid.eval.metrics)
+        assert any(note.startswith("Learning rates") for note in grid.report.notes)
+        for run in grid.runs:
+            assert run.config.backbone.input_size == run.judge.input_size == 64
+    table1 = load("projections", "photo")
+    assert len(table1.rows) == 19 and table1.runs[0].judge.name == "efficientnet_lite1"
+    backbones = {run.config.backbone.name for run in load("backbones", "photo").runs}
+    assert backbones == {"tf_efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"}
+    assert load("subsets", "photo").axes == {"data.subset": (100, 1000, None)}
+
+
+@pytest.mark.parametrize("scale", ["lab", "paper", "photo"])
+def test_every_kind_of_discriminator_has_the_same_search_over_its_rates(scale: str) -> None:
+    grid = load("tuning", scale)
+    tried: dict[str, set[tuple[float, float]]] = {}
+    for run in grid.runs:
+        optim, kind = run.config.optim, run.config.discriminator.kind
+        tenth = 10 if kind == "stylegan2" else 1
+        pair = (round(optim.lr_g / tenth, 9), round(optim.lr_d / tenth, 9))
+        tried.setdefault(kind, set()).add(pair)
+    own = {"stylegan2"} if scale != "paper" else set()
+    assert tried.keys() == {"projected", "perceptual", "rgb", "fastgan"} | own
+    assert len({frozenset(pairs) for pairs in tried.values()}) == 1 and len(tried["rgb"]) == 5
+    assert min(grid.seeds) >= 100
+    others = {seed for name in NAMES if name != "tuning" for seed in load(name).seeds}
+    assert max(others) < 10
+
+
+def test_rates_that_a_search_found_hold_where_a_row_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = tmp_path / "rates.yaml"
+    searched, not_searched = "{lr_g: 3e-4, lr_d: 1e-4, tried: 5}", "{lr_g: 7e-4, lr_d: 8e-4}"
+    found.write_text(
+        f"scales: {{photo: {{projected: {searched}, rgb: {not_searched}, fastgan: {searched}}}}}"
+    )
+    monkeypatch.setattr(paths, "RATES", found)
+    grid = grids.load("features", "photo", seeds=[0])
+    rates = {r.row: (r.config.optim.lr_g, r.config.optim.lr_d) for r in grid.runs}
+    assert rates == {
+        "Pretrained features": (3e-4, 1e-4),
+        "Random features": (3e-4, 1e-4),
+        "RGB discriminator": (7e-4, 8e-4),
+    }
+    assert grid.report.notes[-1] == (
+        "Learning rates of generator and discriminator: projected 0.0003 and 0.0001 "
+        "(best of 5 tried alike); rgb 0.0007 and 0.0008 (not searched for)."
+    )
+    # The command line and rows have the last word; another scale has rates of its own.
+    assert grids.load("features", "photo", ["optim.lr_g=1e-5"]).runs[0].config.optim.lr_g == 1e-5
+    four = grids.load("convergence", "photo")
+    rates = {r.row: (r.config.optim.lr_g, r.config.optim.lr_d) for r in four.runs}
+    assert rates["FastGAN"] == (3e-4, 1e-4) and "fastgan 0.0003" in four.report.notes[-1]
+    assert rates["Projected StyleGAN2"] == (2e-3, 2e-3), "a preset that was not searched for"
+    small = {r.row: r.config.optim.lr_d for r in grids.load("small-data", "photo").runs}
+    assert small["Discriminator rate, a quarter"] == 5e-5
+    lab = grids.load("features")
+    assert lab.runs[0].config.optim.lr_d == 6e-4 and not lab.report.notes
+
+
+def test_a_quarter_of_the_discriminators_rate_is_that() -> None:
+    for scale in ("lab", "paper", "photo"):
+        rates = {r.row: r.config.optim.lr_d for r in grids.load("small-data", scale).runs}
+        quarter = rates["Discriminator rate, a quarter"]
+        assert quarter == pytest.approx(rates["Projected GAN"] / 4)
 
 
 def test_smoke_is_tiny() -> None:
