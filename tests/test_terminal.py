@@ -137,13 +137,13 @@ def test_pythons_own_warnings_stay_away(tmp_path: Path) -> None:
             image.putpalette([i] * 768)
             image.save(tmp_path / side / f"{i}.png", transparency=bytes(range(256)))
     code = (
-        "import sys, warnings, logging; from bench import cli; import bench.cli.score\n"
+        "import sys, warnings, logging; import bench.cli.score; from bench.cli import main\n"
         "plain = bench.cli.score.measure\n"
         "def measure(*given):\n"
         "    warnings.warn('of Python'); logging.getLogger('library').warning('of a library')\n"
         "    return plain(*given)\n"
         "bench.cli.score.measure = measure\n"
-        "raise SystemExit(cli.main())"
+        "raise SystemExit(main.main())"
     )
     asked = [f"{side}={tmp_path / side}" for side in ("real", "fake")]
     asked += ["do=score", "metrics=[swd]", f"data_dir={tmp_path / 'data'}"]

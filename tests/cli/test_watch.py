@@ -70,7 +70,7 @@ def test_on_a_terminal_it_is_a_table_that_ends_when_all_is_done(tmp_path: Path) 
     """Two runs of the smoke grid: one has failed, the other fails while we look."""
     code = (
         "import sys; from pathlib import Path; sys.path.insert(0, 'tests');"
-        "from bench import grid as grids, watch;"
+        "from bench.config import grid as grids; from bench.cli import watch;"
         "from made_records import make_record, write_record;"
         "runs = Path(sys.argv[1]); grid = grids.load('smoke'); watch.TICK = 0.2;"
         "a, b = grid.runs; write_record(runs, a, make_record(a, {}, status='failed', error='hot'));"

@@ -347,8 +347,8 @@ PARENT = """
 import sys, time
 from pathlib import Path
 from bench.dispatch import local
-from bench.progress import Progress
-from bench.spec import RunSpec
+from bench.run.progress import Progress
+from bench.config.spec import RunSpec
 import json
 runs_dir, run_id = Path(sys.argv[1]), sys.argv[2]
 run = RunSpec.from_json(json.loads((runs_dir / run_id / "spec.json").read_text()))

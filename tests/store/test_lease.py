@@ -237,7 +237,7 @@ def test_a_claim_of_another_version_is_understood(tmp_path: Path) -> None:
 SLEEPER = """
 import sys, time
 from pathlib import Path
-from bench import claim as claims
+from bench.store import lease as claims
 claims.HEARTBEAT_SECONDS = 0.05
 with claims.Claim(Path(sys.argv[1])):
     print("mine", flush=True)

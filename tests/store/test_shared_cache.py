@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WORKER = """
 import os, sys, time
 from pathlib import Path
-from bench.once import once
+from bench.store.shared_cache import once
 from projgan.files import write_text_atomic
 
 folder = Path(sys.argv[1])
