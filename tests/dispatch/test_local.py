@@ -181,7 +181,7 @@ def test_a_run_takes_two_slots_and_trains_as_one_would(
         assert record["status"] == "finished", paths.log.read_text()
         assert record["environment"].get("processes", 1) == processes
         assert len(progress.lines) == 1 and not paths.claim.exists()
-        found.append([s["metrics"]["standing:fd_lab"] for s in record["snapshots"]])
+        found.append([s["metrics"]["copied:fd_lab"] for s in record["snapshots"]])
     assert found[0] == pytest.approx(found[1], rel=1e-3)
 
 

@@ -117,7 +117,7 @@ def test_a_claim_renewed_meanwhile_is_not_removed_as_stale(tmp_path: Path) -> No
 def test_a_read_error_that_passes_is_no_loss(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(path: Path, *args: object) -> str:
+    def fail(path: Path, **options: object) -> str:
         raise OSError(errno.EIO, "Input/output error")
 
     with Claim(tmp_path / "claim.json") as mine:
@@ -150,7 +150,7 @@ def test_a_file_system_without_links_keeps_claims_too(
 def test_a_process_that_ends_while_it_is_asked_about_is_gone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def gone(path: Path, *args: object) -> str:
+    def gone(path: Path, **options: object) -> str:
         raise ProcessLookupError(errno.ESRCH, "No such process")
 
     monkeypatch.setattr(Path, "read_text", gone)
