@@ -23,6 +23,7 @@ class EvalSection:
     levels_size: int | None = None
     best: bool | None = None  # measure best snapshots again. None = those with a best: column
     norms: str | None = None  # standing or copied: batch-norm statistics that are measured with
+    floor: bool | None = None  # measure what two disjoint sets of real images differ by
     # Measured and shown too: metrics, and norms:metric where the grid has the metric.
     beside: list[str] | None = None
 

@@ -35,6 +35,7 @@ class EvalSpec:
     real: int | None = None  # real images that it is computed from. None = all
     levels: str = "efficientnet_lite1"  # backbone of fd_levels, in the zoo of the run
     levels_size: int | None = None  # pixels that fd_levels sees images at. None = the zoo's rule
+    floor: bool = False  # what two disjoint sets of real images differ by is measured too
     best: tuple[str, ...] = ()  # metrics whose best snapshot is measured again on fresh samples
     norms: str = "copied"  # batch-norm statistics of the averaged generator: standing or copied
 

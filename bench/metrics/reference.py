@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -87,6 +88,21 @@ class Reference:
         self._real: dict[str, dict[str, Features]] = {}
 
     @property
+    def total(self) -> int:
+        """How many real images there are."""
+        return len(self._images)
+
+    @property
+    def fingerprint(self) -> str:
+        """The hash of the images' pixels."""
+        return self._fingerprint
+
+    @property
+    def folder(self) -> Path:
+        """Where what was computed is kept."""
+        return self._folder
+
+    @property
     def count(self) -> int:
         """How many real images the moments are computed from."""
         return self._count
@@ -159,16 +175,45 @@ class Reference:
                 self._progress(start + len(images), self._count)
         return collector.features()
 
+    def apart(self, first: int, then: int) -> tuple[Iterator[Images | list[Images]], Reference]:
+        """Two disjoint sets of the real images, chosen by content: images, and a reference."""
+        order = self._by_content()
+        taken, rest = np.sort(order[:first]), np.sort(order[first : first + then])
+        other = copy(self)
+        other._images = _Part(self._images, rest)
+        other._fingerprint = f"{self._fingerprint}, {then} after the first {first}"
+        other._count, other._real, other._progress = then, {}, None
+        other.__dict__.pop("_chosen", None)
+        batches = (self._images[taken[at : at + BATCH]] for at in range(0, first, BATCH))
+        return batches, other
+
+    def _by_content(self) -> NDArray[np.int64]:
+        """Places of all images in the order of their content."""
+        total = len(self._images)
+        order, places = ContentOrder(), np.arange(total)
+        batches = (self._images[places[at : at + BATCH]] for at in range(0, total, BATCH))
+        return np.argsort(np.concatenate([order(images) for images in batches]))
+
     @cached_property
     def _chosen(self) -> NDArray[np.int64]:
         """Places of the images that count, ascending: files are read fastest in their order."""
-        total = len(self._images)
-        if self._count == total:
-            return np.arange(total)
-        order, places = ContentOrder(), np.arange(total)
-        batches = (self._images[places[at : at + BATCH]] for at in range(0, total, BATCH))
-        keys = np.concatenate([order(images) for images in batches])
-        return np.sort(np.argsort(keys)[: self._count])
+        if self._count == self.total:
+            return np.arange(self.total)
+        return np.sort(self._by_content()[: self._count])
+
+
+class _Part:
+    """Some of the images."""
+
+    def __init__(self, images: Pictures, places: NDArray[np.int64]) -> None:
+        self._images, self._places = images, places
+        self.shape = (len(places), *images.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, at: NDArray[np.int64], /) -> Images | list[Images]:
+        return self._images[self._places[at]]
 
 
 class Collector:

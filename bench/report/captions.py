@@ -81,9 +81,25 @@ def notes(
         main_table.BEST_NOTE if any(c.startswith("best:") for c in report.columns) else "",
         certificate_line(cells, main_table.expand(report.columns)),
         *_counts(cells),
+        floor_line(cells, main_table.expand(report.columns)),
         *report.notes,
     ]
     return [note for note in found if note]
+
+
+def floor_line(cells: Sequence[Cell], shown: Sequence[str]) -> str:
+    """What real images themselves differ by; empty where it was not measured, or not alike."""
+    runs = [run.record or {} for cell in cells for run in cell.finished]
+    floors = [floor for record in runs if (floor := record.get("floor"))]
+    if not floors or any(floor != floors[0] for floor in floors):
+        return ""
+    values = {key: floors[0]["metrics"].get(key) for key in shown}
+    said = [f"{METRICS[k].header} {v:.3g}" for k, v in values.items() if v is not None]
+    less = "" if floors[0]["whole"] else " (of more images, which a measurement has, it is lower)"
+    return (
+        f"Floor, {floors[0]['fake']} real images against {floors[0]['real']} others{less}: "
+        f"{', '.join(said)}."
+    )
 
 
 def on_rows(cells: Sequence[Cell], metric: str) -> dict[str, list[str]]:

@@ -29,6 +29,7 @@ from bench.config.metrics import EVAL_NORMS, METRICS, TRAINING, looks_through
 from bench.config.paths import RunPaths
 from bench.config.spec import RunSpec
 from bench.metrics.evaluate import Scores, evaluate
+from bench.metrics.floor import floor
 from bench.metrics.reference import Reference
 from bench.metrics.training_set import TrainingSet
 from bench.run import retry
@@ -247,6 +248,8 @@ class _Session:
             cfg.data, dataset, lambda: reference.extractor(network), _device()
         )
         self.reference.prepare(spec.eval.metrics)
+        if spec.eval.floor:
+            self.record["floor"] = floor(reference, spec.eval.metrics, spec.eval.fake)
 
         # Snapshots that were kept are measured without training again.
         for nimg in list(self.lacking()) if self.record["snapshots"] else []:
