@@ -80,7 +80,8 @@ def test_looking_at_logits_changes_nothing() -> None:
 
 
 def test_a_run_measures_both_and_says_why_not(tmp_path: Path) -> None:
-    for subset, wanted in ((8, {"swd", "logit_gap", "memorised"}), (None, {"swd"})):
+    of_training = {"logit_gap", "copied:memorised"}  # the first looks at no generated image
+    for subset, wanted in ((8, {"copied:swd", *of_training}), (None, {"copied:swd"})):
         cfg = replace(LAB, data=replace(LAB.data, subset=subset))
         metrics = ("swd", "logit_gap", "memorised")
         spec = RunSpec("g", "Row", {}, "lab", cfg, EvalSpec(metrics, fake=16))
@@ -90,13 +91,13 @@ def test_a_run_measures_both_and_says_why_not(tmp_path: Path) -> None:
         assert record["status"] == "finished", record["error"]
         last = record["snapshots"][-1]
         assert set(last["metrics"]) == wanted
-        assert last["missing"] == dict.fromkeys({"logit_gap", "memorised"} - wanted, NO_HELD_OUT)
+        assert last["missing"] == dict.fromkeys(of_training - wanted, NO_HELD_OUT)
         assert ("subset_sha256" in record["data"]) == (subset is not None)
     # A kept snapshot has no discriminator any more, but its images.
     spec = replace(spec, config=LAB, eval=replace(spec.eval, metrics=("logit_gap", "memorised")))
     run = RunPaths(tmp_path / spec.run_id)
     found = execute(run.dir, tmp_path)["snapshots"][-1]
-    assert "memorised" in found["metrics"] and found["metrics"]["logit_gap"] is not None
+    assert "copied:memorised" in found["metrics"] and found["metrics"]["logit_gap"] is not None
 
 
 def test_a_step_leaves_out_the_same_channels_of_all_images() -> None:
