@@ -7,6 +7,7 @@ import io
 import math
 from pathlib import Path
 
+import matplotlib
 import pytest
 from made_records import make_grid, make_record, write_record
 
@@ -45,8 +46,6 @@ def test_a_line_is_the_mean_where_all_runs_have_a_value(made: list[Cell]) -> Non
 def test_the_same_bytes_twice(made: list[Cell], monkeypatch: pytest.MonkeyPatch) -> None:
     first = draw(made, "fd_lab", COLUMN, pdf=True)
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1")
-    import matplotlib
-
     matplotlib.rcParams["lines.linewidth"] = 9.0  # a user's own style must not show
     try:
         second = draw(made, "fd_lab", COLUMN, pdf=True)
@@ -68,6 +67,7 @@ def test_of_many_rows_the_best_are_drawn_and_all_are_written(
     many = cells(read_runs(grid.runs, tmp_path))
     lines = [found for i, cell in enumerate(many) if (found := line(cell, "fd_lab", (i, None)))]
     monkeypatch.setattr(figures, "MOST", 2)
+    monkeypatch.setitem(matplotlib.rcParams, "font.family", ["DejaVu Sans"])
     for better, best in ((True, ["row 3", "row 2"]), (False, ["row 0", "row 1"])):
         (legend,) = figures._figure(lines, COLUMN, better, None, ()).legends
         assert [text.get_text().rsplit("  ", 1)[0] for text in legend.get_texts()] == best
