@@ -70,8 +70,6 @@ EXTRACTOR_INFO: dict[str, ExtractorInfo] = {
     "clip": ExtractorInfo("CLIP ViT-B/32", "OpenAI image-text pairs, captions", "CLIP ViT"),
     "swav": ExtractorInfo("SwAV ResNet50", "ImageNet-1k, no labels", "ResNet"),
     "mobilenet": ExtractorInfo("MobileNetV2", "ImageNet-1k, labels", "MobileNet"),
-    "mobilenetv2": ExtractorInfo("MobileNetV2 (TF)", "ImageNet-1k, labels", "MobileNet"),
-    "mobilenetv1": ExtractorInfo("MobileNetV1", "ImageNet-1k, labels", "MobileNet"),
     TRAINING: ExtractorInfo("discriminator and training images", "", ""),
     "patches": ExtractorInfo("Laplacian pyramid", "", ""),
 }
@@ -162,8 +160,6 @@ _ENTRIES = (
     Metric("memorised", "memorised", "memorised %", "%", TRAINING, TRAINING),
     Metric("fd_mobilenet", "fd_mobilenet", "FD-MobileNet", "", "mobilenet", "frechet"),
     Metric("kid_mobilenet", "kid_mobilenet", "KID-MobileNet x1000", "x1000", "mobilenet", "kernel"),
-    Metric("fd_mobilenetv2", "fd_mobilenetv2", "FD-MobileNetV2", "", "mobilenetv2", "frechet"),
-    Metric("fd_mobilenetv1", "fd_mobilenetv1", "FD-MobileNetV1", "", "mobilenetv1", "frechet"),
 )
 
 # Whose batch-norm statistics a generator is measured with (`eval.norms`), and the version of how

@@ -93,8 +93,6 @@ EXTRACTORS: dict[str, ExtractorEntry] = {
     "clip": ExtractorEntry(0, pretrained.load_clip),
     "swav": ExtractorEntry(0, pretrained.load_swav),
     "mobilenet": ExtractorEntry(10000, pretrained.load_mobilenet),
-    "mobilenetv2": ExtractorEntry(10000, pretrained.load_mobilenetv2),
-    "mobilenetv1": ExtractorEntry(10000, pretrained.load_mobilenetv1),
     TRAINING: ExtractorEntry(0, _load_training),
     "patches": ExtractorEntry(patches.IMAGES, patches.load_patches),
 }

