@@ -76,6 +76,12 @@ def report(grid: Grid, runs: Path, results: Path) -> tuple[list[Path], list[str]
     return write_report(grid, runs, results, said.append, width=120), said
 
 
+@pytest.fixture
+def without_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what does not depend on them: drawing them takes most of a report's time."""
+    monkeypatch.setattr("bench.report.figures.draw", lambda *args, **options: {})
+
+
 def test_the_report_of_a_grid(made: tuple[Grid, Path], tmp_path: Path) -> None:
     grid, runs = made
     files, said = report(grid, runs, tmp_path / "results")
@@ -149,6 +155,7 @@ def test_without_a_finished_run_nothing_is_written(tmp_path: Path) -> None:
     assert said == ["made: no run has finished yet, nothing to report"]
 
 
+@pytest.mark.usefixtures("without_curves")
 def test_published_results_are_replaced_only_by_name(
     made: tuple[Grid, Path], tmp_path: Path
 ) -> None:
@@ -181,6 +188,7 @@ def test_published_results_come_with_their_records(made: tuple[Grid, Path], tmp_
     assert not (tmp_path / "results" / "records").exists()
 
 
+@pytest.mark.usefixtures("without_curves")
 def test_a_record_that_another_published_grid_rests_on_is_not_replaced_silently(
     made: tuple[Grid, Path], tmp_path: Path
 ) -> None:
@@ -199,6 +207,7 @@ def test_a_record_that_another_published_grid_rests_on_is_not_replaced_silently(
     )
 
 
+@pytest.mark.usefixtures("without_curves")
 def test_stale_files_go_and_others_stay(made: tuple[Grid, Path], tmp_path: Path) -> None:
     grid, runs = made
     report(grid, runs, tmp_path)
@@ -213,6 +222,7 @@ def test_stale_files_go_and_others_stay(made: tuple[Grid, Path], tmp_path: Path)
     assert not (folder / "samples" / "efficientnet-lite2.png").exists()
 
 
+@pytest.mark.usefixtures("without_curves")
 def test_a_damaged_old_manifest_does_not_stop_a_report(
     made: tuple[Grid, Path], tmp_path: Path
 ) -> None:
@@ -222,6 +232,7 @@ def test_a_damaged_old_manifest_does_not_stop_a_report(
     assert report(grid, runs, tmp_path)[0]
 
 
+@pytest.mark.usefixtures("without_curves")
 def test_samples_that_cannot_be_read_are_named(made: tuple[Grid, Path], tmp_path: Path) -> None:
     grid, runs = made
     (runs / grid.runs[0].run_id / "samples" / "000004000.png").write_bytes(b"\x89PNG no more")
