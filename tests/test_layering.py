@@ -24,6 +24,17 @@ TORCH_FREE = [
 ]  # fmt: skip
 # What only reads files: no module of the training or measuring side.
 REPORT_SIDE = (["analysis"], ["report"])
+# Which rooms of bench/ a room may import from; docs/code.md says what is in each.
+ROOMS = {
+    "config": set(),
+    "store": {"config"},
+    "metrics": {"config", "store"},
+    "run": {"config", "store", "metrics"},
+    "dispatch": {"config", "store", "run"},
+    "analysis": {"config", "store"},
+    "report": {"config", "store", "analysis"},
+    "cli": {"config", "store", "metrics", "run", "dispatch", "analysis", "report"},
+}
 ONLY_IN = {
     "omegaconf": {"bench/config/yaml_types.py"},
     "matplotlib": {"bench/report/figures.py", "bench/report/fonts.py"},
@@ -109,6 +120,28 @@ def test_reports_only_read_files(name: str) -> None:
     used = imports(MODULES[name])
     assert "torch" not in packages(MODULES[name])
     assert not {m for m in used if m.startswith(("projgan.train", "bench.run.runner"))}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_from_the_rooms_below_alone(room: str) -> None:
+    for name in (n for n in MODULES if n.split(".")[:2] == ["bench", room]):
+        used = {m.split(".")[1] for m in imports(MODULES[name]) if m.startswith("bench.")}
+        assert used <= ROOMS[room] | {room}, f"{name} imports from {used - ROOMS[room] - {room}}"
+
+
+def test_bench_has_these_rooms_and_its_door_alone() -> None:
+    places = {p.name for p in (ROOT / "bench").iterdir() if not p.name.startswith("__pycache__")}
+    assert places == {*ROOMS, "__init__.py"}
+
+
+def test_imports_within_bench_have_few_floors() -> None:
+    """The longest chain of rooms and of modules: what a reader climbs from a verb to a hash."""
+    bench = {name for name in MODULES if name.startswith("bench.")}
+    graph = {n: (imports(MODULES[n], when_loaded=True) & bench) - {n} for n in bench}
+    floors: dict[str, int] = {}
+    for name in graphlib.TopologicalSorter(graph).static_order():
+        floors[name] = 1 + max((floors[below] for below in graph[name]), default=0)
+    assert max(floors.values()) <= 12, max(floors, key=floors.__getitem__)
 
 
 def test_imports_make_no_circle() -> None:

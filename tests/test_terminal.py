@@ -14,9 +14,9 @@ import yaml
 from made_records import make_record, write_record
 from PIL import Image
 
-from bench import terminal
 from bench.cli.main import main
 from bench.config import grid as grids
+from bench.config import terminal
 from bench.report.build import write_report
 
 ROOT = Path(__file__).parents[1]
@@ -72,7 +72,7 @@ def test_a_terminal_that_is_not_utf_8(words: list[str], tmp_path: Path, encoding
 )  # fmt: skip
 def test_what_a_terminal_lacks_becomes_plain_letters(text: str, plain: str) -> None:
     code = (
-        "from bench import terminal; import sys; terminal.prepare(); "
+        "from bench.config import terminal; import sys; terminal.prepare(); "
         "print(sys.argv[1].encode().decode('unicode_escape').encode('utf-16', 'surrogatepass')"
         ".decode('utf-16', 'surrogatepass'))"
     )

@@ -25,31 +25,13 @@ from bench.analysis.stats import (
     sign_flip_p,
     smallest_p,
 )
+from bench.config import columns as vocabulary
 from bench.config.metrics import METRICS
-from bench.config.spec import Grid, value_name
-from bench.report import main_table
+from bench.config.spec import Claim, Grid, value_name
 
 Word = Literal["supported", "contradicted", "undecided", "not run"]
 WORDS: tuple[Word, ...] = get_args(Word)
 DEALS = 20_000  # random ones, where all cannot be tried
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One finding; the fields that its check does not use are empty."""
-
-    id: str
-    says: str
-    source: str  # where the paper says it
-    grid: str  # whose runs decide
-    check: str  # a name of CHECKS
-    metric: str  # key of METRICS
-    these: tuple[str, ...] = ()  # cells, or values of an axis
-    than: tuple[str, ...] = ()
-    axis: str | None = None
-    x: str | None = None
-    expects: str | None = None
-    within: float | None = None
 
 
 @dataclass(frozen=True)
@@ -345,7 +327,7 @@ def _sign_p(more: int, less: int) -> float:
 
 def named(key: str) -> str:
     """A measured value by the name that its column has."""
-    return main_table.column(key).header
+    return vocabulary.column(key).header
 
 
 @dataclass(frozen=True)

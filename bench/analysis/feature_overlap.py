@@ -17,8 +17,8 @@ from projgan.backbones.registry import TOGETHER, describe
 
 if TYPE_CHECKING:
     from bench.analysis.cells import Cell
+    from bench.analysis.table import Table
     from bench.config.spec import RunSpec
-    from bench.report.tables import Table
     from projgan.config import Backbone
 
 # Data sets that hold others. LVD-142M: Table 15 of the DINOv2 paper (arXiv 2304.07193).

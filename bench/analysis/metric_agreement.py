@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 from bench.analysis import feature_overlap, paper_numbers
 from bench.analysis.cells import Cell
+from bench.analysis.table import Entry, Row, Table
+from bench.config.columns import Column
 from bench.config.metrics import METRICS
 from bench.config.spec import Grid
-from bench.report.tables import Column, Entry, Row, Table
 
 RESAMPLES = 2000
 FEWEST = 3  # rows that can be ranked in more than two ways

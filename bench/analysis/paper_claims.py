@@ -13,10 +13,11 @@ from pathlib import Path
 from bench.analysis import cells as aggregate
 from bench.analysis import feature_overlap
 from bench.analysis.cells import FIELDS, Cell
-from bench.analysis.checks import CHECKS, Claim, Evidence, Word, counted, named
+from bench.analysis.checks import CHECKS, Evidence, Word, counted, named
+from bench.analysis.table import Entry, Row, Table
+from bench.config.columns import Column
 from bench.config.metrics import METRICS, plain
-from bench.config.spec import Grid, value_name
-from bench.report.tables import Column, Entry, Row, Table
+from bench.config.spec import Claim, Grid, value_name
 from bench.store import record as records
 from projgan.errors import ConfigError, UserError, unknown
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bench.analysis import paper_numbers
-from bench.report.tables import Column, Entry, Row, Table
+from bench.analysis.table import Entry, Row, Table
+from bench.config.columns import Column
 
 
 @dataclass(frozen=True)

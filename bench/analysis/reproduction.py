@@ -16,9 +16,10 @@ from bench.analysis import paper_numbers
 from bench.analysis.cells import Cell, Run, Stat
 from bench.analysis.feature_overlap import leakage
 from bench.analysis.stats import mean_interval
+from bench.analysis.table import Entry, Row, Table
+from bench.config.columns import Column
 from bench.config.metrics import METRICS
 from bench.config.spec import Grid, changed
-from bench.report.tables import Column, Entry, Row, Table
 from projgan.config import LIKENESSES
 
 Word = Literal[

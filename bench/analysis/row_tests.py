@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from bench.analysis.cells import Cell
 from bench.analysis.stats import ALPHA, holm, pairs_needed, sign_flip_p, smallest_p
+from bench.analysis.table import Entry, Row, Table
+from bench.config.columns import Column
 from bench.config.spec import Grid, value_name
-from bench.report.tables import Column, Entry, Row, Table
 from projgan.errors import ConfigError, unknown
 
 Verdict = Literal["better", "worse", "undecided", "too few seeds"]

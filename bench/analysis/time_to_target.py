@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from bench.analysis import row_tests
 from bench.analysis.cells import Cell
 from bench.analysis.stats import BOOTSTRAP_FROM
+from bench.analysis.table import Entry, Row, Table
+from bench.config import columns as vocabulary
+from bench.config.columns import Column
 from bench.config.spec import Grid
-from bench.report import main_table
-from bench.report.tables import Column, Entry, Row, Table
 from projgan.errors import ConfigError, unknown
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def lines(grid: Grid, cells: Sequence[Cell]) -> dict[str, Line]:
     target, metric = _wanted(grid)
     if target is None:
         return {}
-    lower = main_table.lower_is_better(metric)
+    lower = vocabulary.lower_is_better(metric)
     curves = {c.name: [k for run in c.finished if (k := run.curve(metric))] for c in cells}
     # One scale for all runs.
     logs = all(p[2] > 0 for found in curves.values() for curve in found for p in curve)
@@ -175,7 +176,7 @@ def table(grid: Grid, cells: Sequence[Cell]) -> Table | None:
     found = lines(grid, cells)
     if target is None or not found:
         return None
-    header = main_table.column(metric)
+    header = vocabulary.column(metric)
     name = target.row or grid.report.compare_to or grid.report.baseline
     reference = _references(grid, target, cells)
     heads = [
@@ -265,7 +266,7 @@ def soon(grid: Grid, cells: Sequence[Cell]) -> tuple[str, bool, list[Soon]]:
         factor = _speedup(times, base, _images).factor if base else ""
         middle = times.median(_images).value
         result.append(Soon(name, middle, str(_count(times).text), factor, name in of))
-    words = f"{main_table.column(metric).header} of {_words(target)}"
+    words = f"{vocabulary.column(metric).header} of {_words(target)}"
     if target.row is not None:
         values = sorted({round(line.target, 9) for name, line in found.items() if name not in of})
         values_said = f" ({values[0]:.3g})" if len(values) == 1 else ""
@@ -373,7 +374,7 @@ def _notes(
             "snapshots are few, bends count as noise."
         )
     if target.row is not None:
-        lower = main_table.lower_is_better(metric)
+        lower = vocabulary.lower_is_better(metric)
         bests = [c for c in cells if c.row == target.row and c.best(metric, lower)]
         fresh = all(c.fresh_best(metric, lower) for c in bests)
         how = "on fresh samples" if fresh else "as its curve has it, picked after looking"
@@ -403,7 +404,7 @@ def _value(target: Target, cell: Cell, cells: Sequence[Cell], metric: str) -> fl
     """The value that a cell's runs shall reach; None = each has its own, or the row has none."""
     if target.row is None:
         return target.value
-    lower = main_table.lower_is_better(metric)
+    lower = vocabulary.lower_is_better(metric)
     for other in cells:
         if other.row == target.row and other.axes == cell.axes:
             stat = other.fresh_best(metric, lower) or other.best(metric, lower)

@@ -9,10 +9,10 @@ from pathlib import Path
 from statistics import median
 
 from bench.analysis import cells as aggregate
+from bench.config import columns as vocabulary
 from bench.config.metrics import metric_keys, plain
 from bench.config.paths import RunPaths
 from bench.config.spec import EvalSpec, Grid, ReportSpec, Row, RunSpec, flatten
-from bench.report import main_table
 from bench.store import record as records
 from projgan.config import from_dict
 from projgan.errors import UserError, unknown
@@ -154,7 +154,7 @@ def _metric(runs: Sequence[RunSpec]) -> str:
 def _usual_best(grid: Grid, runs_dir: Path, metric: str) -> str | None:
     """A value that about half of a grid's rows reach; None = none of its runs has the metric."""
     cells = aggregate.cells(aggregate.read_runs(grid.runs, runs_dir))
-    lower = main_table.lower_is_better(metric)
+    lower = vocabulary.lower_is_better(metric)
     bests = [stat.mean for cell in cells if (stat := cell.best(metric, lower))]
     return f"{median(bests):.3g}" if bests else None
 

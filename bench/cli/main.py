@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench import terminal
 from bench.cli import hints
 from bench.cli.options import USAGE, Options, parse
 from bench.config import grid as grids
+from bench.config import terminal
 from bench.config.paths import RunPaths
 from bench.config.schema import SlurmFile
 from bench.config.spec import EvalSpec, Grid, RunSpec, value_name
@@ -231,8 +231,7 @@ def compare(options: Options) -> int:
     else:
         asked = f"do=compare grids={','.join(options.grids or [])}"
         loaded = [
-            grids.load(name, options.scale, options.overrides, options.seeds, options.only)
-            for name in options.grids or []
+            _checked(name, options, options.seeds, options.only) for name in options.grids or []
         ]
         grid = versus.of_grids(loaded, options.runs_dir, options.target)
     check_folder("results_dir", options.results_dir)
@@ -291,7 +290,7 @@ def claims(options: Options) -> int:
         known = [claim for claim in known if claim.grid == options.grid]
     seeds = options.seeds or findings.seeds_found(options.runs_dir) or None
     loaded = {
-        name: grids.load(name, options.scale, options.overrides, seeds)
+        name: _checked(name, options, seeds)
         for name in dict.fromkeys(claim.grid for claim in known)
     }
     for claim in known:
@@ -487,9 +486,21 @@ def _signals_stop() -> Iterator[None]:
 def _load(options: Options, norms: str | None = None) -> Grid:
     if options.grid is None:
         raise UserError("grid=NAME is missing; python run_bench.py do=list shows the grids")
-    return grids.load(
-        options.grid, options.scale, options.overrides, options.seeds, options.only, norms
-    )
+    return _checked(options.grid, options, options.seeds, options.only, norms)
+
+
+def _checked(
+    name: str,
+    options: Options,
+    seeds: Sequence[int] | None,
+    only: Sequence[str] | None = None,
+    norms: str | None = None,
+) -> Grid:
+    """A grid as the command line changes it, its report section checked as well."""
+    from bench.analysis.validation import validate
+
+    grid = grids.load(name, options.scale, options.overrides, seeds, only, norms)
+    return validate(grid, narrowed=only is not None)
 
 
 def _whole(grid: Grid, options: Options) -> Grid:
@@ -498,7 +509,7 @@ def _whole(grid: Grid, options: Options) -> Grid:
         return grid
     assert options.grid is not None
     try:
-        return grids.load(options.grid, options.scale, options.overrides, options.seeds)
+        return _checked(options.grid, options, options.seeds)
     except UserError:  # an override that suits the chosen rows alone
         return grid
 

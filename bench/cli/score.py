@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from bench.config.metrics import METRICS, metric_keys
+from bench.config.terminal import aligned
 from bench.metrics.evaluate import Scores, evaluate
 from bench.metrics.extractors import BATCH, Images
 from bench.metrics.image_folder import ImageSet, decoders, open_images
@@ -21,7 +22,6 @@ from bench.metrics.reference import Reference
 from bench.run.preflight import check_folder
 from bench.run.progress import Show, counter_for
 from bench.store.environment import environment
-from bench.terminal import aligned
 from projgan.errors import ConfigError, UserError
 from projgan.files import write_text_atomic
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from bench.config.metrics import METRICS
 from bench.config.paths import RunPaths
 from bench.config.spec import Grid, RunSpec
+from bench.config.terminal import aligned
 from bench.dispatch import slurm_queue
 from bench.run.progress import duration
 from bench.store import record as records
 from bench.store.record import Standing
-from bench.terminal import aligned
 from projgan.errors import UserError
 
 if TYPE_CHECKING:

@@ -14,8 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from bench.analysis import row_tests, time_to_target
-from bench.analysis.checks import Claim
+from bench.config import columns as vocabulary
 from bench.config import paths, slurm_settings, yaml_types
 from bench.config.metrics import EVAL_NORMS, check_metrics, metric_keys, plain
 from bench.config.schema import (
@@ -31,8 +30,7 @@ from bench.config.schema import (
     Section,
     SlurmFile,
 )
-from bench.config.spec import EvalSpec, Grid, ReportSpec, Row, RunSpec
-from bench.report import main_table
+from bench.config.spec import Claim, EvalSpec, Grid, ReportSpec, Row, RunSpec
 from projgan.backbones.registry import check, find
 from projgan.config import Config, Discriminator, from_dict
 from projgan.errors import UserError, unknown
@@ -59,7 +57,7 @@ def load(
     only: str | Sequence[str] | None = None,
     norms: str | None = None,
 ) -> Grid:
-    """Loads and checks a grid.
+    """Load a grid and check all of it but the report section, which `analysis.validation` checks.
 
     Args:
         grid: Name of a file in experiments/grids/, or the path of a YAML file.
@@ -112,13 +110,6 @@ def load(
     beside = [name for part in parts for name in part.beside or () if ":" not in name]
     shown = [*report.columns, *(_own_name(name, at_scale.metrics) for name in beside)]
     report = dataclasses.replace(report, columns=_columns(shown, evaluation))
-    if report.compare_to is not None and only is None:
-        with yaml_types.at(f"{path.name}: report"):
-            row_tests.check(report.compare_to, [row.label for row in rows], crossed)
-    if report.target is not None:
-        with yaml_types.at(f"{path.name}: report"):
-            labels = [row.label for row in rows]
-            time_to_target.check(report.target, report.rank_by, labels, only is not None)
     base = [
         (f"{path.name}: base", file.base),
         (f"{path.name}: scales.{scale}.base", section.base),
@@ -149,7 +140,7 @@ def load(
     with yaml_types.at(f"{path.name}: eval.levels"):
         for judge in {run.judge for run in runs}:
             find(judge)
-    made = Grid(
+    return Grid(
         name=file.name,
         about=file.about,
         scale=scale,
@@ -161,9 +152,6 @@ def load(
         runs=tuple(runs),
         overrides=given,
     )
-    with yaml_types.at(f"{path.name}: report"):
-        main_table.check(made)
-    return made
 
 
 def load_claims(scale: str = "lab", path: Path = paths.CLAIMS) -> list[Claim]:
@@ -342,7 +330,7 @@ def _evaluation(
         return [plain(_own_name(name, mapping), norms) for name in names]
 
     given["metrics"], beside = own(given.get("metrics", ())), own(given.pop("beside", ()))
-    named = [name for name in own(shown) if name in main_table.HELD]
+    named = [name for name in own(shown) if name in vocabulary.HELD]
     given = {key: tuple(v) if isinstance(v, list) else v for key, v in given.items()}
     again = given.pop("best", None)
     with yaml_types.at(path.name):

@@ -69,7 +69,9 @@ class ReportSpec:
     baseline: str | None = None  # label of the row that the rel: columns divide by
     compare_to: str | None = None  # row, or AXIS=VALUE, that is tested against. None = baseline
     target: str | None = None  # of rank_by: a value, row:LABEL (its best) or 5% (of own best)
-    parts: str | None = None  # what python -m bench.parts kept, below the checkout: a further table
+    parts: str | None = (
+        None  # what python -m bench.report.parts kept, below the checkout: a further table
+    )
     people: bool = False  # a table of what people took for real, from published data
     notes: tuple[str, ...] = ()
 
@@ -163,6 +165,24 @@ class RunSpec:
             k: tuple(v) if isinstance(v, list) else v for k, v in value["eval"].items()
         }
         return cls(**plain, config=from_dict(value["config"]), eval=EvalSpec(**measured))
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One finding; the fields that its check does not use are empty."""
+
+    id: str
+    says: str
+    source: str  # where the paper says it
+    grid: str  # whose runs decide
+    check: str  # a name of analysis.checks.CHECKS
+    metric: str  # key of METRICS
+    these: tuple[str, ...] = ()  # cells, or values of an axis
+    than: tuple[str, ...] = ()
+    axis: str | None = None
+    x: str | None = None
+    expects: str | None = None
+    within: float | None = None
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,11 @@ from pathlib import Path
 from bench.analysis import cells as aggregate
 from bench.analysis import time_to_target
 from bench.analysis.cells import Cell
+from bench.analysis.table import Table
+from bench.config import columns as vocabulary
 from bench.config.paths import PUBLISHED, RunPaths
 from bench.config.spec import Grid
-from bench.report import export, main_table, manifest, tables
+from bench.report import export, manifest, tables
 from bench.report.content import Content, gather
 from bench.report.page.build import page
 from projgan.errors import UserError
@@ -110,7 +112,7 @@ def _publishers(folder: Path, run_id: str) -> list[str]:
     ]
 
 
-def _for_terminal(table: tables.Table, width: int | None) -> str:
+def _for_terminal(table: Table, width: int | None) -> str:
     """The table as text, coloured where the terminal takes it."""
     if not sys.stdout.isatty():
         return tables.to_text(table, width or 120)
@@ -141,7 +143,7 @@ def _pictures(grid: Grid, cells: Sequence[Cell], echo: Echo, pdf: bool) -> dict[
     """Curves and samples; a missing drawing library costs the pictures, not the tables."""
     files: dict[str, bytes] = {}
     # The ranking metric and what else is one number; the levels of a ladder stand in the table.
-    keys = [k for k in main_table.expand(grid.report.columns) if main_table.alone(k)]
+    keys = [k for k in vocabulary.expand(grid.report.columns) if vocabulary.alone(k)]
     chosen = [m for m in dict.fromkeys([grid.report.rank_by, *keys]) if m]
     try:
         from bench.report import figures, sample_sheets
@@ -149,13 +151,13 @@ def _pictures(grid: Grid, cells: Sequence[Cell], echo: Echo, pdf: bool) -> dict[
         echo(f"No curves and samples: {error.name} is not installed (pip install {error.name})")
         return files
     for metric in chosen:
-        better = main_table.lower_is_better(metric)
+        better = vocabulary.lower_is_better(metric)
         marks = time_to_target.values(grid, cells) if metric == grid.report.rank_by else []
         files |= figures.draw(
-            cells, metric, main_table.column(metric), better, targets=marks, pdf=pdf
+            cells, metric, vocabulary.column(metric), better, targets=marks, pdf=pdf
         )
         for axis in grid.axes if len(grid.axes) == 1 else ():
-            files |= figures.draw_axis(cells, metric, main_table.column(metric), axis, pdf)
+            files |= figures.draw_axis(cells, metric, vocabulary.column(metric), axis, pdf)
     files |= sample_sheets.sheets(cells, echo)
     return files
 

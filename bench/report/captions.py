@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from bench.analysis import cells as aggregate
 from bench.analysis import feature_overlap, metric_agreement, paper_numbers, row_tests
 from bench.analysis.cells import Cell, Run
+from bench.config import columns as vocabulary
 from bench.config.metrics import METRICS
 from bench.config.spec import Grid, changed
 from bench.report import main_table, manifest
@@ -39,7 +40,7 @@ def caption(grid: Grid, cells: Sequence[Cell]) -> str:
         counts = sorted({len(cell.finished) for cell in cells} - {0})
         n = f"n = {counts[0]}" if len(counts) == 1 else "n"
         parts.append(f"Mean ± standard deviation over {n} runs.")
-    shown = main_table.expand(grid.report.columns)
+    shown = vocabulary.expand(grid.report.columns)
     levels = [k for k in shown if "fd_l1" in k]
     if levels:
         network = _varying(str(e.get("levels", "?")) for e in ends)
@@ -79,7 +80,7 @@ def notes(
         _accuracy_kind(cells) if "accuracy" in report.columns else "",
         row_tests.note(grid, compared) if compared else "",
         main_table.BEST_NOTE if any(c.startswith("best:") for c in report.columns) else "",
-        certificate_line(cells, main_table.expand(report.columns)),
+        certificate_line(cells, vocabulary.expand(report.columns)),
         *_counts(cells),
         floor_line(cells, main_table.expand(report.columns)),
         *report.notes,
@@ -105,7 +106,7 @@ def floor_line(cells: Sequence[Cell], shown: Sequence[str]) -> str:
 def on_rows(cells: Sequence[Cell], metric: str) -> dict[str, list[str]]:
     """What must be known of a row's ranking number: another protocol, or that it did not learn."""
     remarks: dict[str, list[str]] = {}
-    better = main_table.lower_is_better(metric)
+    better = vocabulary.lower_is_better(metric)
     controls = {_identity(c): c for c in cells if c.spec.config.backbone.weights == "random"}
     for cell in cells:
         found = []
@@ -137,7 +138,7 @@ def rank_line(
     if name is None or rank_by is None:
         return ""
     key = paper_numbers.main_column(name)
-    sign = 1 if main_table.lower_is_better(rank_by) else -1
+    sign = 1 if vocabulary.lower_is_better(rank_by) else -1
     pairs = [
         (sign * ours.mean, theirs)
         for cell in cells
@@ -164,7 +165,7 @@ def rank_line(
 
 def certificate_line(cells: Sequence[Cell], keys: Iterable[str]) -> str:
     """How far the two routes to the table's distances are apart; empty = none was certified."""
-    shown = {main_table.metric_of(key) for key in keys}
+    shown = {vocabulary.metric_of(key) for key in keys}
     finals = [run.final for cell in cells for run in cell.finished if run.final and not run.apart]
     gaps = [gap for final in finals for key, gap in final.certificates.items() if key in shown]
     if not gaps:
@@ -191,9 +192,9 @@ def _leakage(grid: Grid) -> list[str]:
     """Why a flagged metric ranks, and what holds of the paper's own numbers."""
     report, notes = grid.report, []
     if report.rank_by and feature_overlap.shared_by(grid.runs, report.rank_by):
-        name = main_table.column(report.rank_by).header
+        name = vocabulary.column(report.rank_by).header
         notes.append(f"Ranked by {name} in spite of leakage: {report.rank_despite_leakage}")
-    if any(key in main_table.PAPER and "fid" in key for key in report.columns):
+    if any(key in vocabulary.PAPER and "fid" in key for key in report.columns):
         notes.append(
             "Leakage in the paper's FID: Inception-v3 learned from ImageNet-1k as the paper's "
             "feature networks did, R50-CLIP apart."

@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench import parts
 from bench.analysis import (
-    checks,
     feature_overlap,
     metric_agreement,
     paper_claims,
@@ -19,10 +17,12 @@ from bench.analysis import (
     time_to_target,
 )
 from bench.analysis.cells import Cell
+from bench.analysis.table import Table
+from bench.config import columns as vocabulary
 from bench.config import grid as grids
 from bench.config.paths import ROOT
-from bench.config.spec import Grid
-from bench.report import captions, main_table, tables
+from bench.config.spec import Claim, Grid
+from bench.report import captions, main_table, parts
 from projgan.errors import UserError
 
 
@@ -30,11 +30,11 @@ from projgan.errors import UserError
 class Content:
     """All that the files of a report are made of."""
 
-    tables: Mapping[str, tables.Table]  # file name without its ending -> table; `table` first
+    tables: Mapping[str, Table]  # file name without its ending -> table; `table` first
     paper: Mapping[str, paper_numbers.PaperRow] = field(default_factory=dict)  # by cell name
     judged: Mapping[str, Sequence[reproduction.Judged]] = field(default_factory=dict)
     panel: metric_agreement.Panel | None = None
-    findings: Sequence[tuple[checks.Claim, paper_claims.Finding]] = ()
+    findings: Sequence[tuple[Claim, paper_claims.Finding]] = ()
     findings_fault: str = ""  # why the claims about this grid were not looked at
 
 
@@ -50,7 +50,7 @@ def gather(grid: Grid, cells: Sequence[Cell], runs_dir: Path) -> Content:
     judged = _judged(grid, cells, paper)
     found = {"table": _table(grid, cells, paper, judged, panel)}
     if judged:
-        headers = {key: column.header for key, column in main_table.PAPER.items()}
+        headers = {key: column.header for key, column in vocabulary.PAPER.items()}
         found["verdicts"] = reproduction.table(grid, judged, headers)
     if report.rank_by and (seeds := _seeds_table(grid, cells, report.rank_by)):
         found["seeds"] = feature_overlap.mark(seeds, cells, report.rank_by, {report.rank_by})
@@ -70,7 +70,7 @@ def gather(grid: Grid, cells: Sequence[Cell], runs_dir: Path) -> Content:
     return Content(found, paper, judged, panel, findings, fault)
 
 
-def make_table(grid: Grid, cells: Sequence[Cell]) -> tables.Table:
+def make_table(grid: Grid, cells: Sequence[Cell]) -> Table:
     """The table of a grid with its caption, the paper's numbers and the remarks under it."""
     paper = paper_rows(grid, cells)
     return _table(
@@ -84,7 +84,7 @@ def _table(
     paper: Mapping[str, paper_numbers.PaperRow],
     judged: Mapping[str, Sequence[reproduction.Judged]],
     panel: metric_agreement.Panel | None,
-) -> tables.Table:
+) -> Table:
     report = grid.report
     on_rows = captions.on_rows(cells, report.rank_by) if report.rank_by else {}
     tested = main_table.tested(grid, cells)
@@ -121,14 +121,14 @@ def _judged(
     return {name: judged for name, judged in found.items() if judged}
 
 
-def _seeds_table(grid: Grid, cells: Sequence[Cell], metric: str) -> tables.Table | None:
-    header, better = main_table.column(metric), main_table.lower_is_better(metric)
+def _seeds_table(grid: Grid, cells: Sequence[Cell], metric: str) -> Table | None:
+    header, better = vocabulary.column(metric), vocabulary.lower_is_better(metric)
     return row_tests.seeds_table(grid, cells, metric, header, better)
 
 
 def _findings(
     grid: Grid, cells: Sequence[Cell], runs_dir: Path
-) -> tuple[list[tuple[checks.Claim, paper_claims.Finding]], str]:
+) -> tuple[list[tuple[Claim, paper_claims.Finding]], str]:
     """The paper's claims about this grid, as its runs decide them; and why they cannot be told."""
     try:
         about = [claim for claim in grids.load_claims(grid.scale) if claim.grid == grid.name]

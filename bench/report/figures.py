@@ -18,9 +18,10 @@ from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from bench.analysis.cells import Cell, Stat
+from bench.config.columns import Column
 from bench.report import fonts
 from bench.report.lines import COLOURS, Line, axis_csv, data_csv, line, place, standing, wide
-from bench.report.tables import Column, brief, decimals
+from bench.report.tables import brief, decimals
 
 DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (6, 1.5, 1.2, 1.5)))
 MARKERS = "os^Dv<>pPX*h"

@@ -7,109 +7,28 @@ from dataclasses import replace
 
 from bench.analysis import feature_overlap, paper_numbers, row_tests
 from bench.analysis.cells import FIELDS, Cell, Stat
-from bench.config.metrics import METRICS, metric_keys
+from bench.analysis.table import Entry, Row, Table
+from bench.config.columns import (
+    MEASURED,
+    PAPER,
+    Column,
+    column,
+    expand,
+    lower_is_better,
+    metric_of,
+    split,
+)
+from bench.config.metrics import METRICS
 from bench.config.spec import Grid
-from bench.report.tables import Column, Entry, Row, Table
-from projgan.errors import ConfigError, unknown
 
-MEASURED = {
-    "params_m": Column("params_m", "params", "M"),
-    "accuracy": Column("accuracy", "accuracy", "%", decimals=1),
-    "generator_m": Column("generator_m", "G params", "M"),
-    "discriminator_m": Column("discriminator_m", "D params", "M"),
-    "images_per_s": Column("images_per_s", "speed", "img/s"),
-    "s_per_kimg": Column("s_per_kimg", "speed", "s/kimg", decimals=1),
-    "gflop_per_image": Column("gflop_per_image", "work", "GFLOP/img", decimals=2),
-    "peak_share": Column("peak_share", "of peak", "%", decimals=0),
-    "peak_mb": Column("peak_mb", "memory", "MB", decimals=0),
-    "time_s": Column("time_s", "time", "s", decimals=0),
-    "train_s": Column("train_s", "training", "s", decimals=0),
-    "eval_s": Column("eval_s", "evaluation", "s", decimals=0),
-    "warmup_s": Column("warmup_s", "warm-up", "s", decimals=1),
-    "checkpoint_s": Column("checkpoint_s", "checkpoints", "s", decimals=1),
-    "unexplained_s": Column("unexplained_s", "unexplained", "s", decimals=1),
-    "kimg": Column("kimg", "images", "k"),
-    "n": Column("n", "n", decimals=0),
-}
-# Where the time of a training step goes (projgan/ledger.py), in its order.
-SHARES = ("data", "augmentation", "generator", "backbone", "projection", "discriminator",
-          "optimiser", "average", "idle", "rest")  # fmt: skip
-MEASURED |= {f"share_{part}": Column(f"share_{part}", part, "%", decimals=1) for part in SHARES}
 CLOCKED = ("images_per_s", "s_per_kimg", "time_s", "train_s", "peak_share")
 SHARED_MACHINE = "the machine was shared: the process waited for a processor"
-PAPER = {
-    "paper_params_m": Column("paper_params_m", "paper params", "M", True, decimals=2, minor=True),
-    "paper_top1": Column("paper_top1", "paper top-1", "%", True, decimals=2, minor=True),
-    "paper_fid": Column("paper_fid", "paper FID", paper=True, decimals=2),
-    **{
-        f"paper_rel_fd_l{i}": Column(
-            f"paper_rel_fd_l{i}", f"paper rel. FD-L{i}", paper=True, decimals=2, minor=True
-        )
-        for i in (1, 2, 3, 4)
-    },
-    "paper_rel_fid": Column("paper_rel_fid", "paper rel. FID", paper=True, decimals=2),
-    "paper_imgs_m": Column("paper_imgs_m", "paper images", "M", True, minor=True),
-    "paper_kid": Column("paper_kid", "paper KID", paper=True, minor=True),
-    "paper_swav_fid": Column("paper_swav_fid", "paper SwAV-FID", paper=True, minor=True),
-    "paper_precision": Column("paper_precision", "paper precision", paper=True, minor=True),
-    "paper_recall": Column("paper_recall", "paper recall", paper=True, minor=True),
-}
 PICKED = "picked after looking: the best value of the curve itself, not of a fresh sample"
 BEST_NOTE = (
     "Best: the snapshot is chosen on one generated sample and measured on a fresh one; gap: what "
     "the fresh sample adds to the value that was best."
 )
-DERIVED = ("rel", "best", "gap")  # kind:metric
 PaperRows = Mapping[str, paper_numbers.PaperRow]  # cell name -> the paper's numbers
-
-
-HELD = {name for m in METRICS.values() if m.norms for name in (m.key, m.group)}
-
-
-def known() -> list[str]:
-    """Every name that a grid's `report.columns` may hold."""
-    metrics = [*METRICS, *(m.group for m in METRICS.values())]
-    derived = [f"{kind}:{key}" for kind in DERIVED for key, m in METRICS.items() if not m.norms]
-    return [*dict.fromkeys(["label", *MEASURED, *PAPER, *metrics, *derived])]
-
-
-def expand(names: Sequence[str]) -> list[str]:
-    """Column keys of a table: groups of metrics opened, `label` left out (it is always first).
-
-    Raises:
-        ConfigError: a name that is no column.
-    """
-    keys: dict[str, None] = {}
-    for name in names:
-        if name not in known():
-            raise ConfigError(unknown("column", name, (k for k in known() if k not in HELD)))
-        groups = name not in METRICS and any(m.group == name for m in METRICS.values())
-        keys.update(dict.fromkeys(metric_keys([name]) if groups else [name]))
-        if name.startswith("best:"):  # what the choice looked like beside what it is
-            keys["gap:" + name.removeprefix("best:")] = None
-    keys.pop("label", None)
-    return list(keys)
-
-
-def check(grid: Grid) -> None:
-    """Refuses what a report could not show, before anything is trained.
-
-    Raises:
-        ConfigError: an unknown column, ranking metric or table of the paper, a ranking metric
-            whose network learned from what a backbone learned from, or a row that picks no line
-            of that table.
-    """
-    report = grid.report
-    expand(report.columns)
-    if report.rank_by is not None and report.rank_by not in METRICS:
-        raise ConfigError(unknown("rank_by metric", report.rank_by, METRICS))
-    if report.rank_by and not report.rank_despite_leakage:
-        _check_ranking(grid, report.rank_by)
-    if report.paper:
-        chosen = {row.label: row.paper for row in grid.rows}
-        of_each_cell = {(run.row, repr(run.axes)): run for run in grid.runs}
-        for run in of_each_cell.values():
-            paper_numbers.paper_row(report.paper, run, chosen.get(run.row))
 
 
 def build(
@@ -175,51 +94,11 @@ def build(
     )
 
 
-def column(key: str) -> Column:
-    """The header of one column."""
-    if key in MEASURED:
-        return MEASURED[key]
-    if key in PAPER:
-        return PAPER[key]
-    kind, name = split(key)
-    metric = METRICS[name]
-    unit = metric.unit.replace("x", "×")
-    header = metric.header.removesuffix(metric.unit).strip()
-    if kind == "rel":
-        return Column(key, f"rel. {header}", spread=True, decimals=2)
-    if kind == "best":
-        return Column(key, f"best {header}", unit, spread=True)
-    if kind == "gap":
-        return Column(key, f"{header} gap", unit, spread=True, minor=True)
-    return Column(key, header, unit, spread=True)
-
-
 def tested(grid: Grid, cells: Sequence[Cell]) -> dict[str, dict[str, row_tests.Comparison]]:
     """Each cell against the grid's baseline row, by metric of the table and cell name."""
     against = row_tests.baselines(grid, cells)
     metrics = [key for key in expand(grid.report.columns) if key in METRICS]
     return {key: row_tests.compare(cells, against, key, lower_is_better(key)) for key in metrics}
-
-
-def lower_is_better(metric: str) -> bool:
-    return METRICS[metric].lower_is_better if metric in METRICS else True
-
-
-def metric_of(key: str) -> str | None:
-    """The metric that a column shows, as it is or derived; None = it shows none."""
-    name = split(key)[1]
-    return name if name in METRICS else None
-
-
-def split(key: str) -> tuple[str, str]:
-    """`rel:fd_lab` as `rel` and `fd_lab`; what is not derived has an empty kind."""
-    kind, _, name = key.partition(":")
-    return (kind, name) if kind in DERIVED else ("", key)
-
-
-def alone(key: str) -> bool:
-    """Whether a metric is the only number of its group: not one level of four."""
-    return key in METRICS and sum(m.group == METRICS[key].group for m in METRICS.values()) == 1
 
 
 def usual_accuracy(cells: Sequence[Cell]) -> str:
@@ -236,16 +115,6 @@ def accuracy_kind(cell: Cell) -> str:
         if run.value("accuracy") is not None
     )
     return next(kinds, "")
-
-
-def _check_ranking(grid: Grid, metric: str) -> None:
-    shared = feature_overlap.shared_by(grid.runs, metric)
-    if shared:
-        row, reason = next(iter(shared.items()))
-        raise ConfigError(
-            f"rank_by: {metric} cannot rank row {row!r} ({reason}): rank by another metric, or "
-            "give the reason for it as rank_despite_leakage"
-        )
 
 
 def _label(cell: Cell, beside_paper: bool) -> Entry:

@@ -10,83 +10,18 @@ import statistics
 import textwrap
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bench import terminal
 from bench.analysis.stats import mean_interval
+from bench.analysis.table import MARKS, Row, Table
+from bench.config import terminal
+from bench.config.columns import Column
 
 MISSING = "–"
 JOINT = " · "  # between a row's name and the values of its axes
-MARKS = "abcdefghijklmnoprstuvwxyz"  # q has no superscript letter
 SUPERSCRIPT = dict(zip(MARKS, "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ", strict=True))
-
-
-@dataclass(frozen=True)
-class Column:
-    key: str  # name in the CSV
-    header: str
-    unit: str = ""
-    paper: bool = False  # a number of the paper, not measured here
-    text: bool = False  # words, aligned left
-    spread: bool = False  # show the standard deviation where there is one
-    decimals: int | None = None  # None = three significant digits of the column's median
-    minor: bool = False  # first to be left out of a narrow terminal
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What stands at one place of a table. Neither value nor text = missing."""
-
-    value: float | None = None
-    text: str = ""
-    points: tuple[float, ...] = ()  # every measurement that `value` is the mean of
-    notes: tuple[str, ...] = ()  # footnotes
-    confidence: str = ""  # of a paper's number
-    leakage: str = ""  # what the metric's network and the row's backbone share; also a footnote
-    bold: bool = False  # significantly better than the baseline row
-    compared: str = ""  # how it compares with that row
-    p: float | None = None  # of the comparison, corrected
-
-    @property
-    def std(self) -> float | None:
-        return _deviation(self.points) if len(self.points) > 1 else None
-
-
-@cache
-def _deviation(points: tuple[float, ...]) -> float:
-    return statistics.stdev(points)
-
-
-@dataclass(frozen=True)
-class Row:
-    entries: tuple[Entry, ...]  # one per column
-    status: str = "finished"
-    reason: str = ""
-
-    @property
-    def span(self) -> str:
-        """The words that replace the measured columns of a row without a result."""
-        return "" if self.status == "finished" else f"{self.status}: {self.reason}"
-
-
-@dataclass(frozen=True)
-class Table:
-    name: str
-    caption: str
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
-    notes: tuple[str, ...] = ()  # general remarks under the table
-    file: str = "table"  # what it is written as, without the ending
-    extra: dict[str, tuple[str, ...]] = field(default_factory=dict)  # CSV-only columns
-
-    @property
-    def footnotes(self) -> dict[str, str]:
-        """Footnote text -> its mark, in reading order."""
-        texts = dict.fromkeys(t for row in self.rows for e in row.entries for t in e.notes)
-        return {text: _mark(i) for i, text in enumerate(texts)}
 
 
 def to_markdown(table: Table) -> str:
@@ -340,10 +275,6 @@ def _weight(column: Column) -> int:
     if column.minor:
         return 0
     return 3 if column.paper else 2 if column.spread else 1
-
-
-def _mark(index: int) -> str:
-    return MARKS[index] if index < len(MARKS) else f"{MARKS[index % len(MARKS)]}{index // 25 + 1}"
 
 
 def _sup(marks: Iterable[str]) -> str:

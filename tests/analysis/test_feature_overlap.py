@@ -14,16 +14,16 @@ from made_records import make_grid, make_record, write_record
 
 from bench.analysis import cells as aggregate
 from bench.analysis.feature_overlap import CONTAINS, data_sets, leakage, of_cell, shared_by, verdict
+from bench.analysis.validation import validate
 from bench.config.grid import load
 from bench.config.metrics import EXTRACTOR_INFO, METRICS, ExtractorInfo, Metric
 from bench.config.spec import Grid, ReportSpec
 from bench.report.build import write_report
 from bench.report.content import make_table
-from bench.report.main_table import check
 from bench.report.tables import to_csv, to_latex, to_markdown, to_text
 from projgan.backbones.registry import BACKBONES, describe
 from projgan.config import Backbone
-from projgan.errors import ConfigError, UserError
+from projgan.errors import UserError
 
 JUDGE = Backbone(name="efficientnet_lite1")
 LAB_JUDGE = Backbone(name="efficientnet_lite1", zoo="lab", pretrain_seed=1)
@@ -200,18 +200,18 @@ def test_without_leakage_a_table_has_no_such_column(tmp_path: Path) -> None:
 
 def test_a_flagged_metric_ranks_only_with_a_reason_that_is_printed(tmp_path: Path) -> None:
     grid, cells = made(tmp_path, rank_by="fid")
-    with pytest.raises(ConfigError, match=r"fid cannot rank row 'lite1' .*rank_despite_leakage"):
-        check(grid)
+    with pytest.raises(UserError, match=r"fid cannot rank row 'lite1' .*rank_despite_leakage"):
+        validate(grid)
     why = "only ImageNet networks are at hand"
     grid, cells = made(tmp_path, rank_by="fid", rank_despite_leakage=why)
-    check(grid)
+    validate(grid)
     table = make_table(grid, cells)
     said = f"Ranked by FID in spite of leakage: {why}"
     assert said in table.notes
     assert all(said in write(table) for write in (to_markdown, to_latex))
     # Where nothing is shared the reason is not needed and not printed.
     clear = replace(grid, runs=grid.runs[1:])
-    check(replace(clear, report=replace(grid.report, rank_despite_leakage=None)))
+    validate(replace(clear, report=replace(grid.report, rank_despite_leakage=None)))
     assert said not in make_table(clear, cells).notes
 
 
@@ -219,9 +219,9 @@ def test_a_grid_file_without_the_reason_is_refused_in_one_line(tmp_path: Path) -
     text = "name: g\nabout: a\nrows: [{label: A}]\neval: {metrics: [fd]}\nreport: {rank_by: fd}\n"
     path = tmp_path / "g.yaml"
     path.write_text(text)
-    load(str(path), "lab")
+    validate(load(str(path), "lab"))
     with pytest.raises(UserError, match=r"g.yaml: report: rank_by: fid cannot rank row 'A'"):
-        load(str(path), "paper")
+        validate(load(str(path), "paper"))
 
 
 def test_the_rule_is_the_same_for_every_pair() -> None:

@@ -14,12 +14,12 @@ from made_records import make_grid, make_record, write_record
 
 from bench.analysis import paper_numbers
 from bench.analysis.cells import FIELDS, cells, read_runs
-from bench.analysis.checks import CHECKS, Claim, Evidence, _signs
+from bench.analysis.checks import CHECKS, Evidence, _signs
 from bench.analysis.paper_claims import Finding, check, examine, seeds_found, to_text
 from bench.cli import main
 from bench.config import grid as grids
 from bench.config import paths
-from bench.config.spec import Grid, ReportSpec
+from bench.config.spec import Claim, Grid, ReportSpec
 from bench.report.content import gather
 from bench.report.tables import to_csv
 from projgan.errors import ConfigError, UserError

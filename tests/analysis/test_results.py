@@ -37,9 +37,7 @@ def test_every_value_of_every_published_record_is_there_once(published: pd.DataF
     found = runs.dropna(subset=["value"])
     assert len(values) > 4000 and len(found) == len(values)
     for line in found.sample(200, random_state=0).itertuples():
-        assert (
-            values[line.run_id, line.images, line.metric] == line.value
-        )
+        assert values[line.run_id, line.images, line.metric] == line.value
 
 
 def test_published_results_know_their_grids_and_axes(published: pd.DataFrame) -> None:

@@ -13,11 +13,11 @@ from made_records import make_grid, make_record, write_record
 
 from bench.analysis import row_tests
 from bench.analysis.cells import Cell, cells, read_runs
+from bench.config.columns import column
 from bench.config.spec import Grid, ReportSpec
 from bench.report import tables
 from bench.report.build import write_report
 from bench.report.content import make_table
-from bench.report.main_table import column
 from projgan.errors import ConfigError
 
 ROWS = {"Base": {"backbone.name": "vit"}, "Low": {}, "High": {"backbone.name": "resnet18"}}

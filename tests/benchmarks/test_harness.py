@@ -18,11 +18,11 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.analysis.cells import cells, read_runs
 from bench.cli import main
+from bench.config import columns as vocabulary
 from bench.config import grid as grids
 from bench.config.paths import PUBLISHED, ROOT
 from bench.config.spec import Grid
 from bench.dispatch import slurm_queue
-from bench.report import main_table
 from bench.store.record import protocol
 
 RUNS = 10_000
@@ -128,7 +128,7 @@ def test_aggregation(benchmark: BenchmarkFixture, made: list[str]) -> None:
 
     def values() -> None:
         for cell in cells(read_runs(grid.runs, Path(runs_dir))):
-            for key in main_table.expand(grid.report.columns):
+            for key in vocabulary.expand(grid.report.columns):
                 cell.stat(key)
 
     timed(benchmark, values)

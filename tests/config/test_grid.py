@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.analysis.validation import validate
 from bench.config import grid as grids
 from bench.config.spec import Grid
 from projgan.errors import UserError
@@ -38,7 +39,8 @@ def write(folder: Path, text: str = GOOD, *changes: tuple[str, str]) -> str:
 
 
 def load(folder: Path, *changes: tuple[str, str], **options: object) -> Grid:
-    return grids.load(write(folder, GOOD, *changes), **options)  # type: ignore[arg-type]
+    grid = grids.load(write(folder, GOOD, *changes), **options)  # type: ignore[arg-type]
+    return validate(grid, narrowed="only" in options)
 
 
 def refused(folder: Path, *changes: tuple[str, str], **options: object) -> str:

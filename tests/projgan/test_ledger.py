@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.analysis.cells import Run
 from bench.config import grid as grids
-from bench.report.main_table import SHARES
+from bench.config.columns import SHARES
 from bench.run.roofline import flops_per_image, throughput
 from projgan import fast, ledger
 from projgan.config import (

@@ -6,10 +6,10 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import performance
 import pytest
 import torch
 
-from bench import performance
 from bench.run.roofline import roofline
 from projgan import fast
 from projgan.config import Backbone, Config, Data, Discriminator, Generator, Projection, Train

@@ -16,15 +16,15 @@ from made_records import make_grid, make_record, write_record
 from PIL import Image
 
 from bench.analysis import cells as aggregate
+from bench.analysis.validation import validate
 from bench.config.spec import Grid, ReportSpec
 from bench.report import manifest
 from bench.report.build import write_report
 from bench.report.captions import rank_line
 from bench.report.content import make_table
-from bench.report.main_table import check
 from bench.report.sample_sheets import slug, tiles
 from bench.report.tables import to_text
-from projgan.errors import ConfigError, UserError
+from projgan.errors import UserError
 from projgan.files import sha256_of
 
 ROWS = {
@@ -363,14 +363,14 @@ def test_of_a_path_only_its_last_part_is_published(made: tuple[Grid, Path], tmp_
 
 
 def test_what_a_report_cannot_show_is_refused_beforehand() -> None:
-    check(make_grid(ROWS, REPORT))
+    validate(make_grid(ROWS, REPORT))
     for wrong, message in (
         ({"columns": ("fd_lap",)}, "column 'fd_lap'. Did you mean 'fd_lab'"),
         ({"rank_by": "params_m"}, "rank_by"),
         ({"paper": "table9"}, "table9"),
     ):
-        with pytest.raises(ConfigError, match=message):
-            check(make_grid(ROWS, replace(REPORT, **wrong)))
+        with pytest.raises(UserError, match=message):
+            validate(make_grid(ROWS, replace(REPORT, **wrong)))
 
 
 def test_a_backbone_whose_protocol_differs_from_the_papers_says_so(tmp_path: Path) -> None:

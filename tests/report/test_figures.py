@@ -12,11 +12,11 @@ import pytest
 from made_records import make_grid, make_record, write_record
 
 from bench.analysis.cells import Cell, cells, read_runs
+from bench.config.columns import Column
 from bench.config.spec import ReportSpec
 from bench.report import figures
 from bench.report.figures import DASHES, MARKERS, draw, draw_axis
 from bench.report.lines import COLOURS, line
-from bench.report.tables import Column
 
 COLUMN = Column("fd_lab", "FD-lab")
 CURVE = {1024: 30.0, 2048: 12.0, 4000: 4.0}

@@ -12,9 +12,9 @@ from made_records import make_grid, make_record, write_record
 
 from bench.analysis import cells as aggregate
 from bench.analysis.cells import Cell
-from bench.analysis.checks import Claim
 from bench.analysis.paper_claims import examine
-from bench.config.spec import Grid, ReportSpec
+from bench.config.columns import Column
+from bench.config.spec import Claim, Grid, ReportSpec
 from bench.report import figures
 from bench.report.content import gather
 from bench.report.lines import Line
@@ -23,7 +23,6 @@ from bench.report.page.cost import ledger
 from bench.report.page.figures import across
 from bench.report.page.heat import heats
 from bench.report.page.summary import Sentence, answer
-from bench.report.tables import Column
 
 NAMES = {
     "EfficientNet-lite1": "efficientnet_lite1",

@@ -10,17 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.report.tables import (
-    Column,
-    Entry,
-    Row,
-    Table,
-    decimals,
-    to_csv,
-    to_latex,
-    to_markdown,
-    to_text,
-)
+from bench.analysis.table import Entry, Row, Table
+from bench.config.columns import Column
+from bench.report.tables import decimals, to_csv, to_latex, to_markdown, to_text
 
 MEMORY = "from memory"
 TABLE = Table(

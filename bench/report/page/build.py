@@ -11,9 +11,10 @@ from markupsafe import Markup
 
 from bench.analysis import checks, metric_agreement, time_to_target
 from bench.analysis.cells import Cell
+from bench.config import columns as vocabulary
 from bench.config import yaml_types
 from bench.config.spec import Grid
-from bench.report import main_table, manifest
+from bench.report import manifest
 from bench.report.content import Content
 from bench.report.page import cost, figures, heat, pictures, provenance, table
 from bench.report.page.summary import answer, competitions, ranked
@@ -61,7 +62,7 @@ def page(
         answer=answer(grid, cells, content.paper, content.panel, content.findings),
         main=main,
         evidence=_json({"cells": opens, "curves": drawn.values if drawn else []}),
-        header=main_table.column(metric).header if metric else "",
+        header=vocabulary.column(metric).header if metric else "",
         curves=drawn,
         across=figures.across(grid, cells, metric) if metric else None,
         heats=maps,

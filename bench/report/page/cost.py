@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.analysis.cells import Cell
-from bench.report import main_table, tables
+from bench.config import columns as vocabulary
+from bench.report import tables
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ def costs(cells: Sequence[Cell]) -> list[tuple[str, list[Bar]]]:
     """Speed, time, memory and size as bars, where the rows differ in them."""
     found = []
     for key in COSTS:
-        column = main_table.MEASURED[key]
+        column = vocabulary.MEASURED[key]
         stats = [(c.name, s) for c in cells if (s := c.stat(key))]
         if not stats or _alike([s.mean for _, s in stats]):
             continue
@@ -45,7 +46,7 @@ def alike(cells: Sequence[Cell]) -> str:
     """What all rows have nearly in common, in words; empty = nothing."""
     said = []
     for key in COSTS:
-        column, means = main_table.MEASURED[key], [s.mean for c in cells if (s := c.stat(key))]
+        column, means = vocabulary.MEASURED[key], [s.mean for c in cells if (s := c.stat(key))]
         if means and _alike(means):
             d = tables.decimals(means) if column.decimals is None else column.decimals
             low, high = f"{min(means):.{d}f}", f"{max(means):.{d}f}"
@@ -72,11 +73,11 @@ def ledger(cells: Sequence[Cell]) -> Ledger | None:
     rows = []
     for cell in cells:
         means = {
-            part: stat.mean for part in main_table.SHARES if (stat := cell.stat(f"share_{part}"))
+            part: stat.mean for part in vocabulary.SHARES if (stat := cell.stat(f"share_{part}"))
         }
         if means:
             rows.append((cell, means))
-    found = [part for part in main_table.SHARES if any(part in means for _, means in rows)]
+    found = [part for part in vocabulary.SHARES if any(part in means for _, means in rows)]
     if not found:
         return None
     return Ledger(

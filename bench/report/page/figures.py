@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from bench.analysis import paper_numbers
 from bench.analysis.cells import Cell
+from bench.config import columns as vocabulary
 from bench.config.spec import Grid
 from bench.report import figures, main_table
 from bench.report.lines import line, standing
@@ -45,9 +46,9 @@ def over_training(
     found = [one for one in drawable if one and len(one.images) > 1]
     if not found:
         return None
-    sign = 1 if main_table.lower_is_better(metric) else -1
+    sign = 1 if vocabulary.lower_is_better(metric) else -1
     found.sort(key=lambda x: sign * x.mean[-1])
-    column = main_table.column(metric)
+    column = vocabulary.column(metric)
     charts = {
         "images": figures.page_curves(found, column, False, marks),
         "time": figures.page_curves(found, column, True, marks),
@@ -69,7 +70,7 @@ def across(grid: Grid, cells: Sequence[Cell], metric: str) -> Figure | None:
     rows = figures.by_axis(cells, metric, axis)
     if not rows:
         return None
-    column = main_table.column(metric)
+    column = vocabulary.column(metric)
     against = "training images" if axis == "data.subset" else axis.split(".")[-1]
     legend = [(row, figures.page_key(figures.look(i, None))) for i, row in enumerate(rows)]
     chart = figures.page_axis(rows, column, axis)
@@ -103,7 +104,7 @@ def scatters(
             x, y = (paper.get(cell.name, {}).get(k) for k in (theirs, main))
             if x and y and x.value is not None and y.value is not None:
                 published.append((*point, x.value, y.value, None, anchors[cell.name]))
-        header = main_table.PAPER[main].header.removeprefix("paper ") if main else ""
+        header = vocabulary.PAPER[main].header.removeprefix("paper ") if main else ""
         for points, where, y_title in (
             (ours, "Here", order.header),
             (published, "In the paper", header),

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 
 from bench.analysis import feature_overlap, metric_agreement
 from bench.analysis.cells import Cell
+from bench.analysis.table import Row, Table
+from bench.config import columns as vocabulary
 from bench.config.spec import Grid
-from bench.report import main_table, tables
-from bench.report.tables import Row, Table, brief
+from bench.report import tables
+from bench.report.tables import brief
 
 LEVELS = ("fd_l1", "fd_l2", "fd_l3", "fd_l4")
 
@@ -50,7 +52,7 @@ def heats(grid: Grid, cells: Sequence[Cell], table: Table, rank_by: str | None) 
 def _by_level(grid: Grid, cells: Sequence[Cell], table: Table, rank_by: str | None) -> Heat:
     keys = [*LEVELS, *([rank_by] if rank_by else [])]
     base = next((c for c in cells if c.row == grid.report.baseline and c.finished), None)
-    heads = [main_table.column(key).header for key in keys]
+    heads = [vocabulary.column(key).header for key in keys]
     references = []
     for key in keys:
         stat = base.stat(key) if base else None
@@ -75,7 +77,7 @@ def _by_level(grid: Grid, cells: Sequence[Cell], table: Table, rank_by: str | No
                 continue
             ratio = stat.mean / reference
             step = _step(ratio, unit)
-            sign = 1 if main_table.lower_is_better(key) else -1
+            sign = 1 if vocabulary.lower_is_better(key) else -1
             paper = _paper_level(row, shown, key)
             under = f"paper {paper:.2f}" if paper is not None else f"{brief(stat.mean)}"
             flag = feature_overlap.of_cell(cell, key).reason
@@ -131,7 +133,7 @@ def _by_projection(grid: Grid, cells: Sequence[Cell], table: Table, metric: str)
     shown = {c.key: i for i, c in enumerate(table.columns)}
     stat = base.stat(metric) if base else None
     reference = stat.mean if stat else statistics.median(known)
-    sign = 1 if main_table.lower_is_better(metric) else -1
+    sign = 1 if vocabulary.lower_is_better(metric) else -1
     unit = _unit([mean / reference for mean in known])
     rows = []
     for kind in down:
@@ -151,7 +153,7 @@ def _by_projection(grid: Grid, cells: Sequence[Cell], table: Table, metric: str)
             flag, opens = feature_overlap.of_cell(here, metric).reason, f"{here.name}/{metric}"
             fields.append(HeatField(f"×{mean.mean / reference:.2f}", under, step, flag, opens))
         rows.append((kinds[kind], fields))
-    header = main_table.column(metric).header
+    header = vocabulary.column(metric).header
     over = base.name if base and stat else "the median"
     about = f"{header} over that of {over}, by projection (down) and discriminators (across)."
     about += " Empty: not in the grid."
@@ -162,7 +164,7 @@ def _by_projection(grid: Grid, cells: Sequence[Cell], table: Table, metric: str)
 
 def tau_matrix(panel: metric_agreement.Panel) -> Heat:
     """Kendall's tau of each two metrics, coloured by its size."""
-    heads = [main_table.column(m).header for m in panel.metrics]
+    heads = [vocabulary.column(m).header for m in panel.metrics]
     rows = []
     for i, one in enumerate(panel.metrics):
         fields = []
@@ -176,7 +178,7 @@ def tau_matrix(panel: metric_agreement.Panel) -> Heat:
                 continue
             span = f"{tau.low:.2f} to {tau.high:.2f}" if tau.low is not None else ""
             fields.append(HeatField(f"{tau.value:.2f}", span, round(-4 * tau.value)))
-        rows.append((main_table.column(one).header, fields))
+        rows.append((vocabulary.column(one).header, fields))
     about = (
         f"Kendall's tau over {len(panel.rows)} rows: 1 (blue) is the same order, -1 (orange) the "
         "reverse. Under it the 95 % interval that the seeds give."

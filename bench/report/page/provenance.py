@@ -9,10 +9,12 @@ from typing import Any
 from bench.analysis import feature_overlap
 from bench.analysis.cells import Cell, Run
 from bench.analysis.stats import mean_interval
+from bench.analysis.table import Entry
+from bench.config import columns as vocabulary
+from bench.config.columns import Column
 from bench.config.metrics import EXTRACTOR_INFO, METRICS
 from bench.config.spec import Grid, changed, flatten, value_name
-from bench.report import main_table, manifest
-from bench.report.tables import Column, Entry
+from bench.report import manifest
 from projgan.backbones.registry import describe
 from projgan.config import AVERAGES
 
@@ -148,7 +150,7 @@ def _measured(run: Run) -> str:
 
 def protocol(grid: Grid, cell: Cell, key: str) -> Pairs:
     """How the numbers of a column are made, for one row."""
-    metric = main_table.metric_of(key)
+    metric = vocabulary.metric_of(key)
     if metric is None:
         return []
     info, how = METRICS[metric], ARITHMETIC.get(METRICS[metric].compute, METRICS[metric].compute)
@@ -165,7 +167,7 @@ def protocol(grid: Grid, cell: Cell, key: str) -> Pairs:
     ]
     if info.generated:
         found.append(("batch-norm statistics", STATISTICS[info.norms or grid.eval.norms]))
-    kind, _ = main_table.split(key)
+    kind, _ = vocabulary.split(key)
     if kind == "rel":
         found.append(("divided by", f"the mean of {grid.report.baseline}; each run's below is not"))
     if kind in ("best", "gap"):
@@ -220,7 +222,7 @@ def of_numbers(grid: Grid, cells: Sequence[Cell], wanted: Iterable[str]) -> dict
         name, _, key = opens.rpartition("/")
         if stat := by_name[name].stat(key):
             entry = Entry(stat.mean, points=stat.points)
-            found[opens] = of_cell(grid, by_name[name], main_table.column(key), entry, {})
+            found[opens] = of_cell(grid, by_name[name], vocabulary.column(key), entry, {})
     return found
 
 
@@ -228,8 +230,8 @@ def _values(cell: Cell, key: str) -> list[list[str]]:
     """Run id, seed and value of every run of a cell."""
     rows = []
     for run in cell.runs:
-        name = main_table.split(key)[1]
-        lower = main_table.lower_is_better(name)
+        name = vocabulary.split(key)[1]
+        lower = vocabulary.lower_is_better(name)
         if key.startswith(("best:", "gap:")):
             value, picked = run.fresh_best(name, lower), run.best(name, lower)
             if key.startswith("gap:") and value is not None and picked is not None:

@@ -24,8 +24,8 @@ from bench.analysis import (
 )
 from bench.analysis.cells import Cell, Stat
 from bench.analysis.stats import ALPHA, all_pairs_p, holm, pairs_needed, sign_flip_p, smallest_p
-from bench.config.spec import Grid
-from bench.report import main_table
+from bench.config import columns as vocabulary
+from bench.config.spec import Claim, Grid
 from bench.report.tables import brief
 
 Tone = Literal["yes", "no", "open", "plain"]
@@ -84,12 +84,12 @@ def ranked(grid: Grid, cells: Sequence[Cell]) -> Ranked | None:
     metric = grid.report.rank_by
     if metric is None:
         return None
-    sign = 1 if main_table.lower_is_better(metric) else -1
+    sign = 1 if vocabulary.lower_is_better(metric) else -1
     found = [(sign * stat.mean, cell) for cell in cells if (stat := cell.stat(metric))]
     if not found:
         return None
     order = tuple(cell for _, cell in sorted(found, key=lambda pair: pair[0]))
-    return Ranked(metric, main_table.column(metric).header, sign, order)
+    return Ranked(metric, vocabulary.column(metric).header, sign, order)
 
 
 def answer(
@@ -97,7 +97,7 @@ def answer(
     cells: Sequence[Cell],
     paper: Mapping[str, paper_numbers.PaperRow],
     panel: metric_agreement.Panel | None,
-    findings: Sequence[tuple[checks.Claim, paper_claims.Finding]] = (),
+    findings: Sequence[tuple[Claim, paper_claims.Finding]] = (),
 ) -> list[Sentence]:
     """The questions that a grid's records answer, the winner first.
 
@@ -335,7 +335,7 @@ def _paper(
     if grid.report.paper is None:
         return []
     key = paper_numbers.main_column(grid.report.paper)
-    what = main_table.PAPER[key].header.removeprefix("paper ")
+    what = vocabulary.PAPER[key].header.removeprefix("paper ")
     known = {
         cell.name: number
         for cell in order.cells
@@ -405,7 +405,7 @@ def _times(factor: str) -> str:
     return f"{more}{float(factor.lstrip('>')):.3g} times"
 
 
-def _findings(findings: Sequence[tuple[checks.Claim, paper_claims.Finding]]) -> list[Sentence]:
+def _findings(findings: Sequence[tuple[Claim, paper_claims.Finding]]) -> list[Sentence]:
     if not findings:
         return []
     words = [finding.verdict for _, finding in findings]

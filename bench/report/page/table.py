@@ -9,13 +9,15 @@ from typing import Any
 
 from bench.analysis import paper_numbers, reproduction
 from bench.analysis.cells import Cell, Stat
+from bench.analysis.table import Entry, Table
+from bench.config import columns as vocabulary
+from bench.config.columns import Column
 from bench.config.spec import Grid
-from bench.report import main_table as columns
 from bench.report import tables
 from bench.report.lines import wide
 from bench.report.page import provenance
 from bench.report.page.summary import Ranked
-from bench.report.tables import Column, Entry, Table, brief
+from bench.report.tables import brief
 
 NETWORK = ("params_m", "accuracy", "generator_m", "discriminator_m")  # of the networks, not images
 
@@ -166,7 +168,7 @@ def main_table(
 def _group(key: str) -> str:
     if key in (*NETWORK, "kimg", "n"):
         return "network"
-    return "machine" if key in columns.MEASURED else "metric"
+    return "machine" if key in vocabulary.MEASURED else "metric"
 
 
 def _group_of(column: Column, lead: bool) -> str:

@@ -1,7 +1,7 @@
 """How fast the parts are: what pytest-benchmark measured, as a table.
 
     OMP_NUM_THREADS=1 pytest tests/benchmarks --benchmark-only --benchmark-json=FILE
-    python -m bench.parts FILE...
+    python -m bench.report.parts FILE...
 
 keeps the figures of one or more such runs in results/reference/throughput/parts.json, from where
 the report of a grid with `report.parts` takes them, and writes the table between the marks in
@@ -16,14 +16,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.analysis.table import Entry, Row, Table
+from bench.config.columns import Column
 from bench.config.paths import ROOT
-from bench.report.tables import Column, Entry, Row, Table, to_markdown
+from bench.report.tables import to_markdown
 from projgan.errors import DataError, reason
 from projgan.files import write_between, write_json_atomic
 
 PAGE = ROOT / "docs" / "performance.md"
 FIGURES = ROOT / "results" / "reference" / "throughput" / "parts.json"
-BEGIN, END = "<!-- measured: python -m bench.parts -->", "<!-- end of the parts -->"
+BEGIN, END = "<!-- measured: python -m bench.report.parts -->", "<!-- end of the parts -->"
 CLOCKS = {"process_time": "processor time", "perf_counter": "wall clock"}
 
 
@@ -94,7 +96,7 @@ def read(path: Path = FIGURES) -> dict[str, Any]:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
-            f"{path}: damaged ({reason(error)}); python -m bench.parts writes it"
+            f"{path}: damaged ({reason(error)}); python -m bench.report.parts writes it"
         ) from None
 
 
@@ -148,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Keeps the figures of files and writes the page; the exit status."""
     given = list(sys.argv[1:] if argv is None else argv)
     if not given:
-        sys.stderr.write("python -m bench.parts FILE...: give files of pytest-benchmark's\n")
+        sys.stderr.write("python -m bench.report.parts FILE...: give files of pytest-benchmark's\n")
         return 2
     try:
         figures = condensed([Path(name) for name in given])

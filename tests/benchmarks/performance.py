@@ -1,4 +1,4 @@
-"""What each optimisation of the training step gains: `python -m bench.performance`.
+"""What each optimisation of the training step gains: `python tests/benchmarks/performance.py`.
 
 Every variant is timed side by side with the plain path: the two take steps in turn in one process,
 and the gain is the median of the ratios. Writes the tables between the marks in
@@ -30,10 +30,11 @@ from projgan.errors import unknown
 from projgan.files import write_between, write_json_atomic
 from projgan.train import Trainer
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "performance.md"
 FIGURES = ROOT / "results" / "reference" / "throughput"
-BEGIN, END = "<!-- measured: python -m bench.performance -->", "<!-- end of what is measured -->"
+SELF = "python tests/benchmarks/performance.py"
+BEGIN, END = f"<!-- measured: {SELF} -->", "<!-- end of what is measured -->"
 CONTENDED = 0.9  # of the wall clock: with less processor time others had the machine
 
 # Kernels by what they do, for the profile; the first that a name contains counts.
@@ -314,7 +315,7 @@ def _limits(scene: dict[str, Any]) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures and writes."""
-    parser = argparse.ArgumentParser(prog="python -m bench.performance", description=__doc__)
+    parser = argparse.ArgumentParser(prog=SELF, description=__doc__)
     parser.add_argument("--scene", choices=["lab", "256"], action="append", help="default: both")
     parser.add_argument("--rounds", type=int, default=9, help="steps of each variant")
     parser.add_argument(
