@@ -82,7 +82,7 @@ def notes(
         main_table.BEST_NOTE if any(c.startswith("best:") for c in report.columns) else "",
         certificate_line(cells, vocabulary.expand(report.columns)),
         *_counts(cells),
-        floor_line(cells, main_table.expand(report.columns)),
+        floor_line(cells, vocabulary.expand(report.columns)),
         *report.notes,
     ]
     return [note for note in found if note]

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from made_records import make_grid, make_record, write_record
 
-from bench.report import parts
 from bench.analysis import cells as aggregate
 from bench.config.paths import ROOT
 from bench.config.spec import ReportSpec
+from bench.report import parts
 from bench.report.content import gather
 from projgan.errors import DataError
 
