@@ -259,6 +259,8 @@ def verify(options: Options) -> int:
 
     grid = _load(options)
     folder = target_folder(grid, options.results_dir)
+    if (own := folder / "grid.yaml").is_file():  # made of rows that the shipped grid has no more
+        options.grid = str(own)
     published = manifest.read(folder)
     options.seeds = options.seeds or published.get("seeds") or manifest.seeds(published)
     options.overrides = options.overrides or manifest.as_overrides(published)

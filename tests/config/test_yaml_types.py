@@ -241,7 +241,7 @@ def test_commands_on_the_page_can_be_typed(bench: Bench, engine: Engine) -> None
     assert "&#39;train.batch=[8,16]&#39;" in page
 
 
-@pytest.mark.parametrize("name", ["backbones", "subsets", "projections", "init"])
+@pytest.mark.parametrize("name", ["backbones", "layers", "projections", "init"])
 def test_a_grid_that_ships_has_the_runs_it_had(name: str) -> None:
     published = {path.name for path in (paths.ROOT / "results/reference/records").iterdir()}
     assert {run.run_id for run in grids.load(name).runs} <= published

@@ -149,7 +149,8 @@ def test_what_the_project_publishes_is_what_its_records_say(name: str) -> None:
     folder = PUBLISHED / name
     told = manifest.read(folder)
     given = manifest.as_overrides(told), told["seeds"], None, told.get("norms", "copied")
-    grid = grids.load(name, told["scale"], *given)
+    own = folder / "grid.yaml"  # of rows that the shipped grid has no more
+    grid = grids.load(str(own) if own.is_file() else name, told["scale"], *given)
     if told["target"]:
         grid = with_target(grid, told["target"])
     found = verify(grid, folder, PUBLISHED / "records")
