@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bench.metrics.evaluate import evaluate
 from bench.metrics.reference import Reference
-from projgan import fast
+from projgan import fast, standing
 from projgan.config import Augment, Discriminator, Generator, Optim, Train
 from projgan.generators import GENERATORS, build_generator
 from projgan.generators.fastgan import FastGAN
@@ -191,7 +191,10 @@ def test_a_generator_without_batch_norm_comes_back_untouched() -> None:
 
 
 @pytest.mark.parametrize("blocks", ["large", "small"])
-def test_faster_forms_give_the_same_statistics(blocks: str) -> None:
+def test_faster_forms_give_the_same_statistics(
+    blocks: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(standing, "LATENTS", 256)
     torch.manual_seed(0)
     plain = FastGAN(16, 32, 1, blocks, True, True)
     quick = deepcopy(plain).to(memory_format=torch.channels_last)
@@ -225,9 +228,10 @@ def test_the_copy_of_a_compiled_generator_is_not_compiled(trained: Trained) -> N
 
 
 def test_evaluating_does_not_change_what_is_trained(
-    narrow: None, data_dir: Path, tmp_path: Path
+    narrow: None, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run without snapshots, one with, and one that was stopped and resumed among them."""
+    monkeypatch.setattr(standing, "LATENTS", 128)
     cfg = replace(CFG, train=replace(CFG.train, total_kimg=0.048))
 
     def final(name: str, at: tuple[int, ...], stop: int | None = None) -> tuple[str, str]:
