@@ -34,7 +34,7 @@ def test_the_verbs_and_the_keys_are_those_of_one_table() -> None:
     assert {verb for verb in USES if "=" not in verb} == main.VERBS.keys()
     used = {key for keys in USES.values() for key in keys}
     assert CONVERT.keys() - used == {"do"}
-    assert used - CONVERT.keys() == {SETTINGS, "data.resolution"}
+    assert used - CONVERT.keys() == {SETTINGS, "data.resolution", "data.filter", "eval.norms"}
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,9 @@ def test_what_is_measured_is_set_from_the_command_line(bench: Bench, engine: Eng
     (run,) = Path("runs").iterdir()
     asked = "eval.fake=4 eval.metrics='[fd,kid]' eval.every_kimg=0.032"
     status, out, error = bench(f"grid=made.yaml only=Three do=plan {ONE} {asked}")
-    assert status == 0 and run.name in out and "to measure: fd_lab, kid_lab" in out, error
+    assert (
+        status == 0 and run.name in out and "to measure: standing:fd_lab, standing:kid_lab" in out
+    ), error
     assert bench(f"{command} {asked}")[0] == 0
     assert list(Path("runs").iterdir()) == [run]  # it is no other run
     with Path("results/made/records.csv").open() as file:
@@ -141,7 +143,8 @@ def test_measuring_is_checked_like_all_else(bench: Bench, key: str, words: str) 
 def test_every_key_of_measuring_can_be_typed() -> None:
     usual = grids.load("smoke").eval
     values = {"metrics": "[kid]", "every_kimg": "0.064", "also_at_kimg": "0.1", "fake": "9",
-              "real": "null", "levels": "vit", "best": "true"}  # fmt: skip
+              "real": "null", "levels": "vit", "levels_size": "64", "norms": "copied",
+              "beside": "[swd]", "best": "true"}  # fmt: skip
     known = [key.removeprefix("eval.") for key in settings() if key.startswith("eval.")]
     for key in known:
         # A key that is new here is one whose form this test does not know.
