@@ -81,7 +81,8 @@ def trained(narrow: None, data_dir: Path, tmp_path_factory: pytest.TempPathFacto
 @torch.no_grad()
 def by_hand(generator: nn.Module) -> nn.Module:
     """Exact singular vectors, and the means over batches of 50,000 latents drawn by torch."""
-    own: Any = deepcopy(generator)
+    own: Any = deepcopy(generator).to(memory_format=torch.contiguous_format)
+    fast.enable(own, fast.NONE)
     for part in normalised(own):
         norm = part.parametrizations["weight"][0]
         left, _, right = torch.linalg.svd(matrix(part), full_matrices=False)
@@ -92,9 +93,9 @@ def by_hand(generator: nn.Module) -> nn.Module:
         norm.momentum = None
         norm.train()
     drawn = torch.Generator().manual_seed(0)
-    for start in range(0, LATENTS, 80):
-        where = Coordinates(7, Stream.LATENT_EVAL, torch.arange(start, start + 80))
-        own(torch.randn(80, own.z_dim, generator=drawn), where)
+    for start in range(0, LATENTS, 250):
+        where = Coordinates(7, Stream.LATENT_EVAL, torch.arange(start, start + 250))
+        own(torch.randn(250, own.z_dim, generator=drawn), where)
     return own.eval()
 
 
