@@ -126,6 +126,8 @@ def measure(
     for side in (real, fake):
         if len(side) < 2:
             raise UserError(f"{side.name} holds one image: nothing can be measured, give more")
+    if any(METRICS[key].extractor == "patches" for key in keys):
+        real.take_smallest_size()  # the first by name would be another one by another name
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     reference = Reference(
         real,
@@ -158,11 +160,11 @@ def _notes(real: ImageSet, fake: ImageSet, shapes: set[tuple[int, ...]]) -> Iter
     if len(shapes) > 1:
         sizes = sorted({f"{shape[2]}x{shape[1]}" for shape in shapes})
         few = ", ".join(sizes[:4]) + (", …" if len(sizes) > 4 else "")
-        width, height = real.shape[3], real.shape[2]
+        width = real.shape[3]
         yield (
             f"images are of {len(sizes)} sizes ({few}): each goes through its extractor's own "
-            f"resize, which crops nothing; for swd it is to {width}x{height} px, the size of the "
-            "first real one"
+            f"resize, which crops nothing; for swd it is to {width} px, the width of the "
+            "smallest real one"
         )
     if (fewest := min(len(real), len(fake))) < _FEW:
         yield (

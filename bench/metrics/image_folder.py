@@ -76,8 +76,16 @@ class ImageSet:
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
-        """(count, 3, H, W) of the first image; others may differ."""
+        """(count, 3, H, W) of the first image; others may differ, see `take_smallest_size`."""
         return (self._count, *next(self._stream(0)).shape)
+
+    def take_smallest_size(self) -> None:
+        """Make `shape` that of the smallest image, by width and then height, whatever the names.
+
+        Reads every image once.
+        """
+        _, c, h, w = min((i.shape[2], *i.shape) for i in self._stream(0))
+        self.__dict__["shape"] = (self._count, c, h, w)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -137,6 +137,19 @@ def test_neither_names_nor_order_matter(
     assert said in capsys.readouterr().out
 
 
+def test_the_name_of_a_larger_image_decides_no_size(place: Path) -> None:
+    """Of real images of two sizes SWD takes the smaller, whichever comes first by name."""
+    small, large = images(20, 0), images(20, 1).repeat(2, axis=1).repeat(2, axis=2)
+    np.save("fake.npy", images(40, 2))
+    found = []
+    for name, order in (("a", [*small, *large]), ("b", [*large, *small])):
+        (place / name).mkdir()
+        for n, pixels in enumerate(order):
+            Image.fromarray(pixels).save(place / name / f"{n:03}.png")
+        found.append(scores(place, name, "fake.npy")["swd"]["value"])
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+
+
 def test_fid_nvlabs_divides_by_n_on_both_sides(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
