@@ -21,3 +21,8 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """Benchmarks have the machine for themselves; one file would keep one process busy only."""
     one_file = len(config.args) == 1 and ".py" in config.args[0]
     return 0 if one_file or config.getoption("--benchmark-only", default=False) else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Drills on a cluster, which wait for most of their time, come first and beside others."""
+    items.sort(key=lambda item: "slurm" not in item.keywords)

@@ -158,8 +158,8 @@ def test_a_grid(slurm: Cluster, tmp_path: Path) -> None:
         assert "as an array of 3" in said and "4 runs to do" in said
         (user.run("Bad").dir / "snapshots").write_text("in the way of the folder")
         # The jobs have not begun. The checkout that they were submitted from breaks.
-        kept = (root / "bench" / "execute.py").read_text()
-        (root / "bench" / "execute.py").write_text("raise SystemExit('edited')")
+        kept = (root / "bench" / "run" / "runner.py").read_text()
+        (root / "bench" / "run" / "runner.py").write_text("raise SystemExit('edited')")
         private = tmp_path / "runs" / ".slurm"
         assert {path.stat().st_mode & 0o777 for path in (private, *private.glob("tiny-*"))} == {
             0o700
@@ -167,10 +167,10 @@ def test_a_grid(slurm: Cluster, tmp_path: Path) -> None:
 
         at = user.states("tiny.yaml")
         assert {text.split()[0] for text in at.values()} == {"queued"} and "job" in at["Two"]
-        (root / "bench" / "execute.py").write_text(kept)
+        (root / "bench" / "run" / "runner.py").write_text(kept)
         assert "4 runs left alone" in (again := user.types("grid=tiny.yaml dispatch=mine.yaml"))
         assert "nothing to submit" in again
-        (root / "bench" / "execute.py").write_text("raise SystemExit('edited')")
+        (root / "bench" / "run" / "runner.py").write_text("raise SystemExit('edited')")
 
         most = 0
 
@@ -193,7 +193,7 @@ def test_a_grid(slurm: Cluster, tmp_path: Path) -> None:
             assert record["environment"].get("processes", 1) == (2 if row == "Two" else 1)
         assert at["Bad"].startswith("failed") and "FileExistsError" in at["Bad"]
         assert "edited" not in "".join(map(user.log, at))
-        (root / "bench" / "execute.py").write_text(kept)
+        (root / "bench" / "run" / "runner.py").write_text(kept)
         assert "nothing to submit" in user.types("grid=tiny.yaml dispatch=mine.yaml")
         assert "about" in user.types("grid=tiny.yaml do=plan seeds=[0,1]")  # hours, now measured
 
