@@ -126,7 +126,7 @@ def test_a_rows_best_is_a_target_for_the_others(tmp_path: Path) -> None:
     assert "mean best of RGB as its curve has it, picked after looking" in note
     for run in found[1].runs:  # measured on fresh samples
         assert run.record is not None
-        run.record["best"] = {"fd_lab": {"chosen": run.best("fd_lab"), "fresh": 11.0}}
+        run.record["best"] = {"copied:fd_lab": {"chosen": run.best("fd_lab"), "fresh": 11.0}}
     assert time_to_target.values(grid, found) == [11.0]
 
 
