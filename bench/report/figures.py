@@ -6,6 +6,7 @@ with the page's colours, the links to its rows and the values as titles.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import itertools
 import math
@@ -481,8 +482,13 @@ def _inline(
 
     text = re.sub(r'<g id="(series|target):(\d+)">', named, text)
     text = text.replace("xlink:href=", "href=")
-    used = set(re.findall(r'href="#([^"]+)"', text))
-    text = re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", text)
+    # Markers are drawn by reference; one page holds many figures, so their ids bear a mark.
+    own = set(re.findall(r' id="([^"]*)"', text)) & set(re.findall(r'href="#([^"]+)"', text))
+    mark = hashlib.sha256(f"{label}{text}".encode()).hexdigest()[:8]
+    text = re.sub(r' id="([^"]*)"', lambda m: f' id="{mark}-{m[1]}"' if m[1] in own else "", text)
+    text = re.sub(
+        r'href="#([^"]+)"', lambda m: f'href="#{mark}-{m[1]}"' if m[1] in own else m[0], text
+    )
     text = re.sub(r"\n\s*", "\n", text)
     width, height = figure.bbox.width, figure.bbox.height
     more = f' role="img" aria-label="{escape(label)}"' if label else ' aria-hidden="true"'
