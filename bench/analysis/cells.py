@@ -16,6 +16,7 @@ from bench.analysis.stats import Interval, mean_interval
 from bench.config.metrics import EVAL_NORMS, held, plain, version
 from bench.config.paths import RunPaths
 from bench.config.spec import labelled
+from bench.store.record import is_of_first_images
 from projgan.errors import UserError
 
 if TYPE_CHECKING:
@@ -386,6 +387,12 @@ def _apart(found: tuple[Any, Any], usual: tuple[Any, Any]) -> str:
     return f"measured with {ours} images, where the others have {theirs}: not comparable"
 
 
+_OF_FIRST_IMAGES = (
+    "stale: the order of files chose its real images; "
+    "grid=… do=run measures it again where the generator was kept"
+)
+
+
 def _point(raw: dict[str, Any], norms: str, versions: Mapping[str, int] | None) -> Point:
     """A snapshot, with the keys of a grid that measures with `norms`; what is stale is missing."""
     of = raw.get("versions") or {}
@@ -395,6 +402,8 @@ def _point(raw: dict[str, Any], norms: str, versions: Mapping[str, int] | None) 
         for key in raw["metrics"]
         if (found := of.get(key, 1)) != (now := version(key, versions))
     }
+    if versions is None and is_of_first_images(raw):
+        stale = dict.fromkeys(raw["metrics"], _OF_FIRST_IMAGES)
 
     def current(part: str) -> dict[str, Any]:
         found = (raw.get(part) or {}).items()

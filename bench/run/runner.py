@@ -251,9 +251,14 @@ class _Session:
         if spec.eval.floor:
             self.record["floor"] = floor(reference, spec.eval.metrics, spec.eval.fake)
 
-        # Snapshots that were kept are measured without training again.
-        for nimg in list(self.lacking()) if self.record["snapshots"] else []:
-            self.measure_kept(nimg)
+        # Snapshots that were kept are measured without training again; what needs the raw
+        # generator waits for training, which gives the checkpoint's snapshot once more.
+        kept = self.lacking() if self.record["snapshots"] else {}
+        with_training = any(records.of_training(key) for keys in kept.values() for key in keys)
+        again = self.checkpoint_at() if with_training else None
+        for nimg in kept:
+            if nimg != again:
+                self.measure_kept(nimg)
         # What is lost stays lost: a run that is trained to its end is never trained again unasked.
         if self.trained_to_the_end() and not (
             self.spec.total_images in self.measurable() or self.is_recovered()
@@ -581,6 +586,11 @@ class _Session:
 
     def best_due(self) -> dict[int, list[str]]:
         return records.best_due(self.record, self.spec, self.paths)
+
+    def checkpoint_at(self) -> int | None:
+        """The number of images of the state that training goes on from; None = it begins anew."""
+        state = load_checkpoint(self.paths.checkpoint, ("nimg",))
+        return int(state["nimg"]) if state else None
 
     def is_recovered(self) -> bool:
         """Whether the record is new although the run is trained: the checkpoint tells the rest."""

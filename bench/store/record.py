@@ -21,6 +21,7 @@ from projgan.errors import DataError, UserError
 from projgan.files import write_json_atomic
 
 SCHEMA = 2
+BY_CONTENT = "by content"  # how the real images are chosen where `eval.real` limits them
 STATUSES = ("running", "finished", "failed")
 
 Record = dict[str, Any]
@@ -112,11 +113,12 @@ def set_aside(path: Path) -> Path:
 
 def protocol(spec: RunSpec) -> dict[str, Any]:
     """What a measured value depends on beside the snapshot; kept with it in `eval`."""
-    return {
+    found = {
         "fake": spec.eval.fake,
         "real_limit": spec.eval.real,
         "levels": _weights(spec.judge),
     }
+    return found | ({"real_chosen": BY_CONTENT} if spec.eval.real else {})
 
 
 @cache
@@ -129,6 +131,15 @@ def same_protocol(snapshot: Mapping[str, Any], spec: RunSpec) -> bool:
     """Whether a snapshot was measured as `spec` asks for."""
     done = snapshot.get("eval", {})
     return all(done.get(name) == value for name, value in protocol(spec).items())
+
+
+def is_of_first_images(values: Mapping[str, Any]) -> bool:
+    """Whether a snapshot's real side was the first `eval.real` images of the files' order.
+
+    Records had no `real_chosen` while that was so; a value of other real images is stale.
+    """
+    done = values.get("eval") or {}
+    return bool(done.get("real_limit")) and done.get("real_chosen") != BY_CONTENT
 
 
 def is_stale(values: Mapping[str, Any], key: str) -> bool:
@@ -278,7 +289,7 @@ def standing(spec: RunSpec, runs_dir: Path) -> Standing:
 
 def _latest(snapshot: Mapping[str, Any], spec: RunSpec) -> dict[str, float]:
     """What is known of a snapshot today, by the keys of the grid."""
-    metrics = snapshot["metrics"].items()
+    metrics = () if is_of_first_images(snapshot) else snapshot["metrics"].items()
     return {plain(k, spec.eval.norms): v for k, v in metrics if not is_stale(snapshot, k)}
 
 

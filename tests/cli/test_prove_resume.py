@@ -18,10 +18,7 @@ TOY = ["data.images=32", "generator.width=4", "train.batch=4", "projection.chann
 
 def prove(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        # The raw generator is at hand while it trains only: a kill while it is measured costs its
-        # value, which a run that was not killed has.
-        [sys.executable, str(ROOT / "run_bench.py"), "do=prove-resume", *TOY, "eval.beside=[]",
-         *arguments],
+        [sys.executable, str(ROOT / "run_bench.py"), "do=prove-resume", *TOY, *arguments],
         cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
 
