@@ -11,7 +11,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from bench.cli.score import measure
-from bench.config.metrics import METRICS
-from bench.metrics import inception
-from bench.metrics.extractor import Source
-from bench.metrics.extractors import EXTRACTORS
+from bench.config.metrics import FRECHET, INCEPTION_SCORE, KERNEL, METRICS, NEIGHBOURS
+from bench.metrics import weights
+from bench.metrics.extractors import EXTRACTORS, Source
 from bench.metrics.image_folder import open_images
 from bench.metrics.order import ContentOrder
 from projgan import scenes
@@ -34,7 +33,7 @@ from projgan.files import sha256_of
 CPU = torch.device("cpu")
 
 # Relative. Of precision and recall the mean of shares is float32 there; a sample more is 1e-2.
-TOLERANCE = {"frechet": 1e-4, "kernel": 1e-4, "neighbours": 1e-6, "inception_score": 1e-5}
+TOLERANCE = {FRECHET: 1e-4, KERNEL: 1e-4, NEIGHBOURS: 1e-6, INCEPTION_SCORE: 1e-5}
 
 
 @dataclass(frozen=True)
@@ -135,9 +134,9 @@ def through_inception(place: Path, count: int) -> Iterator[Line]:
     from cleanfid.fid import get_folder_features, kernel_distance
     from cleanfid.inception_torchscript import InceptionV3W
 
-    weights = place / "weights"
-    weights.mkdir()
-    theirs_file = write_random_inception(weights)
+    folder = place / "weights"
+    folder.mkdir()
+    theirs_file = write_random_inception(folder)
     real, fake = write_folders(place, count, 299)  # which no resize changes
     ours = measure(open_images(real), open_images(fake), ("fid", "kid", "is"), place, _silent)
     theirs = torch_fidelity.calculate_metrics(
@@ -158,7 +157,7 @@ def through_inception(place: Path, count: int) -> Iterator[Line]:
     yield Line("fid", _FIDELITY, ours.scores["fid"], theirs["frechet_inception_distance"])
     yield Line("is", _FIDELITY, ours.scores["is"], theirs["inception_score_mean"])
 
-    network = InceptionV3W(str(weights), download=False)
+    network = InceptionV3W(str(folder), download=False)
     features = [
         get_folder_features(
             str(f), network, num_workers=0, device=CPU, mode="clean", batch_size=32, verbose=False
@@ -180,9 +179,9 @@ def write_random_inception(folder: Path) -> Path:
     built = nn.Module.load_state_dict
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        weights: dict[str, Tensor] = {}
+        nothing: dict[str, Tensor] = {}
         module.FeatureExtractorInceptionV3.load_state_dict = lambda self, state: None
-        torch.save(weights, folder / "none.pth")
+        torch.save(nothing, folder / "none.pth")
         try:
             network = module.FeatureExtractorInceptionV3(
                 "random", ["2048"], feature_extractor_weights_path=str(folder / "none.pth")
@@ -211,8 +210,10 @@ def write_random_inception(folder: Path) -> Path:
         def forward(self, x: Tensor) -> Tensor:
             return self.output(self.layers(x))
 
-    torch.jit.script(Published()).save(str(folder / inception.CLEAN_FILE))
-    inception.CLEAN_SHA256 = sha256_of(folder / inception.CLEAN_FILE)  # trusted here instead
+    file = folder / weights.FILES["inception"].name
+    torch.jit.script(Published()).save(str(file))
+    trusted = replace(weights.FILES["inception"], sha256=sha256_of(file))  # here instead
+    weights.FILES["inception"] = trusted
     return path
 
 

@@ -38,7 +38,7 @@ ROOMS = {
 ONLY_IN = {
     "omegaconf": {"bench/config/yaml_types.py"},
     "matplotlib": {"bench/report/figures.py", "bench/report/fonts.py"},
-    "submitit": {"bench/dispatch/slurm.py"},
+    "submitit": {"bench/dispatch/slurm.py", "bench/dispatch/slurm_job.py"},
 }
 
 

@@ -17,7 +17,7 @@ from bench.config.paths import RunPaths
 from bench.config.schema import SlurmFile
 from bench.config.spec import EvalSpec, Grid, RunSpec, value_name
 from bench.config.yaml_types import parse_overrides
-from bench.dispatch import BACKENDS, local, slurm, slurm_queue
+from bench.dispatch import BACKENDS, local, slurm, slurm_job, slurm_queue
 from bench.run.progress import counter_for, progress_for
 from bench.store.record import Standing, mark_stale
 from projgan.errors import UserError, unknown
@@ -338,12 +338,12 @@ def prepare(options: Options) -> int:
 
 def fetch_weights(options: Options) -> int:
     """Fetches the files of weights that a grid needs, and says which are to be placed by hand."""
-    from bench.metrics import fetch
+    from bench.metrics import weights
     from bench.run.preflight import check_folder
 
     grid = _load(options)
     check_folder("data_dir", options.data_dir)
-    return OK if fetch.fetch_weights(grid, options.data_dir, _echo) else SOME_FAILED
+    return OK if weights.fetch_weights(grid, options.data_dir, _echo) else SOME_FAILED
 
 
 def sample(options: Options) -> int:
@@ -438,7 +438,7 @@ def _gpus(options: Options, grid: Grid, row: str) -> int:
     """GPUs of a run of this row: what a job asks for, or one of this machine."""
     if options.on_cluster:
         asked = options.settings(row, grid)
-        return slurm.share(asked.gpus, asked.runs_per_job) if asked.gpus else 0
+        return slurm_job.share(asked.gpus, asked.runs_per_job) if asked.gpus else 0
     return int(local.slots()[0] is not None)
 
 

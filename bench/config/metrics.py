@@ -1,18 +1,63 @@
 """The METRICS table: what each number is called, where it comes from, which way is better.
 
-Free of torch and numpy, because plans and tables read it. Adding a metric is adding one entry
-here; only a new kind of arithmetic or a new network needs a function, in the table `COMPUTE` of
-`evaluate.py` or `EXTRACTORS` of `extractors.py`. A new network also declares here what it learned
-from, so that a table can tell where a backbone learned from the same.
+Free of torch and numpy, because plans and tables read it. Adding a metric is one entry here and,
+where it is a new kind of arithmetic or looks through a new network, one file in `bench/metrics/`
+with the function that the entry names. A new network is a row of EXTRACTOR_INFO, which also says
+what it learned from, so that a table can tell where a backbone learned from the same.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from projgan.config import AVERAGES
 from projgan.errors import ConfigError, unknown
+
+
+def function(name: str) -> Any:
+    """A function of bench/metrics/ by its name, `FILE.FUNCTION`, imported when it is asked for."""
+    module, _, attribute = name.partition(".")
+    return getattr(importlib.import_module(f"bench.metrics.{module}"), attribute)
+
+
+@dataclass(frozen=True)
+class Computation:
+    """How the features of two sets of images become numbers.
+
+    Attributes:
+        function: `FILE.FUNCTION` of bench/metrics/: (real, fake, certified) -> parts, as
+            `bench.metrics.evaluate.Compute` has it.
+        text: in words, for a page's evidence.
+        needs_all: when it needs the features of every generated image, and not only of those that
+            come first by content: "never", "certified" (for numbers that are published) or
+            "always".
+    """
+
+    function: str
+    text: str
+    needs_all: str = "never"
+
+
+FRECHET = Computation(
+    "fid.frechet", "Fréchet distance of two Gaussians fitted to the features", "certified"
+)
+FRECHET_BY_N = replace(
+    FRECHET,
+    function="fid.frechet_by_n",
+    text=f"{FRECHET.text}, covariances divided by n",
+)
+FRECHET_INF = Computation(
+    "fid.frechet_inf", "Fréchet distance, extrapolated to endless images", "always"
+)
+KERNEL = Computation("kernel.compare", "kernel distance (MMD², cubic kernel), unbiased")
+NEIGHBOURS = Computation("neighbours.compare", "by k nearest neighbours in feature space")
+SLICED = Computation("patches.compare", "sliced Wasserstein distance")
+INCEPTION_SCORE = Computation("inception.score", "Inception score")
+# What `bench.metrics.training_set` measures.
+OF_TRAINING = Computation("", "of the images and the discriminator of training")
 
 
 @dataclass(frozen=True)
@@ -26,8 +71,8 @@ class Metric:
     group: str  # name in a grid file's `eval.metrics`; one group may give several keys
     header: str  # column header, unit included
     unit: str  # what the stored value is counted in. "" = nothing
-    extractor: str  # row of `extractors.EXTRACTORS`
-    compute: str  # row of `evaluate.COMPUTE`
+    extractor: str  # row of EXTRACTOR_INFO
+    compute: Computation
     output: str = ""  # which of the extractor's outputs. "" = its only one, EACH = the mean of all
     lower_is_better: bool = True
     part: str = ""  # which of the numbers that `compute` gives. "" = its only one
@@ -40,38 +85,83 @@ class Metric:
 
 @dataclass(frozen=True)
 class ExtractorInfo:
-    """What a report must know of the network of a metric.
+    """The network of a metric.
 
-    `pretraining` has the form of a backbone's: data sets joined by ", then ", and after the last
-    comma what was learned from them.
+    Attributes:
+        label: its name on a page.
+        pretraining: in the form of a backbone's: data sets joined by ", then ", and after the last
+            comma what was learned from them. "" = nothing was learned. None = that of the backbone
+            it is made of.
+        family: architecture. "" = no network. None = that of the backbone it is made of.
+        load: `FILE.FUNCTION` of bench/metrics/: `extractors.Source` -> `extractors.Extractor`.
+        keeps: how many images' features the real side keeps, for computations that need more than
+            the moments.
+        generated: outputs that are wanted of generated images alone, and of all of them.
     """
 
     label: str
-    pretraining: str | None  # "" = nothing was learned. None = that of the backbone it is made of
-    family: str | None  # architecture; "" = no network. None = that of the backbone it is made of
+    pretraining: str | None
+    family: str | None
+    load: str
+    keeps: int = 0
+    generated: tuple[str, ...] = ()
 
 
 # Metrics of a run's training images and discriminator, which are at hand while it trains.
 TRAINING = "training"
+TRAINING_ONLY = "logit_gap and memorised are measured while a run trains"
 
-# By the name in `extractors.EXTRACTORS`.
 EXTRACTOR_INFO: dict[str, ExtractorInfo] = {
-    "lab": ExtractorInfo("lab extractor", "rendered scenes of its own, no labels", "RegNet"),
-    "levels": ExtractorInfo("reference backbone", None, None),
-    "own": ExtractorInfo("own backbone", None, None),
-    "inception": ExtractorInfo("Inception-v3", "ImageNet-1k, labels", "Inception"),
-    "inception_legacy": ExtractorInfo("Inception-v3", "ImageNet-1k, labels", "Inception"),
-    "inception_graph": ExtractorInfo("Inception-v3", "ImageNet-1k, labels", "Inception"),
-    "vgg16": ExtractorInfo("VGG16", "ImageNet-1k, labels", "VGG"),
+    "lab": ExtractorInfo(
+        "lab extractor",
+        "rendered scenes of its own, no labels",
+        "RegNet",
+        "extractors.load_lab",
+        keeps=10000,
+    ),
+    "levels": ExtractorInfo("reference backbone", None, None, "extractors.load_levels"),
+    "own": ExtractorInfo("own backbone", None, None, "extractors.load_own"),
+    "inception": ExtractorInfo(
+        "Inception-v3",
+        "ImageNet-1k, labels",
+        "Inception",
+        "inception.load_clean",
+        keeps=10000,
+        generated=("logits",),
+    ),
+    "inception_legacy": ExtractorInfo(
+        "Inception-v3", "ImageNet-1k, labels", "Inception", "inception.load_legacy"
+    ),
+    "inception_graph": ExtractorInfo(
+        "Inception-v3", "ImageNet-1k, labels", "Inception", "inception.load_graph"
+    ),
+    "vgg16": ExtractorInfo(
+        "VGG16", "ImageNet-1k, labels", "VGG", "pretrained.load_vgg16", keeps=50000
+    ),
     # LVD-142M was gathered around ImageNet and holds it.
     "dinov2": ExtractorInfo(
-        "DINOv2 ViT-L/14", "ImageNet-21k, then ImageNet-1k, then LVD-142M, no labels", "ViT"
+        "DINOv2 ViT-L/14",
+        "ImageNet-21k, then ImageNet-1k, then LVD-142M, no labels",
+        "ViT",
+        "pretrained.load_dinov2",
     ),
-    "clip": ExtractorInfo("CLIP ViT-B/32", "OpenAI image-text pairs, captions", "CLIP ViT"),
-    "swav": ExtractorInfo("SwAV ResNet50", "ImageNet-1k, no labels", "ResNet"),
-    "mobilenet": ExtractorInfo("MobileNetV2", "ImageNet-1k, labels", "MobileNet"),
-    TRAINING: ExtractorInfo("discriminator and training images", "", ""),
-    "patches": ExtractorInfo("Laplacian pyramid", "", ""),
+    "clip": ExtractorInfo(
+        "CLIP ViT-B/32", "OpenAI image-text pairs, captions", "CLIP ViT", "pretrained.load_clip"
+    ),
+    "swav": ExtractorInfo(
+        "SwAV ResNet50", "ImageNet-1k, no labels", "ResNet", "pretrained.load_swav"
+    ),
+    "mobilenet": ExtractorInfo(
+        "MobileNetV2",
+        "ImageNet-1k, labels",
+        "MobileNet",
+        "pretrained.load_mobilenet",
+        keeps=10000,
+    ),
+    TRAINING: ExtractorInfo(
+        "discriminator and training images", "", "", "extractors.load_training"
+    ),
+    "patches": ExtractorInfo("Laplacian pyramid", "", "", "patches.load_patches", keeps=4096),
 }
 
 EACH = "*"
@@ -88,7 +178,7 @@ def _neighbours(extractor: str, suffix: str, mark: str) -> tuple[Metric, ...]:
             f"{part.capitalize()}{mark}",
             "",
             extractor,
-            "neighbours",
+            NEIGHBOURS,
             lower_is_better=False,
             part=part,
             version=2,
@@ -98,19 +188,19 @@ def _neighbours(extractor: str, suffix: str, mark: str) -> tuple[Metric, ...]:
 
 
 _ENTRIES = (
-    Metric("fd_lab", "fd_lab", "FD-lab", "", "lab", "frechet"),
+    Metric("fd_lab", "fd_lab", "FD-lab", "", "lab", FRECHET),
     # At endless images: comparable between numbers of images, which no other distance is.
-    Metric("fd_lab_inf", "fd_lab_inf", "FD-lab-inf", "", "lab", "frechet_inf", version=2),
-    Metric("kid_lab", "kid_lab", "KID-lab x1000", "x1000", "lab", "kernel", version=2),
+    Metric("fd_lab_inf", "fd_lab_inf", "FD-lab-inf", "", "lab", FRECHET_INF, version=2),
+    Metric("kid_lab", "kid_lab", "KID-lab x1000", "x1000", "lab", KERNEL, version=2),
     # The four feature levels of one reference backbone, the same for every row of a grid.
     *(
-        Metric(f"fd_{level}", "fd_levels", f"FD-{level.upper()}", "", "levels", "frechet", level)
+        Metric(f"fd_{level}", "fd_levels", f"FD-{level.upper()}", "", "levels", FRECHET, level)
         for level in _LEVELS
     ),
     # The four feature levels of the run's own backbone: comparable within a row only. After its
     # discriminator's projection they are what the discriminator sees.
     *(
-        Metric(f"own_{level}", "own_levels", f"own FD-{level.upper()}", "", "own", "frechet", level)
+        Metric(f"own_{level}", "own_levels", f"own FD-{level.upper()}", "", "own", FRECHET, level)
         for level in _LEVELS
     ),
     *(
@@ -120,46 +210,46 @@ _ENTRIES = (
             f"own FD-{stage.upper()}-{level.upper()}",
             "",
             "own",
-            "frechet",
+            FRECHET,
             f"{stage}_{level}",
         )
         for stage in ("ccm", "csm")
         for level in _LEVELS
     ),
-    Metric("swd", "swd", "SWD x1000", "x1000", "patches", "sliced", EACH, version=2),
+    Metric("swd", "swd", "SWD x1000", "x1000", "patches", SLICED, EACH, version=2),
     *_neighbours("lab", "_lab", "-lab"),
-    Metric("fid", "fid", "FID", "", "inception", "frechet"),
-    Metric("fid_inf", "fid_inf", "FID-inf", "", "inception", "frechet_inf", version=2),
-    Metric("fid_legacy", "fid_legacy", "FID (legacy resize)", "", "inception_legacy", "frechet"),
+    Metric("fid", "fid", "FID", "", "inception", FRECHET),
+    Metric("fid_inf", "fid_inf", "FID-inf", "", "inception", FRECHET_INF, version=2),
+    Metric("fid_legacy", "fid_legacy", "FID (legacy resize)", "", "inception_legacy", FRECHET),
     Metric(
         "fid_nvlabs",
         "fid_nvlabs",
         "FID (resize in graph)",
         "",
         "inception_graph",
-        "frechet_by_n",
+        FRECHET_BY_N,
         version=2,
     ),
-    Metric("kid", "kid", "KID x1000", "x1000", "inception", "kernel", version=2),
+    Metric("kid", "kid", "KID x1000", "x1000", "inception", KERNEL, version=2),
     Metric(
         "is",
         "is",
         "IS",
         "",
         "inception",
-        "inception_score",
+        INCEPTION_SCORE,
         "logits",
         lower_is_better=False,
         version=2,
     ),
     *_neighbours("vgg16", "", ""),
-    Metric("fd_dinov2", "fd_dinov2", "FD-DINOv2", "", "dinov2", "frechet"),
-    Metric("fd_clip", "fd_clip", "FD-CLIP", "", "clip", "frechet"),
-    Metric("fd_swav", "fd_swav", "FD-SwAV", "", "swav", "frechet"),
-    Metric("logit_gap", "logit_gap", "logit gap", "", TRAINING, TRAINING, generated=False),
-    Metric("memorised", "memorised", "memorised %", "%", TRAINING, TRAINING),
-    Metric("fd_mobilenet", "fd_mobilenet", "FD-MobileNet", "", "mobilenet", "frechet"),
-    Metric("kid_mobilenet", "kid_mobilenet", "KID-MobileNet x1000", "x1000", "mobilenet", "kernel"),
+    Metric("fd_dinov2", "fd_dinov2", "FD-DINOv2", "", "dinov2", FRECHET),
+    Metric("fd_clip", "fd_clip", "FD-CLIP", "", "clip", FRECHET),
+    Metric("fd_swav", "fd_swav", "FD-SwAV", "", "swav", FRECHET),
+    Metric("logit_gap", "logit_gap", "logit gap", "", TRAINING, OF_TRAINING, generated=False),
+    Metric("memorised", "memorised", "memorised %", "%", TRAINING, OF_TRAINING),
+    Metric("fd_mobilenet", "fd_mobilenet", "FD-MobileNet", "", "mobilenet", FRECHET),
+    Metric("kid_mobilenet", "kid_mobilenet", "KID-MobileNet x1000", "x1000", "mobilenet", KERNEL),
 )
 
 # Whose batch-norm statistics a generator is measured with (`eval.norms`), and the version of how
@@ -232,7 +322,7 @@ def looks_through(names: Iterable[str]) -> str | None:
     """The extractor of the first distance among metrics that sees an image as one vector."""
     found = [METRICS[key] for key in metric_keys(names)]
     return next(
-        (m.extractor for m in found if m.compute in ("frechet", "kernel") and not m.output), None
+        (m.extractor for m in found if m.compute in (FRECHET, KERNEL) and not m.output), None
     )
 
 

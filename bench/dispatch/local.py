@@ -18,8 +18,8 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from bench.config.paths import ROOT, RunPaths
 from bench.config.spec import RunSpec
@@ -32,6 +32,7 @@ from projgan.errors import UserError
 STOP_SECONDS = 30.0  # a worker that is asked to stop has so long for its step and its checkpoint
 
 Slot = str | None  # the GPU of a worker, as CUDA_VISIBLE_DEVICES names it. None = a CPU core
+Event = list[Any]  # its name, then its arguments; see `bench.dispatch.worker.Reporter`
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,20 @@ class Fault:
 
 @dataclass
 class Worker:
-    """A process at work on a run, or torchrun with several."""
+    """A process at work on a run, or torchrun with several.
+
+    Attributes:
+        ended: whether it reported how the run ended.
+        fault: of a process beside the first, and what the first did not report.
+        left: images when it began and when it ended, without a reason.
+    """
 
     run: RunSpec
     slots: list[Slot]
     process: subprocess.Popen[str]
-    told_end: bool = False
-    fault: Fault | None = None  # of a process beside the first, and what the first did not tell
-    left: tuple[int, int] | None = None  # images when it began and when it ended, without a reason
+    ended: bool = False
+    fault: Fault | None = None
+    left: tuple[int, int] | None = None
 
 
 def dispatch(
@@ -89,62 +96,101 @@ def dispatch(
             raise UserError(
                 f"{run.name}: train.batch={batch} cannot be shared by gpus_per_run={gpus_per_run}"
             )
-    threads = max(1, cores() // len(places))
-    waiting, free = deque(runs), deque(places)
-    events: queue.SimpleQueue[tuple[Worker, list[object]]] = queue.SimpleQueue()
-    workers: list[Worker] = []
-    begun: set[str] = set()
-    shared = False
+    pool = _Pool(places, gpus_per_run, runs_dir, data_dir, progress, hand_over)
+    pool.work(runs, force)
 
-    def again(run: RunSpec, reason: str, machine: bool) -> None:
-        if machine and hand_over is not None:
-            hand_over(run)
-            progress.end(f"left to another machine: {reason}")
+
+class _Pool:
+    """Worker processes on slots, and the runs that wait for one."""
+
+    def __init__(
+        self,
+        places: Sequence[Slot],
+        slots_per_run: int,
+        runs_dir: Path,
+        data_dir: Path,
+        progress: Progress,
+        hand_over: Callable[[RunSpec], None] | None,
+    ):
+        self.free, self.slots_per_run = deque(places), slots_per_run
+        self.threads = max(1, cores() // len(places))
+        self.runs_dir, self.data_dir = runs_dir, data_dir
+        self.progress, self.hand_over = progress, hand_over
+        self.events: queue.SimpleQueue[tuple[Worker, Event]] = queue.SimpleQueue()
+        self.waiting: deque[RunSpec] = deque()
+        self.workers: list[Worker] = []
+        self.begun: set[str] = set()
+        self.shared = False  # whether what all runs share is there
+
+    def work(self, runs: Sequence[RunSpec], force: bool) -> None:
+        """Does the runs; whatever happens, no worker is left behind."""
+        self.waiting.extend(runs)
+        try:
+            while self.waiting or self.workers:
+                while self.can_start():
+                    self.start(self.waiting.popleft(), force)
+                worker, (event, *arguments) = self.events.get()
+                if not worker.ended:
+                    self.progress.select(worker.run)
+                self.handle(worker, event, arguments)
+        finally:
+            _stop(self.workers)
+
+    def can_start(self) -> bool:
+        enough = len(self.free) >= self.slots_per_run
+        return bool(self.waiting) and enough and (self.shared or not self.workers)
+
+    def start(self, run: RunSpec, force: bool) -> None:
+        first = run.run_id not in self.begun
+        if first:
+            self.begun.add(run.run_id)
+            self.progress.begin(run)
+        taken = [self.free.popleft() for _ in range(self.slots_per_run)]
+        command = _command(run, taken, self.runs_dir, self.data_dir, force and first)
+        log = RunPaths(self.runs_dir / run.run_id).log
+        self.workers.append(_start(run, taken, command, log, self.threads, self.events))
+
+    def handle(self, worker: Worker, event: str, arguments: list[Any]) -> None:
+        """What a worker reported, or that it has ended."""
+        if event == "full":
+            raise UserError(arguments[0])
+        elif event == "exit":
+            self.remove(worker, arguments[0])
+        elif event == "again":
+            worker.ended = True
+            self.queue_again(worker.run, *arguments)
+        elif event == "fault":
+            if worker.fault is None or worker.fault.kind == "node":
+                worker.fault = Fault(*arguments)
+        elif event == "left":
+            worker.left = arguments[0], arguments[1]
+        elif event == "end":
+            worker.ended = True
+            self.progress.end(arguments[0])
         else:
-            waiting.append(run)
-            progress.line(f"{run.name}: {reason}; tried again later")
+            self.shared = self.shared or event == "train"
+            getattr(self.progress, event)(*arguments)
 
-    try:
-        while waiting or workers:
-            while waiting and len(free) >= gpus_per_run and (shared or not workers):
-                run = waiting.popleft()
-                anew = force and run.run_id not in begun
-                if run.run_id not in begun:
-                    begun.add(run.run_id)
-                    progress.begin(run)
-                taken = [free.popleft() for _ in range(gpus_per_run)]
-                workers.append(_start(run, taken, threads, runs_dir, data_dir, anew, events))
-            worker, (event, *arguments) = events.get()
-            if event == "full":
-                raise UserError(str(arguments[0]))
-            if not worker.told_end:
-                progress.select(worker.run)
-            if event == "exit":
-                if not worker.told_end:
-                    reason, cause = _died(worker, runs_dir, arguments[0])
-                    if cause is not None:
-                        again(worker.run, reason, cause == "node")
-                    else:
-                        progress.end(reason)
-                workers.remove(worker)
-                free.extend(worker.slots)
-                shared = True
-            elif event == "again":
-                worker.told_end = True
-                again(worker.run, str(arguments[0]), bool(arguments[1]))
-            elif event == "fault":
-                if worker.fault is None or worker.fault.kind == "node":
-                    worker.fault = Fault(*arguments)  # type: ignore[arg-type]
-            elif event == "left":
-                worker.left = arguments[0], arguments[1]  # type: ignore[assignment]
-            elif event == "end":
-                worker.told_end = True
-                progress.end(str(arguments[0]))
+    def remove(self, worker: Worker, status: int) -> None:
+        """Frees the slots of a worker that has ended."""
+        if not worker.ended:
+            reason, kind = note_death(worker, self.runs_dir, status)
+            if kind is not None:
+                self.queue_again(worker.run, reason, kind == "node")
             else:
-                shared = shared or event == "train"
-                getattr(progress, str(event))(*arguments)
-    finally:
-        _stop(workers)
+                self.progress.end(reason)
+        self.workers.remove(worker)
+        self.free.extend(worker.slots)
+        self.shared = True
+
+    def queue_again(self, run: RunSpec, reason: str, machine: bool) -> None:
+        """Puts a run behind the others, or hands it over where the machine failed it."""
+        if machine and self.hand_over is not None:
+            self.hand_over(run)
+            self.progress.end(f"left to another machine: {reason}")
+        else:
+            self.waiting.append(run)
+            self.progress.line(f"{run.name}: {reason}; tried again later")
 
 
 def slots() -> list[Slot]:
@@ -191,59 +237,66 @@ def _unwarned() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-@_unwarned()
-def _start(
-    run: RunSpec,
-    taken: list[Slot],
-    threads: int,
-    runs_dir: Path,
-    data_dir: Path,
-    force: bool,
-    events: queue.SimpleQueue[tuple[Worker, list[object]]],
-) -> Worker:
-    run_dir = runs_dir / run.run_id
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": path}
-    if devices := [slot for slot in taken if slot is not None]:
-        environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
+def _command(
+    run: RunSpec, taken: Sequence[Slot], runs_dir: Path, data_dir: Path, force: bool
+) -> list[str]:
     launcher: list[str] = []
     if len(taken) > 1:
         count = f"--nproc-per-node={len(taken)}"
         launcher = ["torch.distributed.run", "--standalone", count, "-m"]
-    arguments = [str(run_dir.absolute()), str(data_dir.absolute()), *(["force"] if force else [])]
-    with RunPaths(run_dir).log.open("a", encoding="utf-8") as log:
+    folders = [str((runs_dir / run.run_id).absolute()), str(data_dir.absolute())]
+    module = [*launcher, "bench.dispatch.worker"]
+    return [sys.executable, "-m", *module, *folders, *(["force"] if force else [])]
+
+
+def _start(
+    run: RunSpec,
+    taken: list[Slot],
+    command: Sequence[str],
+    log: Path,
+    threads: int,
+    events: queue.SimpleQueue[tuple[Worker, Event]],
+) -> Worker:
+    """Starts a worker, whose reports and end are put into `events`."""
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": path}
+    if devices := [slot for slot in taken if slot is not None]:
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
+    with log.open("a", encoding="utf-8") as errors, _unwarned():
         process = subprocess.Popen(
-            [sys.executable, "-m", *launcher, "bench.dispatch.worker", *arguments],
+            command,
             stdout=subprocess.PIPE,
-            stderr=log,
-            stdin=subprocess.PIPE,  # nothing is said: its end tells the worker that we died
+            stderr=errors,
+            stdin=subprocess.PIPE,  # nothing is written: its end tells the worker that we died
             encoding="utf-8",
             errors="replace",
             env=environment,
         )
-    worker = Worker(run, taken, process)
-
-    def listen() -> None:
-        assert process.stdin is not None and process.stdout is not None
-        try:
-            with process.stdout as told:
-                for line in told:
-                    if (event := _event(line)) is not None:
-                        events.put((worker, event))
-        finally:  # whatever happened: who waits for the exit must hear of it
-            status = process.wait()
-            process.stdin.close()
-            events.put((worker, ["exit", status]))
-
-    threading.Thread(target=listen, daemon=True).start()
+        worker = Worker(run, taken, process)
+        # A thread inherits that it is not warned.
+        threading.Thread(target=_listen, args=(worker, events), daemon=True).start()
     return worker
+
+
+def _listen(worker: Worker, events: queue.SimpleQueue[tuple[Worker, Event]]) -> None:
+    process = worker.process
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        with process.stdout as lines:
+            for line in lines:
+                if (event := _event(line)) is not None:
+                    events.put((worker, event))
+    finally:  # whatever happened: who waits for the exit must hear of it
+        status = process.wait()
+        process.stdin.close()
+        events.put((worker, ["exit", status]))
 
 
 EVENTS = ("data", "train", "evaluate", "line", "end", "again", "full", "fault", "left")
 
 
-def _event(line: str) -> list[object] | None:
-    """What a worker said. None = nothing that it would say."""
+def _event(line: str) -> Event | None:
+    """What a worker reported. None = the line is something else."""
     try:
         event = json.loads(line)
     except ValueError:
@@ -251,47 +304,48 @@ def _event(line: str) -> list[object] | None:
     return event if isinstance(event, list) and event and event[0] in EVENTS else None
 
 
-def _died(worker: Worker, runs_dir: Path, status: object) -> tuple[str, str | None]:
-    """Notes in a run's record why it stands still.
+def note_death(worker: Worker, runs_dir: Path, status: int) -> tuple[str, str | None]:
+    """Notes in a run's record why nobody works on it any more.
 
     A worker that a signal killed is a fault of the machine, and so is the end of several that
     train together where none of them says why. Such a run goes back to the queue, unless that has
     happened again and again without its getting on.
 
+    Args:
+        status: of the process; a negative one is the number of a signal.
+
     Returns:
         One line, and the kind of the failure where the run is to be tried again.
     """
-    run = worker.run
-    paths = RunPaths(runs_dir / run.run_id)
-    code, processes = status if isinstance(status, int) else 1, len(worker.slots)
-    how = f"killed by signal {-code}" if code < 0 else f"status {code}"
-    if code == -signal.SIGKILL:
-        how += ", perhaps for want of memory"
-    reason, again = f"the worker died ({how})", None
-    if (fault := worker.fault) is not None:
-        reason = f"process beside the first: {fault.line}"
+    paths, fault = RunPaths(runs_dir / worker.run.run_id), worker.fault
+    reason = _how_it_ended(status) if fault is None else f"process beside the first: {fault.line}"
+    again = None
+    # What cannot be read stays as it is; another process may have taken the run meanwhile.
     last = last_holder(paths.claim)
     start, nimg = worker.left or ((last.start, last.nimg) if last else (0, 0))
-    kind, at, size = "node", start, None
-    # What cannot be read stays as it is; another process may have taken the run meanwhile.
     with contextlib.suppress(UserError, OSError), owning(paths.claim):
-        record = records.load(paths.record) or records.new(run, _now())
+        record = records.load(paths.record) or records.new(worker.run, records.now())
         if record["status"] == "running":
             record["error"] = reason
+            kind, at, size = "node", start, None
+            processes = len(worker.slots)
             if fault is not None and fault.kind != "node":
                 kind, at = fault.kind, max(fault.nimg, nimg)
-                size = retry.halved(record, run.config.train, processes)
-            if fault is not None or code < 0 or processes > 1:
+                size = retry.halved(record, worker.run.config.train, processes)
+            if fault is not None or status < 0 or processes > 1:
                 if retry.settle(record, kind, reason, at, size):
                     again = kind
                 else:
-                    record["ended"] = _now()
+                    record["ended"] = records.now()
             records.save(paths.record, record)
     return f"{reason}; see {paths.log}", again
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def _how_it_ended(status: int) -> str:
+    how = f"killed by signal {-status}" if status < 0 else f"status {status}"
+    if status == -signal.SIGKILL:
+        how += ", perhaps for want of memory"
+    return f"the worker died ({how})"
 
 
 def _stop(workers: Sequence[Worker]) -> None:

@@ -21,6 +21,7 @@ from bench.config.paths import RunPaths
 from bench.config.spec import RunSpec
 from bench.store.lease import HEARTBEAT_SECONDS, holder
 from bench.store.record import Standing, standing
+from bench.store.record import load as load_record
 from projgan.errors import UserError
 from projgan.files import write_json_atomic
 
@@ -31,7 +32,7 @@ _NAME = re.compile(r"\w[\w.-]*")
 
 
 @dataclass(frozen=True)
-class Job:
+class QueuedJob:
     """The job that a run was given to."""
 
     name: str  # of the submission: one word, never used twice
@@ -45,6 +46,11 @@ class Job:
     @property
     def called(self) -> str:
         return f"job {self.id or self.name}"
+
+    def save(self, runs_dir: Path) -> None:
+        """Notes the job in the folders of its runs."""
+        for id in self.runs:
+            write_json_atomic(RunPaths(runs_dir / id).job, dataclasses.asdict(self))
 
 
 @dataclass(frozen=True)
@@ -64,15 +70,15 @@ class Queue:
     entries: dict[tuple[str, int], Entry]
     fault: str = ""
 
-    def find(self, job: Job) -> Entry | None:
+    def find(self, job: QueuedJob) -> Entry | None:
         return self.entries.get((job.name, job.index))
 
 
-def load(run: RunPaths) -> Job | None:
+def load(run: RunPaths) -> QueuedJob | None:
     """The job of a run. None = it was never submitted, or the file tells nothing."""
     try:
         found = json.loads(run.job.read_text(encoding="utf-8"))
-        job = Job(**found | {"runs": tuple(found["runs"])})
+        job = QueuedJob(**found | {"runs": tuple(found["runs"])})
         # They become names of folders, and words of a command.
         safe = all(_RUN_ID.fullmatch(id) for id in job.runs) and _NAME.fullmatch(job.name)
         return job if safe and isinstance(job.index, int) else None
@@ -80,11 +86,7 @@ def load(run: RunPaths) -> Job | None:
         return None
 
 
-def save(run: RunPaths, job: Job) -> None:
-    write_json_atomic(run.job, dataclasses.asdict(job))
-
-
-def ask_queue(jobs: Iterable[Job]) -> Queue:
+def ask_queue(jobs: Iterable[QueuedJob]) -> Queue:
     """Asks squeue about jobs, by the names of their submissions; nothing is asked for no job."""
     names = sorted({job.name for job in jobs})
     if not names:
@@ -121,24 +123,20 @@ def ask_accounting(ids: Iterable[str]) -> dict[str, str]:
 def standings(runs: Sequence[RunSpec], runs_dir: Path) -> list[Standing]:
     """Where runs stand, by their records, their claims and the queue."""
     at = [standing(spec, runs_dir) for spec in runs]
-    jobs = [load(RunPaths(runs_dir / spec.run_id)) for spec in runs]
+    paths = [RunPaths(runs_dir / spec.run_id) for spec in runs]
     # Of runs that are done the queue could say nothing that matters.
-    open_ = [
-        i for i, (now, job) in enumerate(zip(at, jobs, strict=True)) if job and not now.settled
-    ]
-    queue = ask_queue(job for i in open_ if (job := jobs[i]))
-    gone = [i for i in open_ if (job := jobs[i]) and not queue.fault and not queue.find(job)]
-    ended = ask_accounting(id for i in gone if (job := jobs[i]) and (id := job.id))
-    for i in open_:
-        job = jobs[i]
-        assert job is not None
-        run = RunPaths(runs_dir / runs[i].run_id)
-        at[i] = _in_queue(at[i], job, queue, ended, run)
+    loaded = {i: load(run) for i, run in enumerate(paths) if not at[i].settled}
+    jobs = {i: job for i, job in loaded.items() if job}
+    queue = ask_queue(jobs.values())
+    gone = [job for job in jobs.values() if not queue.fault and not queue.find(job)]
+    ended = ask_accounting(job.id for job in gone if job.id)
+    for i, job in jobs.items():
+        at[i] = _in_queue(at[i], job, queue, ended, paths[i])
     return at
 
 
 def _in_queue(
-    now: Standing, job: Job, queue: Queue, ended: dict[str, str], run: RunPaths
+    now: Standing, job: QueuedJob, queue: Queue, ended: dict[str, str], run: RunPaths
 ) -> Standing:
     """A standing by the files, with what the queue says of its job."""
     entry = queue.find(job)
@@ -159,7 +157,7 @@ def _in_queue(
     return dataclasses.replace(now, state="queued", note=note)
 
 
-def _left(now: Standing, job: Job, ended: dict[str, str], run: RunPaths) -> Standing:
+def _left(now: Standing, job: QueuedJob, ended: dict[str, str], run: RunPaths) -> Standing:
     """The standing of a run whose job has left the queue."""
     if now.state in ("running", "hung"):
         owner = holder(run.claim)
@@ -200,29 +198,24 @@ def cancel(runs: Sequence[RunSpec], runs_dir: Path, now: str) -> tuple[list[str]
     for key, entry in queue.entries.items():
         if (job := jobs.get(key)) is None:
             continue
-        others = [
-            id for id in job.runs if id not in chosen and not _is_done(RunPaths(runs_dir / id))
-        ]
+        others = [id for id in job.runs if id not in chosen and not _is_done(runs_dir, id)]
         if others:
             kept.append(
                 f"job {entry.id} is left alone: it also does {', '.join(others)}, which you did "
                 f"not name; scancel {entry.id} ends all of it"
             )
-            continue
-        ended.append(dataclasses.replace(job, id=entry.id, cancelled=now))
+        else:
+            ended.append(dataclasses.replace(job, id=entry.id, cancelled=now))
     if ended:
         ask("scancel", *(str(job.id) for job in ended))
     for job in ended:
-        for id in job.runs:
-            save(RunPaths(runs_dir / id), job)
+        job.save(runs_dir)
     return [str(job.id) for job in ended], kept
 
 
-def _is_done(run: RunPaths) -> bool:
-    from bench.store import record as records
-
+def _is_done(runs_dir: Path, run_id: str) -> bool:
     try:
-        record = records.load(run.record)
+        record = load_record(RunPaths(runs_dir / run_id).record)
     except UserError:
         return False
     return record is not None and record["status"] in ("finished", "failed")
@@ -232,7 +225,7 @@ def ask(*command: str) -> list[str]:
     """Lines that a command of SLURM prints; UserError where it is not here or does not answer."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=ASK_SECONDS)
-    except FileNotFoundError:
+    except OSError:
         raise UserError(f"{command[0]} is not on this machine") from None
     except subprocess.TimeoutExpired:
         raise UserError(f"{command[0]} does not answer") from None

@@ -1,8 +1,8 @@
 """The metric ladder: images -> features -> statistics -> distance.
 
-`table` says what there is (free of torch), `extractors` turn images into features, `statistics`
-condenses features, `frechet` and `kernel` compare, `reference` keeps the real side, and
-`evaluate` runs the whole in one pass over the generated images.
+`bench.config.metrics` says what there is (free of torch), `extractors` turn images into features,
+`statistics` condenses features, `fid`, `kernel`, `neighbours` and `patches` compare, `reference`
+keeps the real side, and `evaluate` runs the whole in one pass over the generated images.
 """
 
 from bench.config.metrics import METRICS, Metric, check_metrics, metric_keys

@@ -5,140 +5,34 @@ Every extractor that some metric needs sees each image once; all metrics share w
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bench.config.metrics import EACH, METRICS, TRAINING, Metric, metric_keys
-from bench.metrics.extractors import BATCH, EXTRACTORS, TRAINING_ONLY, Images
-from bench.metrics.frechet import GAP_TOLERANCE, certify_frechet
-from bench.metrics.inception_score import logits_to_score
-from bench.metrics.kernel import features_to_kernel
-from bench.metrics.neighbours import features_to_neighbourhood
+from bench.config.metrics import (
+    EACH,
+    METRICS,
+    TRAINING,
+    TRAINING_ONLY,
+    Metric,
+    function,
+    metric_keys,
+)
+from bench.metrics.extractors import BATCH, EXTRACTORS, Images, stacked
 from bench.metrics.order import ContentOrder
-from bench.metrics.patches import patches_to_distance
 from bench.metrics.reference import Collector, Reference
-from bench.metrics.sampling import FrechetInterval, frechet_infinity, frechet_interval
-from bench.metrics.statistics import Features, statistics_to_frechet
+from bench.metrics.statistics import Estimate, Features, Parts
 from projgan.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-log = logging.getLogger(__name__)
-
-_SEED = 0  # of what a metric draws: groups, directions; one for all, so that values compare
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A metric's value, in the unit of its header."""
-
-    value: float
-    interval: tuple[float, float] | None = None  # 95 %. None = this metric has none
-    gap: float | None = None  # to a second route, relative. None = there was none
-    used: int | None = None  # images of each side that were compared. None = all there were
-
-
-Kept = NDArray[np.float32]  # [K, D]
-Parts = Mapping[str, Estimate]  # what one computation gives, by `Metric.part`
-
-
-def _frechet(real: Features, fake: Features) -> Parts:
-    return {"": Estimate(statistics_to_frechet(real.statistics, fake.statistics))}
-
-
-def _by_n(side: Features) -> Features:
-    return replace(side, statistics=side.statistics.by_n())
-
-
-def _frechet_inf(real: Features, fake: Features) -> Parts:
-    return {"": Estimate(frechet_infinity(real.statistics, fake.kept, seed=_SEED))}
-
-
-def _kernel(real: Features, fake: Features) -> Parts:
-    x, y = _alike(real, fake)
-    found = features_to_kernel(x, y)
-    low, high = found.interval
-    return {"": Estimate(1000.0 * found.value, (1000.0 * low, 1000.0 * high), used=len(x))}
-
-
-def _neighbours(real: Features, fake: Features) -> Parts:
-    x, y = _alike(real, fake)
-    found = features_to_neighbourhood(x, y)
-    return {part: Estimate(value, used=len(x)) for part, value in asdict(found).items()}
-
-
-def _sliced(real: Features, fake: Features) -> Parts:
-    x, y = _alike(real, fake)
-    return {"": Estimate(1000.0 * patches_to_distance(x, y, seed=_SEED), used=len(x))}
-
-
-def _inception_score(_: Features, fake: Features) -> Parts:
-    return {"": Estimate(logits_to_score(fake.kept))}
-
-
-def _alike(real: Features, fake: Features) -> tuple[Kept, Kept]:
-    """As many of each side, those that come first by content: unequal sides would tilt a metric."""
-    count = min(len(real.kept), len(fake.kept))
-    return real.kept[:count], fake.kept[:count]
-
-
-# How the two sides become numbers, in the units that the table of metrics gives.
-COMPUTE: dict[str, Callable[[Features, Features], Parts]] = {
-    "frechet": _frechet,
-    "frechet_by_n": lambda real, fake: _frechet(_by_n(real), _by_n(fake)),
-    "frechet_inf": _frechet_inf,
-    "kernel": _kernel,
-    "neighbours": _neighbours,
-    "sliced": _sliced,
-    "inception_score": _inception_score,
-}
-
-
-def _certified(real: Features, fake: Features, found: Parts) -> Parts:
-    """A Fréchet distance with its gap to a second route and, of enough images, its interval."""
-    value, interval = found[""].value, _interval(real, fake)
-    reach = (value - interval.reach, value + interval.reach) if interval else None
-    return {"": Estimate(value, reach, _gap(real, fake, value))}
-
-
-def _certified_inf(real: Features, fake: Features, found: Parts) -> Parts:
-    gap = _gap(real, fake, statistics_to_frechet(real.statistics, fake.statistics))
-    interval = _interval(real, fake)
-    return {"": Estimate(found[""].value, interval.at_infinity if interval else None, gap)}
-
-
-def _gap(real: Features, fake: Features, distance: float) -> float:
-    a, b = real.statistics, fake.statistics
-    gap = certify_frechet(distance, a.mean, a.cov, b.mean, b.cov)
-    if not gap <= GAP_TOLERANCE:  # nor where it is no number
-        raise ValueError(
-            f"not published: a second route to the distance differs by {gap:.1e} of it, "
-            f"more than {GAP_TOLERANCE:.0e}"
-        )
-    return gap
-
-
-def _interval(real: Features, fake: Features) -> FrechetInterval | None:
-    """None = too few images, see `sampling.enough`."""
-    try:
-        return frechet_interval(real.statistics, fake.kept, seed=_SEED)
-    except ValueError:
-        return None
-
-
-# Done once, for numbers that are published: a second route, and intervals that take longer.
-CERTIFY: dict[str, Callable[[Features, Features, Parts], Parts]] = {
-    "frechet": _certified,
-    "frechet_by_n": lambda real, fake, found: _certified(_by_n(real), _by_n(fake), found),
-    "frechet_inf": _certified_inf,
-}
+Batches = Iterable["Images | Sequence[Images] | Tensor"]
+# What `Metric.compute` names: features of both sides, and whether the numbers are to be published
+# (a second route, intervals that take longer) -> numbers, in the unit of the table of metrics.
+Compute = Callable[[Features, Features, bool], Parts]
 
 
 class Scores(dict[str, float]):
@@ -154,13 +48,22 @@ class Scores(dict[str, float]):
         self.fake = 0  # generated images that were measured
         self.real = 0  # real images that they were measured against
 
+    def add(self, key: str, found: Estimate) -> None:
+        """Takes a metric's number; one that is not finite is missing."""
+        if not math.isfinite(found.value):
+            self.missing[key] = f"came out as {found.value}"
+            return
+        self[key] = found.value
+        if found.interval is not None:
+            self.intervals[key] = found.interval
+        if found.used is not None:
+            self.used[key] = found.used
+        if found.gap is not None:
+            self.certificates[key] = found.gap
+
 
 def evaluate(
-    batches: Iterable[Images | Sequence[Images] | Tensor],
-    reference: Reference,
-    metrics: Iterable[str],
-    *,
-    certified: bool = False,
+    batches: Batches, reference: Reference, metrics: Iterable[str], *, certified: bool = False
 ) -> Scores:
     """Measures generated images against a reference.
 
@@ -183,33 +86,19 @@ def evaluate(
         UserError: an unknown metric, missing weights, fewer than two images.
     """
     scores = Scores()
-    wanted = [METRICS[key] for key in metric_keys(metrics)]
-    if not reference.has_own:
-        reason = "this run has no feature network of its own"
-        scores.missing = {m.key: reason for m in wanted if m.extractor == "own"}
-        wanted = [m for m in wanted if m.extractor != "own"]
-    scores.missing |= {m.key: TRAINING_ONLY for m in wanted if m.extractor == TRAINING}
-    wanted = [m for m in wanted if m.extractor != TRAINING]
+    wanted = _measurable(metrics, reference, scores)
     names = list(dict.fromkeys(m.extractor for m in wanted))
     real = {name: reference.real(name) for name in names}
     scores.extractors = {name: reference.extractor(name).identity for name in names}
-
-    collectors = {
-        name: Collector(EXTRACTORS[name].keeps, _whole(name, wanted, certified)) for name in names
-    }
-    held = any(EXTRACTORS[name].keeps or _whole(name, wanted, certified) for name in names)
-    order = ContentOrder()
-    for images in rebatch(batches):
-        keys = order(images) if held else None
-        for name, collector in collectors.items():
-            collector.add(reference.extractor(name).on_device(images), keys)
-        scores.fake += len(images)
     scores.real = reference.count
+    collectors = _collectors(wanted, certified)
+    _show(batches, reference, collectors, scores)
     if scores.fake < 2:
         raise UserError(f"{scores.fake} generated images cannot be measured: eval.fake needs 2")
+
     fake = {name: collector.features() for name, collector in collectors.items()}
 
-    done: dict[tuple[str, str, str], Parts | str] = {}  # numbers, or why there are none
+    done: dict[tuple[object, ...], Parts | str] = {}  # numbers, or why there are none
     for m in wanted:
         work = (m.extractor, m.output, m.compute)
         if work not in done:
@@ -217,24 +106,46 @@ def evaluate(
         found = done[work]
         if isinstance(found, str):
             scores.missing[m.key] = found
-        elif math.isfinite(found[m.part].value):
-            scores[m.key] = found[m.part].value
-            if (interval := found[m.part].interval) is not None:
-                scores.intervals[m.key] = interval
-            if (used := found[m.part].used) is not None:
-                scores.used[m.key] = used
-            if (gap := found[m.part].gap) is not None:
-                scores.certificates[m.key] = gap
         else:
-            scores.missing[m.key] = f"came out as {found[m.part].value}"
+            scores.add(m.key, found[m.part])
     return scores
 
 
-def _whole(extractor: str, wanted: Iterable[Metric], certified: bool) -> set[str]:
-    """Outputs whose features are held of every generated image."""
-    needed = {"frechet_inf", *(CERTIFY if certified else ())}
-    outputs = {m.output for m in wanted if m.extractor == extractor and m.compute in needed}
-    return {*outputs, *EXTRACTORS[extractor].generated}
+def _measurable(metrics: Iterable[str], reference: Reference, scores: Scores) -> list[Metric]:
+    """The metrics that images alone can give; why others are missing is noted in `scores`."""
+    wanted = []
+    for m in (METRICS[key] for key in metric_keys(metrics)):
+        if m.extractor == TRAINING:
+            scores.missing[m.key] = TRAINING_ONLY
+        elif m.extractor == "own" and not reference.has_own:
+            scores.missing[m.key] = "this run has no feature network of its own"
+        else:
+            wanted.append(m)
+    return wanted
+
+
+def _collectors(wanted: Iterable[Metric], certified: bool) -> dict[str, Collector]:
+    """What gathers the features of generated images, by extractor."""
+    when = ("always", "certified") if certified else ("always",)
+    whole: dict[str, set[str]] = {}  # outputs whose features are held of every generated image
+    for m in wanted:
+        outputs = whole.setdefault(m.extractor, {*EXTRACTORS[m.extractor].generated})
+        if m.compute.needs_all in when:
+            outputs.add(m.output)
+    return {name: Collector(EXTRACTORS[name].keeps, held) for name, held in whole.items()}
+
+
+def _show(
+    batches: Batches, reference: Reference, collectors: Mapping[str, Collector], scores: Scores
+) -> None:
+    """Shows every generated image to every extractor, and counts them."""
+    ordered = any(collector.holds for collector in collectors.values())
+    order = ContentOrder()
+    for images in rebatch(batches):
+        keys = order(images) if ordered else None
+        for name, collector in collectors.items():
+            collector.add(reference.extractor(name).on_device(images), keys)
+        scores.fake += len(images)
 
 
 def _compute(
@@ -244,14 +155,10 @@ def _compute(
     outputs = list(fake) if m.output == EACH else [m.output]
     if absent := [name for name in outputs if name not in fake]:
         return f"this network has no output {absent[0]!r}"
+    compute: Compute = function(m.compute.function)
     try:
         # A metric of generated images alone has no real side, and does not look at it.
-        found = [COMPUTE[m.compute](real.get(n, fake[n]), fake[n]) for n in outputs]
-        if certified and m.compute in CERTIFY:
-            found = [
-                CERTIFY[m.compute](real[n], fake[n], parts)
-                for n, parts in zip(outputs, found, strict=True)
-            ]
+        found = [compute(real.get(n, fake[n]), fake[n], certified) for n in outputs]
     except ValueError as error:
         return str(error)
     except ModuleNotFoundError as error:  # the others can still be measured
@@ -263,9 +170,7 @@ def _compute(
     return {part: Estimate(value, used=found[0][part].used) for part, value in mean.items()}
 
 
-def rebatch(
-    batches: Iterable[Images | Sequence[Images] | Tensor], size: int = BATCH
-) -> Iterator[Images | list[Images] | Tensor]:
+def rebatch(batches: Batches, size: int = BATCH) -> Iterator[Images | list[Images] | Tensor]:
     """The same images in batches of `size` (the last may be smaller).
 
     Yields:
@@ -282,11 +187,7 @@ def rebatch(
         for start in range(0, len(images), size):
             held += [*images[start : start + size]]
             while len(held) >= size:
-                yield _together(held[:size])
+                yield stacked(held[:size])
                 held = held[size:]
     if held:
-        yield _together(held)
-
-
-def _together(images: list[Images]) -> Images | list[Images]:
-    return np.stack(images) if len({image.shape for image in images}) == 1 else images
+        yield stacked(held)

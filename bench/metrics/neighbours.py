@@ -16,10 +16,12 @@ Distances are computed in blocks of rows; the N x N matrix never exists.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from bench.metrics.statistics import Estimate, Features, Parts, equally_many
 
 Array = NDArray[np.float64]
 
@@ -37,6 +39,13 @@ class Neighbourhood:
     recall: float
     density: float
     coverage: float
+
+
+def compare(real: Features, fake: Features, certified: bool) -> Parts:
+    """Precision, recall, density and coverage of as many images on each side."""
+    x, y = equally_many(real, fake)
+    found = features_to_neighbourhood(x, y)
+    return {part: Estimate(value, used=len(x)) for part, value in asdict(found).items()}
 
 
 def features_to_neighbourhood(

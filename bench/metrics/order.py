@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from bench.metrics.extractor import Images
+    from bench.metrics.extractors import Images
 
 Keys = NDArray[np.uint64]
 

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.metrics.extractor import PROTOCOL, Extractor, Source
+from bench.metrics.extractors import PROTOCOL, Extractor, Source
+from bench.metrics.statistics import SEED, Estimate, Features, Parts, equally_many
 from projgan.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-IMAGES = 4096  # at most so many of each side
 PER_IMAGE = 16  # patches of an image on every level
 SIDE = 7  # of a patch, px
 SMALLEST = 16  # px of the coarsest level
@@ -94,6 +94,12 @@ def _places(key: int, rows: int, columns: int) -> NDArray[np.int64]:
     """[2, PER_IMAGE]: where the patches of one image begin."""
     rng = np.random.Generator(np.random.Philox(key=key))
     return np.stack([rng.integers(rows, size=PER_IMAGE), rng.integers(columns, size=PER_IMAGE)])
+
+
+def compare(real: Features, fake: Features, certified: bool) -> Parts:
+    """SWD x1000 of one level, of as many images on each side."""
+    x, y = equally_many(real, fake)
+    return {"": Estimate(1000.0 * patches_to_distance(x, y, seed=SEED), used=len(x))}
 
 
 def patches_to_distance(

@@ -226,6 +226,7 @@ class Collector:
             whole: outputs that are held of every image.
         """
         self._keeps, self._whole = keeps, frozenset(whole)
+        self.holds = bool(keeps or self._whole)  # whether any image's features are held
         self._moments: dict[str, Accumulator] = {}
         self._first: dict[str, First] = {}
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+SEED = 0  # of what a metric draws: groups, directions; one for all, so that values compare
 WITHOUT_FLOAT64 = ("mps",)  # kinds of device that have no float64
 
 
@@ -131,6 +132,28 @@ class Features:
 
     statistics: Statistics  # of all images
     kept: NDArray[np.float32]  # [K, D] or [K, P, D]: features of some images, for metrics that need
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A metric's value, in the unit of its header."""
+
+    value: float
+    interval: tuple[float, float] | None = None  # 95 %. None = this metric has none
+    gap: float | None = None  # to a second route, relative. None = there was none
+    used: int | None = None  # images of each side that were compared. None = all there were
+
+
+Parts = Mapping[str, Estimate]  # what one computation gives, by `Metric.part`
+
+
+def equally_many(real: Features, fake: Features) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """As many kept features of each side, those that come first by content.
+
+    Unequal sides would tilt a metric.
+    """
+    count = min(len(real.kept), len(fake.kept))
+    return real.kept[:count], fake.kept[:count]
 
 
 def save_features(path: Path, key: str, outputs: Mapping[str, Features]) -> None:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench.metrics.extractor import BATCH, Extractor, Images
+from bench.metrics.extractors import BATCH, Extractor, Images
 from projgan.classes import ConditionalHeads
 from projgan.config import Data
 from projgan.data import Dataset, subset_order

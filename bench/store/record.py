@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +30,11 @@ Record = dict[str, Any]
 
 class DamagedRecord(DataError):
     """A record whose content is of no use; what stands beside it still is."""
+
+
+def now() -> str:
+    """Date and time in UTC, as records have them."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def new(spec: RunSpec, started: str) -> Record:

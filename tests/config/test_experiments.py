@@ -15,7 +15,7 @@ from bench.config import paths, yaml_types
 from bench.config.metrics import METRICS
 from bench.config.schema import GridFile, PresetsFile
 from bench.config.spec import Grid
-from bench.metrics import fetch
+from bench.metrics import weights
 from projgan.config import Config, Discriminator
 from projgan.errors import UserError
 from projgan.weights import PACKAGES
@@ -234,7 +234,7 @@ def test_the_photo_scale_is_the_papers_network_on_photographs() -> None:
              "diffaug", "subsets", "convergence", "small-data", "features", "tuning")  # fmt: skip
     for name in names:
         grid = grids.load(name, "photo", ["data.path=FOLDER"])
-        assert {need.name for need in fetch.needs(grid)} <= PACKAGES.keys(), name
+        assert {need.name for need in weights.needs(grid)} <= PACKAGES.keys(), name
         assert grid.report.rank_by == "fd_mobilenet" and "swd" in grid.report.columns
         assert {"fd_mobilenet", "swd"} <= set(grid.eval.metrics)
         assert any(note.startswith("Learning rates") for note in grid.report.notes)

@@ -19,7 +19,7 @@ from bench.config.metrics import METRICS
 from bench.config.paths import ROOT, SOURCE_NOTE, RunPaths
 from bench.config.schema import SlurmFile
 from bench.config.spec import RunSpec
-from bench.dispatch import slurm, slurm_queue
+from bench.dispatch import slurm, slurm_job, slurm_queue
 from bench.dispatch.code_snapshot import freeze
 from bench.dispatch.slurm_queue import Entry, Queue
 from bench.store import record as records
@@ -146,7 +146,7 @@ def test_alike_runs_share_an_array_and_small_ones_a_job(made: Path) -> None:
 
 
 def test_the_runs_of_a_job_share_its_gpus(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [slurm.share(4, runs) for runs in (1, 2, 3, 9)] == [4, 2, 1, 1] and slurm.share(
+    assert [slurm_job.share(4, runs) for runs in (1, 2, 3, 9)] == [4, 2, 1, 1] and slurm_job.share(
         0, 1
     ) == 1
     monkeypatch.setattr("shutil.which", lambda name: name)
@@ -254,13 +254,13 @@ def test_a_copy_of_the_source_is_named_by_its_content(
     assert freeze(tmp_path) != second
 
 
-def prepared(made: Path) -> tuple[RunSpec, RunPaths, slurm.Job]:
+def prepared(made: Path) -> tuple[RunSpec, RunPaths, slurm_job.Job]:
     """A run of a job with a limit of an hour."""
     spec = runs()[0]
     paths = RunPaths(made / "runs" / spec.run_id)
     write_json_atomic(paths.spec, spec.to_json())
     records.save(paths.record, records.new(spec, "now"))
-    return spec, paths, slurm.Job((spec.run_id,), str(made / "runs"), str(made), 0, 60, 120)
+    return spec, paths, slurm_job.Job((spec.run_id,), str(made / "runs"), str(made), 0, 60, 120)
 
 
 @pytest.fixture
@@ -317,10 +317,10 @@ NOTE = {"name": "made-1", "index": 0, "id": "12_0", "runs": ["0123456789ab"], "s
         "log": "12_0.log", "cancelled": None}  # fmt: skip
 
 
-def job_of(spec: RunSpec, made: Path, **changes: object) -> slurm_queue.Job:
-    job = slurm_queue.Job("made-1", 0, "12_0", (spec.run_id,), "then", "12_0.log")
+def job_of(spec: RunSpec, made: Path, **changes: object) -> slurm_queue.QueuedJob:
+    job = slurm_queue.QueuedJob("made-1", 0, "12_0", (spec.run_id,), "then", "12_0.log")
     job = dataclasses.replace(job, **changes)  # type: ignore[arg-type]
-    slurm_queue.save(RunPaths(made / "runs" / spec.run_id), job)
+    job.save(made / "runs")
     return job
 
 

@@ -156,7 +156,7 @@ def test_a_worker_gets_its_own_device_and_keeps_the_path(
     monkeypatch.setattr(local.subprocess, "Popen", popen)
     prepare([spec(0)], tmp_path)
     with pytest.raises(OSError, match="not started"):
-        local._start(spec(0), ["5"], 3, tmp_path, tmp_path, False, local.queue.SimpleQueue())
+        local._start(spec(0), ["5"], [], tmp_path / "log.txt", 3, local.queue.SimpleQueue())
     assert given["CUDA_VISIBLE_DEVICES"] == "5" and given["OMP_NUM_THREADS"] == "3"
     assert given["PYTHONPATH"] == os.pathsep.join([str(ROOT), "elsewhere"])
 
@@ -205,20 +205,20 @@ def test_a_death_is_noted_and_goes_back_to_the_queue(tmp_path: Path) -> None:
     run = spec(0)
     paths = RunPaths(tmp_path / run.run_id)
     # Before there was a record.
-    reason, again = local._died(dead(run), tmp_path, -signal.SIGKILL)
+    reason, again = local.note_death(dead(run), tmp_path, -signal.SIGKILL)
     assert "killed by signal 9" in reason and again == "node"
     at = records.standing(run, tmp_path)
     assert at.state == "stopped" and "killed by signal 9" in at.note
     for start in (0, 512, 512):  # it got on in between: as often again
         forge_claim(paths.claim, start=start)
-        assert local._died(dead(run), tmp_path, -signal.SIGSEGV)[1] == "node"
-    assert local._died(dead(run), tmp_path, -signal.SIGSEGV)[1] is None
+        assert local.note_death(dead(run), tmp_path, -signal.SIGSEGV)[1] == "node"
+    assert local.note_death(dead(run), tmp_path, -signal.SIGSEGV)[1] is None
     assert records.standing(run, tmp_path).state == "failed"
 
 
 def test_a_worker_that_was_asked_to_end_is_not_started_again(tmp_path: Path) -> None:
     run = spec(0)
-    assert local._died(dead(run), tmp_path, 130) == (
+    assert local.note_death(dead(run), tmp_path, 130) == (
         f"the worker died (status 130); see {RunPaths(tmp_path / run.run_id).log}",
         None,
     )
@@ -230,7 +230,7 @@ def test_of_several_processes_the_one_that_failed_says_why(tmp_path: Path) -> No
 
     def died(**told: Any) -> tuple[str | None, Any]:
         """Whether again, and the record; torchrun ends with 1 whatever happened."""
-        again = local._died(dead(run, 2, **told), tmp_path, 1)[1]
+        again = local.note_death(dead(run, 2, **told), tmp_path, 1)[1]
         return again, records.load(RunPaths(tmp_path / run.run_id).record)
 
     # Want of memory: 4 of 8 images were its share, and 2 are batch norm's least.

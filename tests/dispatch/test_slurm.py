@@ -22,8 +22,8 @@ import pytest
 from slurm_cluster import Cluster, cluster, needs_cluster, until, why_not
 
 from bench.config.paths import ROOT, RunPaths
-from bench.dispatch import elsewhere
-from bench.dispatch.slurm import _max_array
+from bench.dispatch.slurm import max_array
+from bench.dispatch.slurm_job import avoid_nodes, nodes_to_avoid
 from bench.store import record as records
 from bench.store.lease import holder
 from projgan.checkpoint import load_checkpoint
@@ -261,7 +261,7 @@ def test_an_array_is_as_long_as_the_cluster_allows(
     """Six runs that ask for the same, where an array may hold three; and what a grid cancels."""
     for key, value in user.cluster.environment.items():
         monkeypatch.setenv(key, value)
-    assert _max_array() == MOST
+    assert max_array() == MOST
     with pytest.raises(AssertionError, match="Invalid job array"):
         user.cluster.tell("sbatch", "--test-only", "--wrap=true", f"--array=0-{MOST}")
     (user.home / "held.yaml").write_text(HELD)
@@ -282,12 +282,12 @@ def test_a_job_avoids_nodes_while_another_is_left(
     for key, value in slurm.environment.items():
         monkeypatch.setenv(key, value)
     job = slurm.tell("sbatch", "--parsable", "--hold", "--exclude=node[3,4]", "--wrap=true")
-    nodes = elsewhere.to_avoid(job, "node1")
-    assert nodes == "node[3-4],node1" and elsewhere.avoid(job, nodes)
+    nodes = nodes_to_avoid(job, "node1")
+    assert nodes == "node[3-4],node1" and avoid_nodes(job, nodes)
     assert f"{job} node[1,3-4]" in slurm.queue("%i %x")
-    assert elsewhere.to_avoid(job, "node1") is not None  # known already
-    assert elsewhere.to_avoid(job, "node2") is None  # it would wait for ever
-    assert elsewhere.to_avoid("1", "node2") is None and not elsewhere.avoid("1", "node2")
+    assert nodes_to_avoid(job, "node1") is not None  # known already
+    assert nodes_to_avoid(job, "node2") is None  # it would wait for ever
+    assert nodes_to_avoid("1", "node2") is None and not avoid_nodes("1", "node2")
     slurm.tell("scancel", job)
 
 

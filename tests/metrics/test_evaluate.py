@@ -19,9 +19,9 @@ from made_images import CPU, Images, draw, make
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bench.config.metrics import EXTRACTOR_INFO, TRAINING
+from bench.config.metrics import EXTRACTOR_INFO, KERNEL, OF_TRAINING, function
 from bench.metrics import METRICS, check_metrics, extractors, inception, metric_keys
-from bench.metrics.evaluate import COMPUTE, Scores, evaluate, rebatch
+from bench.metrics.evaluate import Scores, evaluate, rebatch
 from bench.metrics.extractors import BATCH, EXTRACTORS, Extractor, Source
 from bench.metrics.frechet import features_to_frechet
 from bench.metrics.kernel import features_to_kernel
@@ -90,9 +90,10 @@ def test_every_entry_is_whole() -> None:
     for key, metric in METRICS.items():
         assert key == metric.key
         assert metric.extractor in EXTRACTORS
-        assert metric.compute in {*COMPUTE, TRAINING}
+        assert metric.compute == OF_TRAINING or callable(function(metric.compute.function))
+        assert metric.compute.text and metric.compute.needs_all in ("never", "certified", "always")
         assert metric.unit in metric.header
-        if metric.compute == "kernel":
+        if metric.compute == KERNEL:
             assert EXTRACTORS[metric.extractor].keeps > 0
             assert metric.unit == "x1000"
     headers = [metric.header for metric in METRICS.values()]
@@ -356,7 +357,7 @@ def test_routes_that_disagree_are_not_published(
     reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake = draw(300, seed=1)
-    name = "bench.metrics.evaluate.statistics_to_frechet"
+    name = "bench.metrics.fid.statistics_to_frechet"
     monkeypatch.setattr(name, in_single_precision)
     wrong = evaluate([fake], reference, ["fd_lab"])  # close enough to look right
     got = evaluate([fake], reference, ["fd_lab", "kid_lab"], certified=True)

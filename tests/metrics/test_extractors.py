@@ -18,7 +18,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from bench.cli.score import measure
-from bench.metrics import extractor, inception, pretrained
+from bench.metrics import extractors, resize
+from bench.metrics import weights as files
 from bench.metrics.evaluate import evaluate
 from bench.metrics.extractors import EXTRACTORS, Source
 from bench.metrics.frechet import features_to_frechet
@@ -61,7 +62,7 @@ def test_extractors_compute_in_full_precision(monkeypatch: pytest.MonkeyPatch) -
     matmul.fp32_precision = "tf32"
     try:
         before = state()
-        with pytest.raises(KeyError), extractor._full_precision():
+        with pytest.raises(KeyError), extractors._full_precision():
             assert state() == ("ieee", "ieee", False, True, True)
             raise KeyError
         assert state() == before
@@ -98,13 +99,23 @@ def inception_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def published(network: nn.Module, folder: Path, patch: pytest.MonkeyPatch) -> Path:
     """Puts a network into the published one's place, as if it were that."""
     folder.mkdir()
-    path = folder / inception.CLEAN_FILE
+    path = folder / files.FILES["inception"].name
     torch.jit.script(network).save(str(path))
-    patch.setattr(inception, "CLEAN_SHA256", sha256_of(path))
+    trust(path, patch)
     return path
 
 
+def trust(path: Path, patch: pytest.MonkeyPatch) -> None:
+    """Has what lies there taken for the published file."""
+    for extractor in ("inception", "inception_graph"):
+        file = replace(files.FILES[extractor], sha256=sha256_of(path))
+        patch.setitem(files.FILES, extractor, file)
+
+
 needs_cleanfid = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+LEGACY = files.FILES["inception_legacy"].name
 
 
 @needs_cleanfid
@@ -154,7 +165,7 @@ def test_missing_inception_weights_say_where_to_put_them(
     with pytest.raises(DataError, match="no network here") as caught:
         make(tmp_path).prepare(["fid"])
     message = str(caught.value)
-    assert inception.CLEAN_FILE in message
+    assert files.FILES["inception"].name in message
     assert str(tmp_path / "weights") in message
     assert "\n" not in message
     assert not [*tmp_path.glob("weights/*")]
@@ -183,7 +194,7 @@ def test_a_file_that_torch_cannot_read_is_named(
     inception_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inception_file.write_bytes(inception_file.read_bytes()[:1000])
-    monkeypatch.setattr(inception, "CLEAN_SHA256", sha256_of(inception_file))
+    trust(inception_file, monkeypatch)
     with pytest.raises(DataError, match="not a usable Inception network") as caught:
         make(tmp_path).prepare(["fid"])
     assert str(inception_file) in str(caught.value)
@@ -194,11 +205,20 @@ def test_a_file_that_torch_cannot_read_is_named(
 def test_a_download_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tmp_path / "served"
     source.write_bytes(b"weights" * 1000)
-    monkeypatch.setattr("cleanfid.downloads_helper.inception_url", source.as_uri())
-    monkeypatch.setattr(inception, "CLEAN_SHA256", sha256_of(source))
-    got = inception.find_clean(tmp_path / "weights")
+    file = replace(files.FILES["inception"], url=source.as_uri(), sha256=sha256_of(source))
+    monkeypatch.setitem(files.FILES, "inception", file)
+    got = files.find_weights("inception", tmp_path / "weights")
     assert got.read_bytes() == source.read_bytes()
-    assert [f.name for f in got.parent.iterdir()] == [inception.CLEAN_FILE]
+    assert [f.name for f in got.parent.iterdir()] == [file.name]
+
+
+@needs_cleanfid
+def test_addresses_are_those_of_clean_fid() -> None:
+    from cleanfid.downloads_helper import inception_url
+    from cleanfid.inception_pytorch import FID_WEIGHTS_URL
+
+    assert files.FILES["inception"].url == inception_url
+    assert files.FILES["inception_legacy"].url == FID_WEIGHTS_URL
 
 
 def legacy_weights() -> dict[str, Tensor]:
@@ -250,13 +270,13 @@ def test_legacy_features_are_clean_fids_on_the_same_file(
 
     weights = tmp_path / "weights"
     weights.mkdir()
-    torch.save(legacy_weights(), weights / inception.LEGACY_FILE)
+    torch.save(legacy_weights(), weights / LEGACY)
     images = pictures((40, 40), (350, 320))
     ours = EXTRACTORS["inception_legacy"].load(Source(40, CPU, weights))(images)[""]
 
     def given(url: str, progress: bool) -> dict[str, Tensor]:
-        assert url.endswith(inception.LEGACY_FILE)
-        return torch.load(weights / inception.LEGACY_FILE)
+        assert url.endswith(LEGACY)
+        return torch.load(weights / LEGACY)
 
     monkeypatch.setattr(cleanfid.inception_pytorch, "load_state_dict_from_url", given)
     network = build_feature_extractor("legacy_pytorch", CPU, use_dataparallel=False)
@@ -305,7 +325,8 @@ def test_only_the_clean_resize_removes_what_the_small_image_cannot_show() -> Non
     """Resizing without antialiasing turns a fine pattern into a coarse one that is not there."""
     fine = np.indices((600, 600)).sum(axis=0) % 2 * 255
     image = torch.from_numpy(np.stack([fine] * 3)[None].astype(np.uint8))
-    clean, legacy = (inception._resizer(mode)(image) for mode in ("clean", "legacy_pytorch"))
+    modes = [("PIL", "bicubic", 299), ("PyTorch", "bilinear", 299)]
+    clean, legacy = (resize.cleanfid_resizer(*mode)(image) for mode in modes)
     assert clean.shape == legacy.shape == (1, 3, 299, 299)
     assert clean.std() < 10
     assert legacy.std() > 40
@@ -313,7 +334,7 @@ def test_only_the_clean_resize_removes_what_the_small_image_cannot_show() -> Non
 
 def test_making_a_resizer_silences_no_warning() -> None:
     before = list(warnings.filters)
-    inception._resizer("legacy_pytorch")
+    resize.cleanfid_resizer("PyTorch", "bilinear", 299)
     assert list(warnings.filters) == before
 
 
@@ -393,7 +414,7 @@ def test_swav_is_a_resnet50_from_its_file(weights: Path) -> None:
     network = resnet50(weights=None).eval()
     published = {f"module.{n}": t for n, t in network.state_dict().items() if "fc" not in n}
     published["module.prototypes.weight"] = torch.zeros(3, 128)
-    torch.save(published, weights / pretrained.SWAV_FILE)
+    torch.save(published, weights / files.FILES["swav"].name)
     got = EXTRACTORS["swav"].load(Source(40, CPU, weights))(squares())[""]
     network.fc = nn.Identity()
     with torch.no_grad():
@@ -408,10 +429,10 @@ def test_dinov2_is_timms_at_224_pixels(weights: Path, monkeypatch: pytest.Monkey
     from timm.models.vision_transformer import checkpoint_filter_fn
 
     tag = "vit_small_patch14_dinov2.lvd142m"  # a tenth of the size, the same form
-    monkeypatch.setattr(pretrained, "DINOV2", tag)
+    monkeypatch.setattr(files, "DINOV2", tag)
     path = weights / f"{tag}.safetensors"
-    file = replace(pretrained.FILES["dinov2"], name=path.name, fetch=None)
-    monkeypatch.setitem(pretrained.FILES, "dinov2", file)
+    file = replace(files.FILES["dinov2"], name=path.name)
+    monkeypatch.setitem(files.FILES, "dinov2", file)
     save_file(timm.create_model(tag, num_classes=0).state_dict(), path)
     got = EXTRACTORS["dinov2"].load(Source(40, CPU, weights))(squares())[""]
     network = timm.create_model(tag, num_classes=0, img_size=224).eval()
@@ -435,9 +456,9 @@ def test_clip_is_open_clips_image_tower(
     }
     (tmp_path / "tiny-clip.json").write_text(json.dumps(tiny))
     open_clip.add_model_config(tmp_path / "tiny-clip.json")
-    monkeypatch.setattr(pretrained, "CLIP", "tiny-clip.openai")
-    file = replace(pretrained.FILES["clip"], name="tiny-clip.openai.safetensors", fetch=None)
-    monkeypatch.setitem(pretrained.FILES, "clip", file)
+    monkeypatch.setattr(files, "CLIP", "tiny-clip.openai")
+    file = replace(files.FILES["clip"], name="tiny-clip.openai.safetensors")
+    monkeypatch.setitem(files.FILES, "clip", file)
     network, _, shown = open_clip.create_model_and_transforms("tiny-clip", pretrained=None)
     save_file(network.state_dict(), weights / "tiny-clip.openai.safetensors")
     got = EXTRACTORS["clip"].load(Source(40, CPU, weights))(squares())[""]
@@ -466,7 +487,7 @@ def test_vgg16_is_cut_after_its_second_layer(
 
     network = Small().eval()
     monkeypatch.setattr("torchvision.models.vgg16", lambda weights: Small())
-    torch.save(network.state_dict(), weights / pretrained.VGG16_FILE)
+    torch.save(network.state_dict(), weights / files.FILES["vgg16"].name)
     got = EXTRACTORS["vgg16"].load(Source(224, CPU, weights))(squares(size=224))[""]
     shown = torch.from_numpy(squares(size=224)) / 255 - torch.tensor(IMAGENET[0])[:, None, None]
     shown = shown / torch.tensor(IMAGENET[1])[:, None, None]
@@ -481,7 +502,7 @@ def test_vgg16_features_are_torch_fidelitys(weights: Path) -> None:
     from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16
     from torchvision.models import vgg16
 
-    path = weights / pretrained.VGG16_FILE
+    path = weights / files.FILES["vgg16"].name
     torch.save(vgg16(weights=None).state_dict(), path)
     got = EXTRACTORS["vgg16"].load(Source(40, CPU, weights))(squares())[""]
     oracle = FeatureExtractorVGG16("vgg16", ["fc2_relu"], feature_extractor_weights_path=str(path))
@@ -496,17 +517,17 @@ def test_tensorflows_resize_is_torch_fidelitys(size: tuple[int, int]) -> None:
     )
 
     images = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0)) * 255
-    got = pretrained._tensorflow_bilinear(images, 224)
+    got = resize.tensorflow_bilinear(images, 224)
     wanted = oracle(images, (224, 224), align_corners=False)
     torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-3)  # of 255
 
 
 FILES = {
-    "fid_legacy": inception.LEGACY_FILE,
-    "prdc": pretrained.VGG16_FILE,
-    "fd_dinov2": f"{pretrained.DINOV2}.safetensors",
-    "fd_clip": f"{pretrained.CLIP}.safetensors",
-    "fd_swav": pretrained.SWAV_FILE,
+    "fid_legacy": LEGACY,
+    "prdc": files.FILES["vgg16"].name,
+    "fd_dinov2": files.FILES["dinov2"].name,
+    "fd_clip": files.FILES["clip"].name,
+    "fd_swav": files.FILES["swav"].name,
 }
 
 
@@ -530,9 +551,9 @@ def test_weights_that_are_not_there_are_one_line(
 
 
 def test_weights_of_another_network_are_named(weights: Path) -> None:
-    torch.save({"module.conv1.weight": torch.zeros(3)}, weights / pretrained.SWAV_FILE)
+    torch.save({"module.conv1.weight": torch.zeros(3)}, weights / files.FILES["swav"].name)
     with pytest.raises(DataError, match=r"swav.*weights of another network"):
         EXTRACTORS["swav"].load(Source(40, CPU, weights))
-    (weights / pretrained.SWAV_FILE).write_bytes(b"cut")
+    (weights / files.FILES["swav"].name).write_bytes(b"cut")
     with pytest.raises(DataError, match=r"swav.*not readable as weights"):
         EXTRACTORS["swav"].load(Source(40, CPU, weights))

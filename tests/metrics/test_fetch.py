@@ -21,10 +21,9 @@ from safetensors.torch import save_file
 from bench.cli.main import main
 from bench.config import grid as grids
 from bench.config import paths
-from bench.metrics import fetch
-from bench.metrics.extractor import Source
-from bench.metrics.extractors import EXTRACTORS
-from bench.metrics.weights import fetch_url, find_weights
+from bench.metrics import weights
+from bench.metrics.extractors import EXTRACTORS, Source
+from bench.metrics.weights import WeightsFile, find_weights
 from projgan.backbones import build_backbone
 from projgan.config import Backbone
 from projgan.errors import DataError
@@ -72,15 +71,15 @@ def made(folder: Path) -> str:
 
 
 def test_a_grid_needs_what_its_rows_and_metrics_load(tmp_path: Path) -> None:
-    names = {need.name for need in fetch.needs(grids.load(made(tmp_path)))}
+    names = {need.name for need in weights.needs(grids.load(made(tmp_path)))}
     # Neither of random weights nor of a row without a network; the lab extractor ships.
     assert names == {
         TAG,
         "vit_large_patch14_dinov2.lvd142m.safetensors",
         "swav_800ep_pretrain.pth.tar",
     }
-    assert fetch.needs(grids.load("backbones")) == []
-    paper = {need.name for need in fetch.needs(grids.load("backbones", "paper"))}
+    assert weights.needs(grids.load("backbones")) == []
+    paper = {need.name for need in weights.needs(grids.load("backbones", "paper"))}
     assert "tf_efficientnet_lite1.in1k" in paper and "RN50.openai" in paper
     assert "inception-2015-12-05.pt" in paper and len(paper) == 13
 
@@ -102,7 +101,7 @@ def test_what_is_missing_is_told_and_what_is_placed_is_found(
     assert main([*words, "only=One"]) == 1
     out = capsys.readouterr().out
     assert f"there    {TAG}.safetensors" in out and sha256_of(path) in out
-    ledger = json.loads((tmp_path / "weights" / fetch.LEDGER).read_text())
+    ledger = json.loads((tmp_path / "weights" / weights.LEDGER).read_text())
     assert ledger[path.name]["sha256"] == sha256_of(path)
     with beside(tmp_path):
         network = build_backbone(Backbone(name="resnet18"), 64)
@@ -114,7 +113,7 @@ def test_what_is_missing_is_told_and_what_is_placed_is_found(
     monkeypatch.setenv(VARIABLE, str(elsewhere))
     assert weights_dir(tmp_path) == elsewhere
     assert build_backbone(Backbone(name="resnet18"), 64).weights_sha256 == sha256_of(moved)
-    (elsewhere / fetch.LEDGER).write_text(json.dumps({moved.name: {"sha256": "other"}}))
+    (elsewhere / weights.LEDGER).write_text(json.dumps({moved.name: {"sha256": "other"}}))
     main(words)
     assert f"changed  {moved.name}" in capsys.readouterr().out
 
@@ -126,8 +125,8 @@ def test_what_the_hub_has_is_copied_into_the_folder(
     cached = resnet(tmp_path / "cache" / "model.safetensors")
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *args: str(cached))
     grid = grids.load(made(tmp_path), only="One")
-    monkeypatch.setattr(fetch, "needs", lambda g, every=fetch.needs: every(g)[:1])
-    assert fetch.fetch_weights(grid, tmp_path, print)
+    monkeypatch.setattr(weights, "needs", lambda g, every=weights.needs: every(g)[:1])
+    assert weights.fetch_weights(grid, tmp_path, print)
     assert f"fetched  {TAG}.safetensors" in capsys.readouterr().out
     assert sha256_of(tmp_path / "weights" / f"{TAG}.safetensors") == sha256_of(cached)
 
@@ -202,7 +201,7 @@ def server() -> Iterator[tuple[str, dict[str, bytes]]]:
 
 
 def test_a_download_is_whole_and_what_its_name_says(
-    tmp_path: Path, server: tuple[str, dict[str, bytes]]
+    tmp_path: Path, server: tuple[str, dict[str, bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address, held = server
     content = bytes(range(256)) * 400
@@ -210,8 +209,9 @@ def test_a_download_is_whole_and_what_its_name_says(
     held |= dict.fromkeys(["/net.pth", "/net.cut", right, "/net-01234567.pth"], content)
 
     def find(path: str) -> Path:
-        fetch_from = fetch_url(address + path)
-        return find_weights(tmp_path, path[1:], "a metric", address + path, fetch_from)
+        file = WeightsFile(path[1:], "a metric", address + path)
+        monkeypatch.setitem(weights.FILES, "made", file)
+        return find_weights("made", tmp_path)
 
     for path in ("/net.pth", right):
         assert find(path).read_bytes() == content
@@ -244,7 +244,7 @@ def test_the_command_fetches_what_a_hub_has_and_then_needs_none(
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and f"fetched  {TAG}.safetensors" in done.stdout, done.stderr
     placed_at = tmp_path / "weights" / f"{TAG}.safetensors"
-    ledger = json.loads((tmp_path / "weights" / fetch.LEDGER).read_text())
+    ledger = json.loads((tmp_path / "weights" / weights.LEDGER).read_text())
     assert ledger[placed_at.name]["sha256"] == sha256_of(placed_at) == sha256_of(published)
     # Without that hub and its cache, as on a node without network.
     shutil.rmtree(tmp_path / "cache")

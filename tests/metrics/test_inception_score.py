@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.metrics.inception_score import logits_to_score
+from bench.metrics.inception import logits_to_score
 
 
 def test_the_bounds_are_one_and_the_number_of_classes() -> None:

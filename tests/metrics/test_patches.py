@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from bench.metrics import patches
-from bench.metrics.extractor import Source
+from bench.metrics.extractors import Source
 from bench.metrics.patches import laplacian_pyramid, load_patches, patches_to_distance
 from projgan.errors import ConfigError
 

@@ -183,7 +183,7 @@ def test_a_stale_value_is_no_value_and_is_measured_again(
 ) -> None:
     was, version = last()["metrics"], METRICS["standing:swd"].version
     recompute(monkeypatch)
-    monkeypatch.setattr("bench.metrics.evaluate.patches_to_distance", lambda *_, seed: 0.125)
+    monkeypatch.setattr("bench.metrics.patches.patches_to_distance", lambda *_, seed: 0.125)
     said = typed("grid=made.yaml do=plan")[1]
     again = f"stale, to measure again: standing:swd (version {version}, now {version + 1})"
     assert "incomplete" in said and again in said

@@ -176,7 +176,7 @@ from dataclasses import replace
 from pathlib import Path
 import numpy as np, torch
 from bench.metrics import extractors
-from bench.metrics.extractor import make_extractor
+from bench.metrics.extractors import make_extractor
 from bench.metrics.reference import Reference
 
 folder, count = Path(sys.argv[1]), int(sys.argv[2])

@@ -20,15 +20,6 @@ from projgan.config import AVERAGES
 
 Pairs = list[tuple[str, str]]
 
-ARITHMETIC = {
-    "frechet": "Fréchet distance of two Gaussians fitted to the features",
-    "frechet_inf": "Fréchet distance, extrapolated to endless images",
-    "kernel": "kernel distance (MMD², cubic kernel), unbiased",
-    "sliced": "sliced Wasserstein distance",
-    "inception_score": "Inception score",
-    "neighbours": "by k nearest neighbours in feature space",
-}
-
 STATISTICS = {
     "standing": "of the averaged generator itself (standing)",
     "copied": "of the raw generator, copied into the averaged one",
@@ -153,14 +144,14 @@ def protocol(grid: Grid, cell: Cell, key: str) -> Pairs:
     metric = vocabulary.metric_of(key)
     if metric is None:
         return []
-    info, how = METRICS[metric], ARITHMETIC.get(METRICS[metric].compute, METRICS[metric].compute)
+    info = METRICS[metric]
     network = EXTRACTOR_INFO[info.extractor]
     label, learned = network.label, network.pretraining
     if info.extractor == "levels":
         judge = describe(cell.spec.judge)
         label, learned = f"{judge.label} ({judge.weights})", judge.pretraining
     found = [
-        ("number", f"{info.header}: {how}"),
+        ("number", f"{info.header}: {info.compute.text}"),
         ("better", "lower" if info.lower_is_better else "higher"),
         ("features of", label + (f", output {info.output}" if info.output else "")),
         ("which learned from", learned or ""),
