@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.analysis.cells import Cell
+from bench.analysis.facts import Facts
 from bench.config.metrics import held, version
 from bench.config.spec import EvalSpec, Grid, ReportSpec, Row, RunSpec
 from bench.store.record import SCHEMA, protocol
@@ -96,6 +98,11 @@ def make_record(
         "ended": "2000-01-01T00:01:00",
         **changes,
     }
+
+
+def facts_of(grid: Grid, cells: Sequence[Cell]) -> Facts:
+    """The facts of cells that were made before."""
+    return Facts(grid, [run for cell in cells for run in cell.runs])
 
 
 def write_record(runs_dir: Path, spec: RunSpec, record: Mapping[str, Any]) -> Path:

@@ -19,14 +19,14 @@ from hypothesis import strategies as st
 from made_records import make_grid, make_record
 from PIL import Image
 
-from bench.analysis.cells import cells, read_runs
+from bench.analysis.facts import Facts
 from bench.cli import main, options
 from bench.config import grid as grids
 from bench.config import yaml_types
 from bench.config.paths import RunPaths
 from bench.config.spec import Grid, ReportSpec, RunSpec
+from bench.report import main_table
 from bench.report.build import write_report
-from bench.report.content import make_table
 from bench.report.tables import to_csv, to_latex, to_markdown
 from bench.store import record as records
 from projgan.checkpoint import load_checkpoint, previous, save_checkpoint
@@ -202,8 +202,8 @@ def shown(content: bytes) -> None:
         if at[0].state == "damaged":
             assert "\n" not in at[0].note
         if EXAMPLES > 100:  # curves and sheets too, which take a second each
-            write_report(MADE, here / "runs", here / "results", lambda text: None)
-        table = make_table(MADE, cells(read_runs(MADE.runs, here / "runs")))
+            write_report(Facts.read(MADE, here / "runs"), here / "results", lambda text: None)
+        table = main_table.build(Facts.read(MADE, here / "runs"))
         assert len(table.rows) == 2 and to_markdown(table) and to_latex(table) and to_csv(table)
         assert RunPaths(here / "runs" / RUN.run_id).record.read_bytes() == content
 

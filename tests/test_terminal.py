@@ -14,6 +14,7 @@ import yaml
 from made_records import make_record, write_record
 from PIL import Image
 
+from bench.analysis.facts import Facts
 from bench.cli.main import main
 from bench.config import grid as grids
 from bench.config import terminal
@@ -94,7 +95,7 @@ def test_the_files_are_there_before_anything_is_printed(
         raise BrokenPipeError
 
     with pytest.raises(BrokenPipeError):
-        write_report(grid, runs, tmp_path, gone)
+        write_report(Facts.read(grid, runs), tmp_path, gone)
     folder = tmp_path / "words"
     assert (folder / "table.md").is_file() and (folder / "manifest.json").is_file()
     for side in ("real", "fake"):

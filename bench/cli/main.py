@@ -60,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(options: Options) -> int:
     """Trains and measures what is not done yet, then writes the report."""
+    from bench.analysis.facts import Facts
     from bench.report.build import write_report
     from bench.run.preflight import check
 
@@ -105,7 +106,8 @@ def run(options: Options) -> int:
                 )
         except UserError as error:  # nothing can be written any more
             return _refuse(str(error), SOME_FAILED)
-    files = write_report(_whole(grid, options), options.runs_dir, options.results_dir, _echo)
+    facts = Facts.read(_whole(grid, options), options.runs_dir)
+    files = write_report(facts, options.results_dir, _echo)
     _tell_page(files)
 
     after = slurm_queue.standings(grid.runs, options.runs_dir)
@@ -201,6 +203,7 @@ def cancel(options: Options) -> int:
 
 def report(options: Options) -> int:
     """Writes tables and curves from the records."""
+    from bench.analysis.facts import Facts
     from bench.analysis.time_to_target import with_target
     from bench.report.build import write_report
     from bench.run.preflight import check_folder
@@ -210,7 +213,8 @@ def report(options: Options) -> int:
         grid = with_target(grid, options.target)
     check_folder("results_dir", options.results_dir)
     exports = options.export or []
-    files = write_report(grid, options.runs_dir, options.results_dir, _echo, exports=exports)
+    facts = Facts.read(grid, options.runs_dir)
+    files = write_report(facts, options.results_dir, _echo, exports=exports)
     if not files:
         _tell_others(grid, options)
     _tell_page(files)
@@ -219,6 +223,7 @@ def report(options: Options) -> int:
 
 def compare(options: Options) -> int:
     """Runs, or the rows of two grids, against each other: curves, images to a target, a test."""
+    from bench.analysis.facts import Facts
     from bench.cli import compare as versus
     from bench.report.build import write_report
     from bench.run.preflight import check_folder
@@ -236,9 +241,8 @@ def compare(options: Options) -> int:
         grid = versus.of_grids(loaded, options.runs_dir, options.target)
     check_folder("results_dir", options.results_dir)
     shown = ("table", "seeds", "targets")
-    files = write_report(
-        grid, options.runs_dir, options.results_dir, _echo, show=shown, command=asked
-    )
+    facts = Facts.read(grid, options.runs_dir)
+    files = write_report(facts, options.results_dir, _echo, show=shown, command=asked)
     _tell_page(files)
     return OK if files else SOME_FAILED
 

@@ -8,15 +8,14 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench.analysis import cells as aggregate
-from bench.analysis import time_to_target
-from bench.analysis.cells import Cell
+from bench.analysis.cells import Run
+from bench.analysis.facts import Facts
 from bench.analysis.table import Table
 from bench.config import columns as vocabulary
 from bench.config.paths import PUBLISHED, RunPaths
 from bench.config.spec import Grid
 from bench.report import export, manifest, tables
-from bench.report.content import Content, gather
+from bench.report.content import tables_of, texts_of
 from bench.report.page.build import page
 from projgan.errors import UserError
 from projgan.files import write_bytes_atomic
@@ -25,8 +24,7 @@ Echo = Callable[[str], None]
 
 
 def write_report(
-    grid: Grid,
-    runs_dir: Path,
+    facts: Facts,
     results_dir: Path,
     echo: Echo,
     width: int | None = None,
@@ -37,8 +35,7 @@ def write_report(
     """Writes the report of a grid from the records of its runs; prints its table.
 
     Args:
-        grid: The whole grid, whatever part of it was run.
-        runs_dir: Holds one folder per run.
+        facts: What the records of the grid's runs say.
         results_dir: The report goes to `results_dir/<grid>`.
         echo: Takes one or more lines for the terminal.
         width: Columns of the terminal. None = ask it.
@@ -49,9 +46,9 @@ def write_report(
     Returns:
         The files written; empty when no run has finished.
     """
+    grid, runs = facts.grid, facts.runs
     folder = target_folder(grid, results_dir)
     notes: list[str] = []  # printed when all is written: a terminal may be gone
-    runs = aggregate.read_runs(grid.runs, runs_dir)
     for run in runs:
         if run.status == "unreadable":
             notes.append(run.reason)
@@ -59,30 +56,29 @@ def write_report(
         echo("\n".join([*notes, f"{grid.name}: no run has finished yet, nothing to report"]))
         return []
 
-    cells = aggregate.cells(runs)
-    content = gather(grid, cells, runs_dir)
-    files = written(content)
+    found = tables_of(facts)
+    files = texts_of(found)
     files["records.csv"] = export.to_csv(runs)
     for name in export.EXPORTS.keys() & set(exports):
         files |= export.EXPORTS[name](runs)
-    files |= _pictures(grid, cells, notes.append, "pdf" in exports)
-    files["index.html"] = page(grid, cells, content, list(files), command).encode()
+    files |= _pictures(facts, notes.append, "pdf" in exports)
+    files["index.html"] = page(facts, found, list(files), command).encode()
     before = manifest.previous(folder)
     for name, data in files.items():
         write_bytes_atomic(folder / name, data)
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
-    manifest.write(folder / "manifest.json", manifest.make(grid, cells, hashes))
+    manifest.write(folder / "manifest.json", manifest.make(grid, facts.cells, hashes))
     manifest.remove_stale(folder, before, files)
-    shown = [content.tables[name] for name in show if name in content.tables]
+    shown = [found[name] for name in show if name in found]
     notes += [_for_terminal(table, width) for table in shown]
     if folder.parent.name == PUBLISHED:
-        _keep_records(runs, runs_dir, folder, notes.append)
+        _keep_records(runs, folder, notes.append)
     for text in notes:
         echo(text)
     return [*(folder / name for name in files), folder / "manifest.json"]
 
 
-def _keep_records(runs: Sequence[aggregate.Run], runs_dir: Path, folder: Path, echo: Echo) -> None:
+def _keep_records(runs: Sequence[Run], folder: Path, echo: Echo) -> None:
     """Puts what published numbers rest on beside them, as a runs_dir= for do=verify and others.
 
     A run may stand in several grids: those whose record is another one now are named.
@@ -90,7 +86,7 @@ def _keep_records(runs: Sequence[aggregate.Run], runs_dir: Path, folder: Path, e
     outdated: dict[str, list[str]] = {}
     for run in runs:
         kept = RunPaths(folder.parent / "records" / run.spec.run_id).record
-        record = RunPaths(runs_dir / run.spec.run_id).record
+        record = RunPaths(run.folder).record
         if run.status not in ("finished", "failed") or record.resolve() == kept.resolve():
             continue
         data = record.read_bytes()
@@ -129,19 +125,10 @@ def _for_terminal(table: Table, width: int | None) -> str:
     return written.get()
 
 
-def written(content: Content) -> dict[str, bytes]:
-    """The tables in their three forms."""
-    found = {}
-    for name, table in content.tables.items():
-        found[f"{name}.md"] = tables.to_markdown(table).encode()
-        found[f"{name}.csv"] = tables.to_csv(table).encode()
-        found[f"{name}.tex"] = tables.to_latex(table).encode()
-    return found
-
-
-def _pictures(grid: Grid, cells: Sequence[Cell], echo: Echo, pdf: bool) -> dict[str, bytes]:
+def _pictures(facts: Facts, echo: Echo, pdf: bool) -> dict[str, bytes]:
     """Curves and samples; a missing drawing library costs the pictures, not the tables."""
     files: dict[str, bytes] = {}
+    grid, cells = facts.grid, facts.cells
     # The ranking metric and what else is one number; the levels of a ladder stand in the table.
     keys = [k for k in vocabulary.expand(grid.report.columns) if vocabulary.alone(k)]
     chosen = [m for m in dict.fromkeys([grid.report.rank_by, *keys]) if m]
@@ -152,7 +139,7 @@ def _pictures(grid: Grid, cells: Sequence[Cell], echo: Echo, pdf: bool) -> dict[
         return files
     for metric in chosen:
         better = vocabulary.lower_is_better(metric)
-        marks = time_to_target.values(grid, cells) if metric == grid.report.rank_by else []
+        marks = facts.targets if metric == grid.report.rank_by else []
         files |= figures.draw(
             cells, metric, vocabulary.column(metric), better, targets=marks, pdf=pdf
         )

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
-from bench.analysis import cells as aggregate
 from bench.analysis import feature_overlap, metric_agreement, paper_numbers, row_tests
-from bench.analysis.cells import Cell, Run
+from bench.analysis.cells import AVERAGED, Cell, Run
+from bench.analysis.facts import Facts
 from bench.config import columns as vocabulary
 from bench.config.metrics import METRICS
 from bench.config.spec import Grid, changed
-from bench.report import main_table, manifest
+from bench.report import manifest
 from bench.store.record import protocol
 
+BEST_NOTE = (
+    "Best: the snapshot is chosen on one generated sample and measured on a fresh one; gap: what "
+    "the fresh sample adds to the value that was best."
+)
 
-def caption(grid: Grid, cells: Sequence[Cell]) -> str:
+
+def caption(facts: Facts) -> str:
     """What was trained on what, and how it was measured, from the records themselves."""
+    grid, cells = facts.grid, facts.cells
     runs = [run for cell in cells for run in cell.finished]
     data = _varying(map(_data, runs))
     budget = _varying(f"{r.points[-1].nimg / 1000:.3g}" for r in runs)
@@ -55,31 +61,18 @@ def caption(grid: Grid, cells: Sequence[Cell]) -> str:
     return " ".join(parts)
 
 
-def notes(
-    grid: Grid,
-    cells: Sequence[Cell],
-    paper: Mapping[str, paper_numbers.PaperRow],
-    panel: metric_agreement.Panel | None,
-    tested: Mapping[str, Mapping[str, row_tests.Comparison]],
-) -> list[str]:
-    """The lines under a grid's table.
-
-    Args:
-        grid: what was asked for.
-        cells: what was measured.
-        paper: the paper's numbers by cell name.
-        panel: how the metrics agree. None = there is nothing to compare.
-        tested: what `columns.tested` gave.
-    """
-    report = grid.report
-    compared = [column for column in tested.values() if column]
+def notes(facts: Facts) -> list[str]:
+    """The lines under a grid's table."""
+    grid, cells, report = facts.grid, facts.cells, facts.grid.report
+    compared = [column for column in facts.comparisons.values() if column]
+    panel = facts.agreement
     found = [
-        rank_line(cells, paper, report.paper, report.rank_by),
+        rank_line(facts),
         *_leakage(grid),
         metric_agreement.conclusion(panel, report.rank_by) if panel else "",
         _accuracy_kind(cells) if "accuracy" in report.columns else "",
         row_tests.note(grid, compared) if compared else "",
-        main_table.BEST_NOTE if any(c.startswith("best:") for c in report.columns) else "",
+        BEST_NOTE if any(c.startswith("best:") for c in report.columns) else "",
         certificate_line(cells, vocabulary.expand(report.columns)),
         *_counts(cells),
         floor_line(cells, vocabulary.expand(report.columns)),
@@ -103,9 +96,12 @@ def floor_line(cells: Sequence[Cell], shown: Sequence[str]) -> str:
     )
 
 
-def on_rows(cells: Sequence[Cell], metric: str) -> dict[str, list[str]]:
+def on_rows(facts: Facts) -> dict[str, list[str]]:
     """What must be known of a row's ranking number: another protocol, or that it did not learn."""
+    cells, metric = facts.cells, facts.grid.report.rank_by
     remarks: dict[str, list[str]] = {}
+    if metric is None:
+        return remarks
     better = vocabulary.lower_is_better(metric)
     controls = {_identity(c): c for c in cells if c.spec.config.backbone.weights == "random"}
     for cell in cells:
@@ -128,22 +124,18 @@ def on_rows(cells: Sequence[Cell], metric: str) -> dict[str, list[str]]:
     return remarks
 
 
-def rank_line(
-    cells: Sequence[Cell],
-    paper: Mapping[str, paper_numbers.PaperRow],
-    name: str | None,
-    rank_by: str | None,
-) -> str:
+def rank_line(facts: Facts) -> str:
     """How far our ranking agrees with the paper's; empty = fewer than three rows."""
+    name, rank_by = facts.grid.report.paper, facts.grid.report.rank_by
     if name is None or rank_by is None:
         return ""
     key = paper_numbers.main_column(name)
     sign = 1 if vocabulary.lower_is_better(rank_by) else -1
     pairs = [
         (sign * ours.mean, theirs)
-        for cell in cells
+        for cell in facts.cells
         if (ours := cell.stat(rank_by))
-        and (theirs := paper.get(cell.name, {}).get(key))
+        and (theirs := facts.paper.get(cell.name, {}).get(key))
         and theirs.value is not None
     ]
     what = "relative FID" if key == "paper_rel_fid" else "FID"
@@ -178,13 +170,29 @@ def certificate_line(cells: Sequence[Cell], keys: Iterable[str]) -> str:
 
 def _identity(cell: Cell) -> str:
     """All that a row and its control with random weights have in common."""
-    apart = {"backbone.weights", *aggregate.AVERAGED}
+    apart = {"backbone.weights", *AVERAGED}
     fields = changed(cell.spec.config)
     return repr(sorted((k, v) for k, v in fields.items() if k not in apart))
 
 
+def usual_accuracy(cells: Sequence[Cell]) -> str:
+    """What most rows' accuracy is an accuracy of; the others have a footnote. Empty = none has."""
+    kinds = [kind for cell in cells if (kind := accuracy_kind(cell))]
+    return max(dict.fromkeys(kinds), key=kinds.count, default="")
+
+
+def accuracy_kind(cell: Cell) -> str:
+    """What a row's accuracy is an accuracy of; empty = it has none."""
+    kinds = (
+        ((run.record or {}).get("backbone") or {}).get("accuracy_kind", "")
+        for run in cell.finished
+        if run.value("accuracy") is not None
+    )
+    return next(kinds, "")
+
+
 def _accuracy_kind(cells: Sequence[Cell]) -> str:
-    kind = main_table.usual_accuracy(cells)
+    kind = usual_accuracy(cells)
     return f"Accuracy: of a network in its own pretraining ({kind})." if kind else ""
 
 

@@ -1,139 +1,54 @@
-"""What a report says, before it is written anywhere: tables, verdicts, findings of one grid."""
+"""The tables of a report: facts in, tables out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Mapping
 
 from bench.analysis import (
     feature_overlap,
     metric_agreement,
     paper_claims,
-    paper_numbers,
     people,
     reproduction,
     row_tests,
     time_to_target,
 )
-from bench.analysis.cells import Cell
+from bench.analysis.facts import Facts
 from bench.analysis.table import Table
 from bench.config import columns as vocabulary
-from bench.config import grid as grids
 from bench.config.paths import ROOT
-from bench.config.spec import Claim, Grid
-from bench.report import captions, main_table, parts
-from projgan.errors import UserError
+from bench.report import main_table, parts, tables
 
 
-@dataclass(frozen=True)
-class Content:
-    """All that the files of a report are made of."""
-
-    tables: Mapping[str, Table]  # file name without its ending -> table; `table` first
-    paper: Mapping[str, paper_numbers.PaperRow] = field(default_factory=dict)  # by cell name
-    judged: Mapping[str, Sequence[reproduction.Judged]] = field(default_factory=dict)
-    panel: metric_agreement.Panel | None = None
-    findings: Sequence[tuple[Claim, paper_claims.Finding]] = ()
-    findings_fault: str = ""  # why the claims about this grid were not looked at
-
-
-def gather(grid: Grid, cells: Sequence[Cell], runs_dir: Path) -> Content:
-    """Computes everything that a report of these cells holds.
-
-    Args:
-        grid: what was asked for.
-        cells: what was measured.
-        runs_dir: where the claims about the grid find its records.
-    """
-    report, paper, panel = grid.report, paper_rows(grid, cells), metric_agreement.panel(grid, cells)
-    judged = _judged(grid, cells, paper)
-    found = {"table": _table(grid, cells, paper, judged, panel)}
-    if judged:
+def tables_of(facts: Facts) -> dict[str, Table]:
+    """The tables that a grid has, by the name of their files; `table`, the main one, first."""
+    grid, cells, report = facts.grid, facts.cells, facts.grid.report
+    found = {"table": main_table.build(facts)}
+    if facts.judged:
         headers = {key: column.header for key, column in vocabulary.PAPER.items()}
-        found["verdicts"] = reproduction.table(grid, judged, headers)
-    if report.rank_by and (seeds := _seeds_table(grid, cells, report.rank_by)):
-        found["seeds"] = feature_overlap.mark(seeds, cells, report.rank_by, {report.rank_by})
-    if panel:
-        found["agreement"] = metric_agreement.table(grid, cells, panel)
-    if report.rank_by and (reached := time_to_target.table(grid, cells)):
-        found["targets"] = feature_overlap.mark(
-            reached, cells, report.rank_by, {"first_kimg", "kimg"}
-        )
-    findings, fault = _findings(grid, cells, runs_dir)
-    if findings:
-        found["claims"] = paper_claims.table(grid.name, findings)
+        found["verdicts"] = reproduction.table(grid, facts.judged, headers)
+    if metric := report.rank_by:
+        header, lower = vocabulary.column(metric), vocabulary.lower_is_better(metric)
+        if seeds := row_tests.seeds_table(grid, cells, metric, header, lower):
+            found["seeds"] = feature_overlap.mark(seeds, cells, metric, {metric})
+    if facts.agreement:
+        found["agreement"] = metric_agreement.table(grid, cells, facts.agreement)
+    if metric and (reached := time_to_target.table(grid, cells)):
+        found["targets"] = feature_overlap.mark(reached, cells, metric, {"first_kimg", "kimg"})
+    if facts.findings:
+        found["claims"] = paper_claims.table(grid.name, facts.findings)
     if report.parts and (kept := ROOT / report.parts).exists():
         found["parts"] = parts.table(parts.read(kept))
     if report.people:
         found["people"] = people.table(grid.name)
-    return Content(found, paper, judged, panel, findings, fault)
+    return found
 
 
-def make_table(grid: Grid, cells: Sequence[Cell]) -> Table:
-    """The table of a grid with its caption, the paper's numbers and the remarks under it."""
-    paper = paper_rows(grid, cells)
-    return _table(
-        grid, cells, paper, _judged(grid, cells, paper), metric_agreement.panel(grid, cells)
-    )
-
-
-def _table(
-    grid: Grid,
-    cells: Sequence[Cell],
-    paper: Mapping[str, paper_numbers.PaperRow],
-    judged: Mapping[str, Sequence[reproduction.Judged]],
-    panel: metric_agreement.Panel | None,
-) -> Table:
-    report = grid.report
-    on_rows = captions.on_rows(cells, report.rank_by) if report.rank_by else {}
-    tested = main_table.tested(grid, cells)
-    notes = captions.notes(grid, cells, paper, panel, tested)
-    table = main_table.build(
-        grid, cells, paper, captions.caption(grid, cells), notes, on_rows, tested
-    )
-    if report.paper is None:
-        return table
-    return reproduction.beside(
-        table, [judged.get(c.name, ()) for c in cells], paper_numbers.main_column(report.paper)
-    )
-
-
-def paper_rows(grid: Grid, cells: Sequence[Cell]) -> dict[str, paper_numbers.PaperRow]:
-    """The paper's numbers by cell name."""
-    if grid.report.paper is None:
-        return {}
-    chosen = {row.label: row.paper for row in grid.rows}
-    name = grid.report.paper
-    return {c.name: paper_numbers.paper_row(name, c.spec, chosen.get(c.row)) for c in cells}
-
-
-def _judged(
-    grid: Grid, cells: Sequence[Cell], paper: Mapping[str, paper_numbers.PaperRow]
-) -> dict[str, list[reproduction.Judged]]:
-    """The paper's numbers with their verdicts, by cell name; a row without any is left out."""
-    base = {repr(sorted(c.axes.items())): c for c in cells if c.row == grid.report.baseline}
-    found = {
-        c.name: reproduction.judge(grid, c, paper[c.name], base.get(repr(sorted(c.axes.items()))))
-        for c in cells
-        if paper.get(c.name)
-    }
-    return {name: judged for name, judged in found.items() if judged}
-
-
-def _seeds_table(grid: Grid, cells: Sequence[Cell], metric: str) -> Table | None:
-    header, better = vocabulary.column(metric), vocabulary.lower_is_better(metric)
-    return row_tests.seeds_table(grid, cells, metric, header, better)
-
-
-def _findings(
-    grid: Grid, cells: Sequence[Cell], runs_dir: Path
-) -> tuple[list[tuple[Claim, paper_claims.Finding]], str]:
-    """The paper's claims about this grid, as its runs decide them; and why they cannot be told."""
-    try:
-        about = [claim for claim in grids.load_claims(grid.scale) if claim.grid == grid.name]
-        for claim in about:
-            paper_claims.check(claim, grid)
-    except UserError as error:  # rows were left out or renamed
-        return [], str(error)
-    return [(claim, paper_claims.examine(claim, grid, runs_dir, cells)) for claim in about], ""
+def texts_of(made: Mapping[str, Table]) -> dict[str, bytes]:
+    """The tables as Markdown, CSV and LaTeX, by file name."""
+    found = {}
+    for name, table in made.items():
+        found[f"{name}.md"] = tables.to_markdown(table).encode()
+        found[f"{name}.csv"] = tables.to_csv(table).encode()
+        found[f"{name}.tex"] = tables.to_latex(table).encode()
+    return found

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from bench.analysis import feature_overlap, paper_numbers, row_tests
+from bench.analysis import feature_overlap, paper_numbers, reproduction
 from bench.analysis.cells import FIELDS, Cell, Stat
+from bench.analysis.facts import Facts
 from bench.analysis.table import Entry, Row, Table
 from bench.config.columns import (
     MEASURED,
@@ -18,53 +18,27 @@ from bench.config.columns import (
     metric_of,
     split,
 )
-from bench.config.metrics import METRICS
-from bench.config.spec import Grid
+from bench.report import captions
 
 CLOCKED = ("images_per_s", "s_per_kimg", "time_s", "train_s", "peak_share")
 SHARED_MACHINE = "the machine was shared: the process waited for a processor"
 PICKED = "picked after looking: the best value of the curve itself, not of a fresh sample"
-BEST_NOTE = (
-    "Best: the snapshot is chosen on one generated sample and measured on a fresh one; gap: what "
-    "the fresh sample adds to the value that was best."
-)
-PaperRows = Mapping[str, paper_numbers.PaperRow]  # cell name -> the paper's numbers
 
 
-def build(
-    grid: Grid,
-    cells: Sequence[Cell],
-    paper: PaperRows,
-    caption: str,
-    notes: Sequence[str],
-    remarks: Mapping[str, Sequence[str]],
-    versus: Mapping[str, Mapping[str, row_tests.Comparison]],
-) -> Table:
-    """The table of a grid: one line per cell, in the grid's order, measured columns first.
-
-    Args:
-        cells: What was measured.
-        paper: The paper's numbers by cell name.
-        caption: Above the table.
-        notes: Under the table.
-        remarks: Footnotes at a cell's ranking value, by cell name.
-        versus: What `tested` gave.
-    """
-    keys = expand(grid.report.columns)
-    if "n" not in keys and len({len(cell.finished) for cell in cells} - {0}) > 1:
-        keys.append("n")  # the caption says it where all are alike
-    columns = [column(key) for key in keys]
-    columns.sort(key=lambda c: c.paper)  # stable: ours, then the paper's
-    baseline = {_others(c): c for c in cells if c.row == grid.report.baseline}
-    usual = usual_accuracy(cells)
+def build(facts: Facts) -> Table:
+    """The table of a grid: one line per cell, in the grid's order, measured columns first."""
+    grid, cells = facts.grid, facts.cells
+    columns = _columns(facts)
+    remarks = captions.on_rows(facts)
+    usual = captions.usual_accuracy(cells)
     rows = []
     for cell in cells:
         entries = [_label(cell, bool(grid.report.paper))]
         for c in columns:
-            entry = _entry(cell, c.key, baseline.get(_others(cell)), paper.get(cell.name, {}))
+            entry = _entry(facts, cell, c.key)
             if entry.value is not None:
                 more = remarks.get(cell.name, ()) if c.key == grid.report.rank_by else ()
-                kind = accuracy_kind(cell) if c.key == "accuracy" else ""
+                kind = captions.accuracy_kind(cell) if c.key == "accuracy" else ""
                 more = [*more, kind] if kind and kind != usual else more
                 metric = metric_of(c.key)
                 leak = feature_overlap.of_cell(cell, metric).reason if metric else ""
@@ -72,7 +46,7 @@ def build(
                 slowed = c.key in CLOCKED and any(run.contended for run in cell.finished)
                 more = [*more, SHARED_MACHINE] if slowed else more
                 entry = replace(entry, notes=(*entry.notes, *more), leakage=leak)
-            if found := versus.get(c.key, {}).get(cell.name):
+            if found := facts.comparisons.get(c.key, {}).get(cell.name):
                 better = found.verdict == "better"
                 entry = replace(entry, bold=better, compared=found.verdict, p=found.p)
             entries.append(entry)
@@ -81,40 +55,29 @@ def build(
             rows.append(Row(tuple(entries)))
         else:
             rows.append(Row(tuple(entries), first.status, first.reason))
-    return Table(
+    table = Table(
         name=grid.name,
-        caption=caption,
+        caption=captions.caption(facts),
         columns=(Column("label", "row", text=True), *columns),
         rows=tuple(rows),
-        notes=tuple(notes),
+        notes=tuple(captions.notes(facts)),
         extra={
             "scale": (grid.scale,) * len(rows),
             "run_ids": tuple(" ".join(run.spec.run_id for run in cell.runs) for cell in cells),
         },
     )
+    if grid.report.paper is None:
+        return table
+    judged = [facts.judged.get(cell.name, ()) for cell in cells]
+    return reproduction.beside(table, judged, paper_numbers.main_column(grid.report.paper))
 
 
-def tested(grid: Grid, cells: Sequence[Cell]) -> dict[str, dict[str, row_tests.Comparison]]:
-    """Each cell against the grid's baseline row, by metric of the table and cell name."""
-    against = row_tests.baselines(grid, cells)
-    metrics = [key for key in expand(grid.report.columns) if key in METRICS]
-    return {key: row_tests.compare(cells, against, key, lower_is_better(key)) for key in metrics}
-
-
-def usual_accuracy(cells: Sequence[Cell]) -> str:
-    """What most rows' accuracy is an accuracy of; the others have a footnote. Empty = none has."""
-    kinds = [kind for cell in cells if (kind := accuracy_kind(cell))]
-    return max(dict.fromkeys(kinds), key=kinds.count, default="")
-
-
-def accuracy_kind(cell: Cell) -> str:
-    """What a row's accuracy is an accuracy of; empty = it has none."""
-    kinds = (
-        ((run.record or {}).get("backbone") or {}).get("accuracy_kind", "")
-        for run in cell.finished
-        if run.value("accuracy") is not None
-    )
-    return next(kinds, "")
+def _columns(facts: Facts) -> list[Column]:
+    """The columns after the row's name: ours, then the paper's."""
+    keys = expand(facts.grid.report.columns)
+    if "n" not in keys and len({len(cell.finished) for cell in facts.cells} - {0}) > 1:
+        keys.append("n")  # the caption says it where all are alike
+    return sorted((column(key) for key in keys), key=lambda c: c.paper)
 
 
 def _label(cell: Cell, beside_paper: bool) -> Entry:
@@ -142,8 +105,9 @@ def _label(cell: Cell, beside_paper: bool) -> Entry:
     return Entry(text=cell.name, notes=tuple(notes))
 
 
-def _entry(cell: Cell, key: str, baseline: Cell | None, paper: paper_numbers.PaperRow) -> Entry:
+def _entry(facts: Facts, cell: Cell, key: str) -> Entry:
     if key in PAPER:
+        paper = facts.paper.get(cell.name, {})
         number = paper.get(key)
         if number is None:
             return Entry(notes=("the paper has no such row",)) if not paper else Entry()
@@ -160,6 +124,7 @@ def _entry(cell: Cell, key: str, baseline: Cell | None, paper: paper_numbers.Pap
         return _best(cell, kind, name)
     stat = cell.stat(name)
     if kind == "rel" and stat is not None:
+        baseline = facts.divisors.get(cell.name)
         divisor = baseline.stat(name) if baseline else None
         if divisor is None or divisor.mean == 0:
             return Entry(notes=("the baseline row has no value to divide by",))
@@ -184,11 +149,6 @@ def _of(stat: Stat | None, why_missing: str) -> Entry:
     if stat is None:
         return Entry(notes=(why_missing,))
     return Entry(stat.mean, points=stat.points)
-
-
-def _others(cell: Cell) -> str:
-    """What a baseline shares with the cells that it divides: the axis values."""
-    return repr(sorted(cell.axes.items()))
 
 
 assert set(FIELDS) <= set(MEASURED), "every field of a record has a column"

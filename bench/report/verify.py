@@ -11,13 +11,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from bench.analysis import cells as aggregate
-from bench.analysis.cells import Cell
+from bench.analysis.cells import Cell, Run
+from bench.analysis.facts import Facts
 from bench.config.metrics import METRICS, held, version
 from bench.config.spec import Grid
 from bench.report import export, lines, manifest
-from bench.report.build import written
-from bench.report.content import gather
+from bench.report.content import tables_of, texts_of
 from bench.report.page.build import page
 from projgan.errors import reason
 from projgan.files import sha256_of
@@ -61,33 +60,32 @@ def verify(grid: Grid, folder: Path, runs_dir: Path) -> Checked:
 
     # By the versions that the report records: those of today say nothing of what it is made of.
     versions: dict[str, int] = published.get("versions", {})
-    runs = aggregate.read_runs(grid.runs, runs_dir, versions=versions)
+    facts = Facts.read(grid, runs_dir, versions)
     found.notes += [
         f"{metric}: published by version {then} of its computation, which is {today} today"
         for metric in _metrics(published)
         if (then := version(metric, versions)) != (today := version(metric))
     ]
-    gone = list(_without_record(published, runs))
+    gone = list(_without_record(published, facts.runs))
     if gone:
         found.faults += gone
         return found
-    cells = aggregate.cells(runs)
-    found.runs = sum(run.status == "finished" for run in runs)
-    content = gather(grid, cells, runs_dir)
-    now = {name: data.decode() for name, data in written(content).items()}
-    now["records.csv"] = export.to_csv(runs).decode()
+    found.runs = sum(run.status == "finished" for run in facts.runs)
+    tables = tables_of(facts)
+    now = {name: data.decode() for name, data in texts_of(tables).items()}
+    now["records.csv"] = export.to_csv(facts.runs).decode()
     for name in sorted(published["files"]):
         path = folder / name
         if not path.is_file():
             continue
         if name.endswith(".csv"):
-            _compare(found, name, path, _csv_now(name, now, cells), _csv_cells)
+            _compare(found, name, path, _csv_now(name, now, facts.cells), _csv_cells)
         elif name == "index.html":
-            again = page(grid, cells, content, [])
+            again = page(facts, tables)
             _compare(found, name, path, again, _html_cells)
         elif name.endswith((".md", ".tex")) and not any(f.startswith(name) for f in found.faults):
             _compare(found, name, path, now.get(name), _text_cells)
-    _compare_manifest(found, published, manifest.make(grid, cells, {}))
+    _compare_manifest(found, published, manifest.make(grid, facts.cells, {}))
     return found
 
 
@@ -98,7 +96,7 @@ def _metrics(published: Mapping[str, Any]) -> list[str]:
     return sorted(held(key, published.get("norms", "copied")) for key in found)
 
 
-def _without_record(published: Mapping[str, Any], runs: Sequence[aggregate.Run]) -> Iterator[str]:
+def _without_record(published: Mapping[str, Any], runs: Sequence[Run]) -> Iterator[str]:
     """Runs that the report rests on and that have no record here, or are none of the grid's."""
     here = {run.spec.run_id: run for run in runs}
     for cell in published["cells"]:

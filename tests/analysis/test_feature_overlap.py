@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_records import make_grid, make_record, write_record
+from made_records import facts_of, make_grid, make_record, write_record
 
 from bench.analysis import cells as aggregate
+from bench.analysis.facts import Facts
 from bench.analysis.feature_overlap import CONTAINS, data_sets, leakage, of_cell, shared_by, verdict
 from bench.analysis.validation import validate
 from bench.config.grid import load
 from bench.config.metrics import EXTRACTOR_INFO, METRICS, ExtractorInfo, Metric
 from bench.config.spec import Grid, ReportSpec
+from bench.report import main_table
 from bench.report.build import write_report
-from bench.report.content import make_table
 from bench.report.tables import to_csv, to_latex, to_markdown, to_text
 from projgan.backbones.registry import BACKBONES, describe
 from projgan.config import Backbone
@@ -164,7 +165,7 @@ def made(tmp_path: Path, **report: Any) -> tuple[Grid, list[aggregate.Cell]]:
 
 def test_a_flagged_number_is_marked_in_every_table(tmp_path: Path) -> None:
     grid, cells = made(tmp_path)
-    table = make_table(grid, cells)
+    table = main_table.build(facts_of(grid, cells))
     note = "Inception-v3, which measured it, and the backbone learned from ImageNet-1k"
     assert to_markdown(table).count("ᵃ") == 1 + 3  # the footnote, and FID, relative, and KID
     assert note in to_markdown(table) and note in to_text(table).replace("\n", " ")
@@ -181,7 +182,7 @@ def test_so_is_it_in_the_other_tables_of_a_report(tmp_path: Path) -> None:
     for run in grid.runs:
         curve = {n: {"fid": 4000 / n, "kid": 1.0} for n in (1000, 2000, 3000, 4000)}
         write_record(tmp_path / "runs", run, make_record(run, curve))
-    write_report(grid, tmp_path / "runs", tmp_path, lambda text: None)
+    write_report(Facts.read(grid, tmp_path / "runs"), tmp_path, lambda text: None)
     for name, key in (("seeds", "fid"), ("targets", "first_kimg")):
         text = (tmp_path / "made" / f"{name}.csv").read_text()
         lines = {line["label"]: line for line in csv.DictReader(io.StringIO(text))}
@@ -195,7 +196,7 @@ def test_without_leakage_a_table_has_no_such_column(tmp_path: Path) -> None:
     grid = make_grid({"A": {}}, ReportSpec(columns=("fd_lab",)))
     write_record(tmp_path, grid.runs[0], make_record(grid.runs[0], {4000: {"fd_lab": 2.0}}))
     cells = aggregate.cells(aggregate.read_runs(grid.runs, tmp_path))
-    assert "leakage" not in to_csv(make_table(grid, cells))
+    assert "leakage" not in to_csv(main_table.build(facts_of(grid, cells)))
 
 
 def test_a_flagged_metric_ranks_only_with_a_reason_that_is_printed(tmp_path: Path) -> None:
@@ -205,14 +206,14 @@ def test_a_flagged_metric_ranks_only_with_a_reason_that_is_printed(tmp_path: Pat
     why = "only ImageNet networks are at hand"
     grid, cells = made(tmp_path, rank_by="fid", rank_despite_leakage=why)
     validate(grid)
-    table = make_table(grid, cells)
+    table = main_table.build(facts_of(grid, cells))
     said = f"Ranked by FID in spite of leakage: {why}"
     assert said in table.notes
     assert all(said in write(table) for write in (to_markdown, to_latex))
     # Where nothing is shared the reason is not needed and not printed.
     clear = replace(grid, runs=grid.runs[1:])
     validate(replace(clear, report=replace(grid.report, rank_despite_leakage=None)))
-    assert said not in make_table(clear, cells).notes
+    assert said not in main_table.build(facts_of(clear, cells)).notes
 
 
 def test_a_grid_file_without_the_reason_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from made_records import make_grid, make_record, write_record
+from made_records import facts_of, make_grid, make_record, write_record
 
 from bench.analysis import cells as aggregate
+from bench.analysis.facts import Facts
 from bench.analysis.metric_agreement import Panel, Tau, conclusion, panel, table, taus
 from bench.config.spec import Grid, ReportSpec
+from bench.report import main_table
 from bench.report.build import write_report
-from bench.report.content import make_table
 from bench.report.tables import to_csv, to_markdown
 
 ROWS = {f"row {i}": {"train.ema_kimg": 1.0 + i} for i in range(4)}
@@ -145,7 +146,7 @@ def test_with_one_seed_it_is_not_known(tmp_path: Path) -> None:
     ):
         place = tmp_path / str(i)
         grid, _ = made(place / "runs", {"fd_lab": other, "kid_lab": RISING})
-        write_report(grid, place / "runs", place, lambda text: None)
+        write_report(Facts.read(grid, place / "runs"), place, lambda text: None)
         line = (
             "Whether the conclusion depends on the metric is not known: a row with a single run of "
             "all metrics does not show how far seeds move the order of 4 rows. In these runs "
@@ -159,7 +160,7 @@ def test_with_one_seed_it_is_not_known(tmp_path: Path) -> None:
 def test_the_report_writes_the_panel_and_says_it_under_the_table(tmp_path: Path) -> None:
     values = {"fd_lab": RISING, "kid_lab": RISING, "fd_l1": FALLING}
     grid, cells = made(tmp_path / "runs", values, shifts=(0.0, 0.1, -0.1))
-    write_report(grid, tmp_path / "runs", tmp_path, lambda text: None)
+    write_report(Facts.read(grid, tmp_path / "runs"), tmp_path, lambda text: None)
     lines = list(csv.DictReader(io.StringIO((tmp_path / "made" / "agreement.csv").read_text())))
     assert [(line["metric"], line["other"]) for line in lines] == [
         ("KID-lab x1000", "FD-lab"), ("KID-lab x1000", "FD-L1"), ("FD-lab", "FD-L1"),
@@ -167,7 +168,7 @@ def test_the_report_writes_the_panel_and_says_it_under_the_table(tmp_path: Path)
     assert [(line["tau"], line["from"], line["to"]) for line in lines] == [
         ("1", "1", "1"), ("-1", "-1", "-1"), ("-1", "-1", "-1"),
     ]  # fmt: skip
-    notes = make_table(grid, cells).notes
+    notes = main_table.build(facts_of(grid, cells)).notes
     (line,) = [note for note in notes if note.startswith("The conclusion")]
     assert "depends on the metric" in line and "row 3 by FD-L1" in line
     markdown = (tmp_path / "made" / "agreement.md").read_text()

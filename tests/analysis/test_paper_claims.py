@@ -13,14 +13,15 @@ import pytest
 from made_records import make_grid, make_record, write_record
 
 from bench.analysis import paper_numbers
-from bench.analysis.cells import FIELDS, cells, read_runs
+from bench.analysis.cells import FIELDS
 from bench.analysis.checks import CHECKS, Evidence, _signs
+from bench.analysis.facts import Facts
 from bench.analysis.paper_claims import Finding, check, examine, seeds_found, to_text
 from bench.cli import main
 from bench.config import grid as grids
 from bench.config import paths
 from bench.config.spec import Claim, Grid, ReportSpec
-from bench.report.content import gather
+from bench.report.content import tables_of
 from bench.report.tables import to_csv
 from projgan.errors import ConfigError, UserError
 
@@ -182,7 +183,7 @@ def test_people_decide_without_a_run(
 def test_a_report_shows_what_people_took_for_real(tmp_path: Path) -> None:
     grid = make_grid({"A": ROWS["A"]}, ReportSpec(people=True, columns=("fd_lab",)))
     write(tmp_path, grid, {"A": [1.0]})
-    shown = gather(grid, cells(read_runs(grid.runs, tmp_path)), tmp_path).tables["people"]
+    shown = tables_of(Facts.read(grid, tmp_path))["people"]
     lines = to_csv(shown).splitlines()
     assert len(lines) == 1 + 17
     assert any(

@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_records import make_record, write_record
+from made_records import facts_of, make_record, write_record
 
 from bench.analysis import cells as aggregate
 from bench.analysis import paper_numbers, reproduction
+from bench.analysis.facts import Facts
 from bench.analysis.reproduction import differences, verdict
 from bench.config import grid as grids
 from bench.config import paths
 from bench.config.spec import Grid
+from bench.report import main_table
 from bench.report.build import write_report
-from bench.report.content import make_table
 from bench.report.tables import to_csv
 
 ALIKE = {"scale": "paper", "data": "x", "fake": 50000}
@@ -200,7 +201,7 @@ def test_params_need_no_images(tmp_path: Path) -> None:
 
 def test_the_verdict_stands_beside_the_number(tmp_path: Path) -> None:
     grid, cells = church(tmp_path, SEEDS)
-    table = make_table(grid, cells)
+    table = main_table.build(facts_of(grid, cells))
     (line,) = csv.DictReader(io.StringIO(to_csv(table)))
     assert line["verdict"] == "reproduced" and "images from memory" in line["verdict_reason"]
     assert line["paper_fid"] == "1.65"
@@ -214,7 +215,7 @@ def test_at_lab_scale_every_verdict_says_that_the_protocol_differs(tmp_path: Pat
     grid = grids.load("backbones", "lab", seeds=[0, 1])
     for spec in grid.runs[:4]:
         write_record(tmp_path / "runs", spec, make_record(spec, {6000: {"fd_lab": 1.65}}))
-    write_report(grid, tmp_path / "runs", tmp_path, lambda text: None)
+    write_report(Facts.read(grid, tmp_path / "runs"), tmp_path, lambda text: None)
     lines = lines_of(tmp_path / "backbones" / "table.csv")
     assert [line["verdict"] for line in lines] == ["protocol differs"] * 2 + ["not run"] * 8
     assert "scale lab instead of paper" in lines[0]["verdict_reason"]
@@ -236,7 +237,7 @@ def test_relative_numbers_divide_by_the_baselines_best(tmp_path: Path) -> None:
             for snapshot in record["snapshots"]:
                 snapshot["eval"]["real"] = 126227
             write_record(tmp_path / "runs", spec, record)
-    write_report(grid, tmp_path / "runs", tmp_path, lambda text: None)
+    write_report(Facts.read(grid, tmp_path / "runs"), tmp_path, lambda text: None)
     lines = lines_of(tmp_path / "projections" / "verdicts.csv")
     found = {(line["row"], line["number"]): line for line in lines}
     best = found["CCM + CSM, L1-L4", "rel. FID"]

@@ -9,15 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from made_records import make_grid, make_record, write_record
+from made_records import facts_of, make_grid, make_record, write_record
 
 from bench.analysis import row_tests
 from bench.analysis.cells import Cell, cells, read_runs
+from bench.analysis.facts import Facts
 from bench.config.columns import column
 from bench.config.spec import Grid, ReportSpec
-from bench.report import tables
+from bench.report import main_table, tables
 from bench.report.build import write_report
-from bench.report.content import make_table
 from projgan.errors import ConfigError
 
 ROWS = {"Base": {"backbone.name": "vit"}, "Low": {}, "High": {"backbone.name": "resnet18"}}
@@ -54,7 +54,7 @@ def test_rows_are_compared_with_the_baseline_seed_by_seed(tmp_path: Path) -> Non
     assert (found["Low"].verdict, found["High"].verdict) == ("better", "worse")
     assert found["Low"].difference == pytest.approx(-0.45)
     assert found["Low"].p == pytest.approx(2 * 2 / 2**8)  # Holm over two rows
-    table = make_table(*made(tmp_path, values))
+    table = main_table.build(facts_of(*made(tmp_path, values)))
     assert [row.entries[1].bold for row in table.rows] == [False, True, False]
     assert table.notes[0] == (
         "Bold: better than Base (exact two-sided sign-flip test, paired by seed, Holm's "
@@ -77,7 +77,7 @@ def test_only_common_seeds_count(tmp_path: Path) -> None:
 def test_too_few_seeds_are_told_instead_of_a_verdict(tmp_path: Path) -> None:
     grid, found = made(tmp_path, {"Base": BASE[:3], "Low": [1.0, 2.0, 3.0], "High": BASE[:3]})
     assert {c.verdict for c in compared(grid, found).values()} == {"too few seeds"}
-    table = make_table(grid, found)
+    table = main_table.build(facts_of(grid, found))
     assert not any(entry.bold for row in table.rows for entry in row.entries)
     assert table.notes[0] == (
         "Not tested against Base: with 3 common seeds the exact two-sided sign-flip test can "
@@ -88,7 +88,10 @@ def test_too_few_seeds_are_told_instead_of_a_verdict(tmp_path: Path) -> None:
 
 def test_without_a_baseline_nothing_is_compared(tmp_path: Path) -> None:
     grid, found = made(tmp_path, {"Base": BASE, "Low": BASE}, replace(REPORT, compare_to=None))
-    assert row_tests.baselines(grid, found) == {} and make_table(grid, found).notes == ()
+    assert (
+        row_tests.baselines(grid, found) == {}
+        and main_table.build(facts_of(grid, found)).notes == ()
+    )
     by_ratio = replace(grid, report=replace(REPORT, compare_to=None, baseline="Base"))
     assert list(row_tests.baselines(by_ratio, found)) == ["Low"]
 
@@ -121,7 +124,9 @@ def test_the_seeds_have_a_table_of_their_own(tmp_path: Path) -> None:
     assert (lines["Low"]["verdict"], lines["Low"]["p_holm"]) == ("better", "0.03125")
     assert "| Low | 6 | **11.8** |" in text
     assert "(exact two-sided sign-flip test, paired by seed, 5%). Rows with too few" in text
-    files = write_report(grid, tmp_path / "runs", tmp_path / "results", lambda line: None, 120)
+    files = write_report(
+        Facts.read(grid, tmp_path / "runs"), tmp_path / "results", lambda line: None, 120
+    )
     assert {"seeds.md", "seeds.csv", "seeds.tex"} <= {path.name for path in files}
 
 

@@ -15,6 +15,7 @@ from made_records import make_grid, make_record, write_record
 
 from bench.analysis import time_to_target
 from bench.analysis.cells import Cell, cells, read_runs
+from bench.analysis.facts import Facts
 from bench.analysis.survival import Reach
 from bench.cli import main
 from bench.config.spec import Grid, ReportSpec
@@ -173,11 +174,13 @@ def test_a_row_without_runs_keeps_its_place(tmp_path: Path) -> None:
 def test_the_report_writes_the_table_and_draws_the_line(tmp_path: Path) -> None:
     grid, _ = made(tmp_path / "runs", CURVES, "15")
     said: list[str] = []
-    files = write_report(grid, tmp_path / "runs", tmp_path / "with", said.append, width=120)
+    files = write_report(
+        Facts.read(grid, tmp_path / "runs"), tmp_path / "with", said.append, width=120
+    )
     assert {"targets.md", "targets.csv", "targets.tex"} <= {path.name for path in files}
     assert "Images until FD-lab reaches 15." in "".join(said)
     plain = replace(grid, report=replace(grid.report, target=None))
-    write_report(plain, tmp_path / "runs", tmp_path / "without", said.append, width=120)
+    write_report(Facts.read(plain, tmp_path / "runs"), tmp_path / "without", said.append, width=120)
     svg = "made/curves/fd_lab.svg"
     assert (tmp_path / "with" / svg).read_bytes() != (tmp_path / "without" / svg).read_bytes()
 

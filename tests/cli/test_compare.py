@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from made_records import make_grid, make_record, write_record
 
+from bench.analysis.facts import Facts
 from bench.cli import compare, main
 from bench.config.spec import Grid, ReportSpec
 from bench.report.build import write_report
@@ -45,7 +46,7 @@ def lines(path: Path) -> dict[str, dict[str, str]]:
 def test_grids_are_paired_row_by_row_and_seed_by_seed(tmp_path: Path) -> None:
     both = [made("old", tmp_path, 1.0, 8), made("new", tmp_path, 0.5, 4)]
     grid = compare.of_grids(both, tmp_path, target="8.5")
-    write_report(grid, tmp_path, tmp_path / "out", lambda text: None, width=120)
+    write_report(Facts.read(grid, tmp_path), tmp_path / "out", lambda text: None, width=120)
     folder = tmp_path / "out" / "compare-old-new"
     seeds = lines(folder / "seeds.csv")
     assert seeds["One · grid=old"]["verdict"] == "baseline"
@@ -72,7 +73,7 @@ def test_an_axis_of_one_grid_is_a_setting_of_the_other(tmp_path: Path) -> None:
     found = {(s.row, s.axes["backbone.weights"], s.axes["grid"]): s.run_id for s in grid.runs}
     # The very same run, once in each grid.
     assert found["One", "pretrained", "plain"] == found["One", "pretrained", "crossed"]
-    write_report(grid, tmp_path, tmp_path / "out", lambda text: None, width=120)
+    write_report(Facts.read(grid, tmp_path), tmp_path / "out", lambda text: None, width=120)
     text = (tmp_path / "out" / "compare-plain-crossed" / "index.html").read_text()
     ids = re.findall(r' id="([^"]+)"', text)
     assert len(ids) == len(set(ids))

@@ -12,16 +12,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from made_records import make_grid, make_record, write_record
+from made_records import facts_of, make_grid, make_record, write_record
 from PIL import Image
 
 from bench.analysis import cells as aggregate
+from bench.analysis.facts import Facts
 from bench.analysis.validation import validate
 from bench.config.spec import Grid, ReportSpec
-from bench.report import manifest
+from bench.report import main_table, manifest
 from bench.report.build import write_report
 from bench.report.captions import rank_line
-from bench.report.content import make_table
 from bench.report.sample_sheets import slug, tiles
 from bench.report.tables import to_text
 from projgan.errors import UserError
@@ -73,7 +73,7 @@ def made(tmp_path: Path) -> tuple[Grid, Path]:
 
 def report(grid: Grid, runs: Path, results: Path) -> tuple[list[Path], list[str]]:
     said: list[str] = []
-    return write_report(grid, runs, results, said.append, width=120), said
+    return write_report(Facts.read(grid, runs), results, said.append, width=120), said
 
 
 @pytest.fixture
@@ -195,13 +195,13 @@ def test_a_record_that_another_published_grid_rests_on_is_not_replaced_silently(
     grid, runs_dir = made
     published = tmp_path / "results" / "reference"
     other, said = replace(grid, name="other"), list[str]()
-    write_report(grid, runs_dir, published, print)
-    write_report(other, runs_dir, published, said.append)
+    write_report(Facts.read(grid, runs_dir), published, print)
+    write_report(Facts.read(other, runs_dir), published, said.append)
     assert not any("anew" in line for line in said)  # the same records again
     spec = next(r for r in grid.runs if (runs_dir / r.run_id / "record.json").exists())
     record = runs_dir / spec.run_id / "record.json"
     record.write_text(record.read_text().replace('"finished"', '"failed"'))
-    write_report(other, runs_dir, published, said.append)
+    write_report(Facts.read(other, runs_dir), published, said.append)
     assert said[-1] == (
         f"{grid.name}: has another record of {spec.run_id} now: do=report grid={grid.name} anew"
     )
@@ -243,7 +243,7 @@ def test_samples_that_cannot_be_read_are_named(made: tuple[Grid, Path], tmp_path
 
 
 def text_of(grid: Grid, runs: Path, width: int = 120) -> str:
-    table = make_table(grid, aggregate.cells(aggregate.read_runs(grid.runs, runs)))
+    table = main_table.build(Facts.read(grid, runs))
     return to_text(replace(table, caption=""), width).lstrip("\n")
 
 
@@ -311,7 +311,7 @@ def test_other_numbers_of_images_are_withheld_with_the_reason(tmp_path: Path) ->
     text = " ".join(text_of(grid, tmp_path).split())
     told = "measured with 500 against 8192 images, where the others have 2000 against 8192: not"
     assert f"without 1 of 2 runs, {told}" in text and "fake=500" not in text
-    caption = make_table(grid, aggregate.cells(aggregate.read_runs(grid.runs, tmp_path))).caption
+    caption = main_table.build(Facts.read(grid, tmp_path)).caption
     assert "2000 generated against 8192 real" in caption
     record["snapshots"][-1]["eval"]["fake"] = 500
     for spec in grid.runs[:2]:
@@ -323,7 +323,7 @@ def test_other_numbers_of_images_are_withheld_with_the_reason(tmp_path: Path) ->
 def test_certificates_are_told_and_lie_in_the_manifest(made: tuple[Grid, Path]) -> None:
     grid, runs = made
     read = aggregate.read_runs(grid.runs, runs)
-    table = make_table(grid, aggregate.cells(read))
+    table = main_table.build(Facts(grid, read))
     assert not any("independent routes" in note for note in table.notes)
     done = [run for run in read if run.status == "finished"]
     for run, gap in zip(done, (2e-13, 3e-12, 1e-14), strict=False):
@@ -334,7 +334,7 @@ def test_certificates_are_told_and_lie_in_the_manifest(made: tuple[Grid, Path]) 
     cells = aggregate.cells(aggregate.read_runs(grid.runs, runs))
     count = min(len(done), 3)
     said = f"{count} distances were computed by two independent routes, which differ by 3e-12"
-    assert any(note.startswith(said) for note in make_table(grid, cells).notes)
+    assert any(note.startswith(said) for note in main_table.build(facts_of(grid, cells)).notes)
     first = next(
         r for c in manifest.make(grid, cells, {})["cells"] for r in c["runs"] if r["metrics"]
     )
@@ -345,7 +345,7 @@ def test_certificates_are_told_and_lie_in_the_manifest(made: tuple[Grid, Path]) 
 def test_changes_on_the_command_line_are_in_the_caption(made: tuple[Grid, Path]) -> None:
     grid, runs = made
     changed = replace(grid, overrides={"train.batch": 16})
-    table = make_table(changed, aggregate.cells(aggregate.read_runs(grid.runs, runs)))
+    table = main_table.build(Facts.read(changed, runs))
     assert "Changed on the command line: train.batch=16." in table.caption
 
 
@@ -353,7 +353,7 @@ def test_of_a_path_only_its_last_part_is_published(made: tuple[Grid, Path], tmp_
     grid, runs = made
     given = {"data.path": "/home/someone/church", "backbone.weights": ["random", "/mnt/x/net.pt"]}
     folder = tmp_path / "published"
-    write_report(replace(grid, overrides=given), runs, folder, lambda text: None)
+    write_report(Facts.read(replace(grid, overrides=given), runs), folder, lambda text: None)
     for path in folder.rglob("*"):
         if path.is_file():
             assert b"someone" not in path.read_bytes() and b"/mnt" not in path.read_bytes()
@@ -400,12 +400,12 @@ def test_the_rank_line_says_what_rests_on_memory(made: tuple[Grid, Path]) -> Non
     grid, runs = made
     add(runs, grid, "ResNet50", 3.5)  # the paper's 4.40, quoted; ResNet18's 4.16 is from memory
     cells = aggregate.cells(aggregate.read_runs(grid.runs, runs))
-    table = make_table(grid, cells)
+    table = main_table.build(facts_of(grid, cells))
     assert table.notes[0] == (
         "Spearman rank correlation with the paper's FID over 4 rows: 0.80 (Kendall's tau 0.67; "
         "our ranking by fd_lab). Without the paper's numbers from memory, over 3 rows: 1.00."
     )
-    assert rank_line(cells, {}, "table2", "fd_lab") == ""
+    assert rank_line(Facts(grid, [])) == ""
 
 
 @pytest.mark.parametrize("width", [100, 120])

@@ -8,15 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from made_records import make_grid, make_record, write_record
 
 from bench.analysis import cells as aggregate
-from bench.analysis.cells import Cell
-from bench.analysis.paper_claims import examine
+from bench.analysis.facts import Facts
+from bench.config import grid as grids
 from bench.config.columns import Column
-from bench.config.spec import Claim, Grid, ReportSpec
+from bench.config.spec import Claim, ReportSpec
 from bench.report import figures
-from bench.report.content import gather
+from bench.report.content import tables_of
 from bench.report.lines import Line
 from bench.report.page.build import page
 from bench.report.page.cost import ledger
@@ -34,10 +35,8 @@ NAMES = {
 REPORT = ReportSpec(paper="table2", rank_by="fd_lab", columns=("fd_lab", "paper_fid"))
 
 
-def made(
-    folder: Path, values: Mapping[str, Sequence[float]], report: ReportSpec = REPORT
-) -> tuple[Grid, list[Cell]]:
-    """A grid with a value of FD-lab for each row and seed."""
+def made(folder: Path, values: Mapping[str, Sequence[float]], report: ReportSpec = REPORT) -> Facts:
+    """The facts of a grid with a value of FD-lab for each row and seed."""
     seeds = range(max(map(len, values.values())))
     rows = {label: {"backbone.name": NAMES[label]} for label in values}
     grid = make_grid(rows, report, seeds=tuple(seeds))
@@ -46,13 +45,11 @@ def made(
             value = values[spec.row][seed]
             curve = {1000: {"fd_lab": 3 * value}, 4000: {"fd_lab": value}}
             write_record(folder, spec, make_record(spec, curve))
-    return grid, aggregate.cells(aggregate.read_runs(grid.runs, folder))
+    return Facts.read(grid, folder)
 
 
 def said(folder: Path, values: Mapping[str, Sequence[float]]) -> dict[str, Sentence]:
-    grid, cells = made(folder, values)
-    content = gather(grid, cells, folder)
-    return {s.asks: s for s in answer(grid, cells, content.paper, content.panel)}
+    return {s.asks: s for s in answer(made(folder, values))}
 
 
 def test_one_seed_settles_nothing(tmp_path: Path) -> None:
@@ -110,8 +107,7 @@ def crossed(folder: Path, values: Mapping[str, Mapping[object, float]]) -> dict[
     for spec in grid.runs:
         value = values[spec.row][spec.axes["data.subset"]]
         write_record(folder, spec, make_record(spec, {4000: {"fd_lab": value}}))
-    cells = aggregate.cells(aggregate.read_runs(grid.runs, folder))
-    return {s.asks: s for s in answer(grid, cells, {}, None)}
+    return {s.asks: s for s in answer(Facts.read(grid, folder))}
 
 
 def test_rows_compete_at_the_same_choice_of_an_axis_alone(tmp_path: Path) -> None:
@@ -128,36 +124,38 @@ def test_rows_compete_at_the_same_choice_of_an_axis_alone(tmp_path: Path) -> Non
 
 def test_how_soon_the_target_is_reached(tmp_path: Path) -> None:
     values = {"ResNet18": [4.0], "DeiT": [1.0], "ResNet50": [9.0]}
-    grid, cells = made(tmp_path, values, replace(REPORT, paper=None, target="row:ResNet18"))
-    content = gather(grid, cells, tmp_path)
-    (found,) = [s for s in answer(grid, cells, {}, None) if s.asks == "How soon?"]
+    facts = made(tmp_path, values, replace(REPORT, paper=None, target="row:ResNet18"))
+    (found,) = [s for s in answer(facts) if s.asks == "How soon?"]
     assert found.short == "DeiT after 1 thousand images, 4 times fewer"
     assert "the best of ResNet18 (4)" in found.says and "too early" in found.says
     assert [name for name, _ in found.points] == ["DeiT", "ResNet18", "ResNet50"]
     assert found.points[2][1] == "not within its budget (0 of 1 runs)"
-    assert "How soon?" in page(grid, cells, content)
-    grid = replace(grid, report=replace(grid.report, target="row:DeiT"))
-    (found,) = [s for s in answer(grid, cells, {}, None) if s.asks == "How soon?"]
+    assert "How soon?" in page(facts, tables_of(facts))
+    grid = replace(facts.grid, report=replace(facts.grid.report, target="row:DeiT"))
+    (found,) = [s for s in answer(Facts(grid, facts.runs)) if s.asks == "How soon?"]
     assert found.short == "no row but DeiT reaches it"
     assert "How soon?" not in said(tmp_path, values)
 
 
-def test_every_finding_says_where_it_points(tmp_path: Path) -> None:
-    grid, cells = made(tmp_path, {"ResNet18": [4.0], "DeiT": [1.0]})
+def test_every_finding_says_where_it_points(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     what = Claim("c", "It is so.", "Table 0", "made", "below", "fd_lab", ("DeiT",), ("ResNet18",))
     other = replace(what, these=("ResNet18",), than=("DeiT",))
-    findings = [(one, examine(one, grid, tmp_path, cells)) for one in (what, other)]
-    (found,) = [s for s in answer(grid, cells, {}, None, findings) if "findings" in s.asks]
+    monkeypatch.setattr(grids, "load_claims", lambda scale: [what, other])
+    facts = made(tmp_path, {"ResNet18": [4.0], "DeiT": [1.0]})
+    (found,) = [s for s in answer(facts) if "findings" in s.asks]
     assert found.short == "2 undecided (1 as claimed so far, 1 the other way round so far)"
     assert found.points[0] == ("undecided", "It is so (p = 1, n = 1 seed, so far as claimed).")
-    text = page(grid, cells, replace(gather(grid, cells, tmp_path), findings=findings))
+    text = page(facts, tables_of(facts))
     assert '<a class="runs" href="#row-1">FD-lab of DeiT: 1 (n=1)</a>' in text
 
 
 def test_the_page_says_how_to_write_it_again(tmp_path: Path) -> None:
-    grid, cells = made(tmp_path, {"ResNet18": [4.0, 5.0]})
-    grid = replace(grid, overrides={"data.path": "/home/someone/church", "train.batch": 8})
-    text = page(grid, cells, gather(grid, cells, tmp_path))
+    facts = made(tmp_path, {"ResNet18": [4.0, 5.0]})
+    given = {"data.path": "/home/someone/church", "train.batch": 8}
+    facts = Facts(replace(facts.grid, overrides=given), facts.runs)
+    text = page(facts, tables_of(facts))
     again = "grid=made &#39;seeds=[0,1]&#39; data.path=church train.batch=8 do=report"
     assert again in text
 
@@ -217,25 +215,24 @@ def test_a_numeric_axis_has_a_chart_of_its_own(tmp_path: Path) -> None:
         value = 5.0 if spec.axes["data.subset"] else 2.0
         value += spec.config.train.seed
         write_record(tmp_path, spec, make_record(spec, {4000: {"fd_lab": value}}))
-    cells = aggregate.cells(aggregate.read_runs(grid.runs, tmp_path))
-    found = across(grid, cells, "fd_lab")
+    facts = Facts.read(grid, tmp_path)
+    found = across(facts)
     assert found is not None and found.title == "FD-lab against training images"
-    ((name, points),) = figures.by_axis(cells, "fd_lab", "data.subset").items()
+    ((name, points),) = figures.by_axis(facts.cells, "fd_lab", "data.subset").items()
     assert name == "A" and [where for where, _ in points] == [1000.0, 8192.0]
     assert [stat.mean for _, stat in points] == [5.5, 2.5]
     assert found.chart.count("<use") >= 2 and "training images" in found.chart
     flat = make_grid({"A": {}}, REPORT)
-    assert across(flat, cells, "fd_lab") is None
+    assert across(Facts(flat, facts.runs)) is None
 
 
 def test_no_record_says_no_winner(tmp_path: Path) -> None:
-    grid, cells = made(tmp_path, {"ResNet18": []})
-    assert answer(grid, cells, {}, None) == []
+    assert answer(made(tmp_path, {"ResNet18": []})) == []
 
 
 def test_the_page_is_the_same_twice_and_needs_nothing_else(tmp_path: Path) -> None:
-    grid, cells = made(tmp_path, {"EfficientNet-lite1": [2.0, 2.5], "ResNet18": [4.0, 3.5]})
-    texts = [page(grid, cells, gather(grid, cells, tmp_path), ["table.md"]) for _ in range(2)]
+    facts = made(tmp_path, {"EfficientNet-lite1": [2.0, 2.5], "ResNet18": [4.0, 3.5]})
+    texts = [page(facts, tables_of(facts), ["table.md"]) for _ in range(2)]
     assert texts[0] == texts[1]
     assert not re.findall(r"(?:src|href)=\"(?!#|data:|table\.md)", texts[0])
     assert "http:" not in texts[0] and "https" not in texts[0]
@@ -244,10 +241,14 @@ def test_the_page_is_the_same_twice_and_needs_nothing_else(tmp_path: Path) -> No
 
 
 def test_names_cannot_become_markup(tmp_path: Path) -> None:
-    grid, cells = made(tmp_path, {"ResNet18": [4.0], "ResNet50": [5.0]})
+    made_of = made(tmp_path, {"ResNet18": [4.0], "ResNet50": [5.0]})
     evil = "</script><img src=x onerror=alert(1)>"
-    cells = [replace(cell, row=evil) if cell.row == "ResNet18" else cell for cell in cells]
-    text = page(replace(grid, about=evil), cells, gather(grid, cells, tmp_path))
+    runs = [
+        replace(run, spec=replace(run.spec, row=evil)) if run.spec.row == "ResNet18" else run
+        for run in made_of.runs
+    ]
+    facts = Facts(replace(made_of.grid, about=evil), runs)
+    text = page(facts, tables_of(facts))
     assert "<img src=x" not in text
     assert text.count("</script>") == 2  # the evidence and the code
 
@@ -258,26 +259,25 @@ def test_each_level_is_coloured_by_its_ratio(tmp_path: Path) -> None:
     for spec, factor in zip(grid.runs, (0.25, 2.0, 1.0), strict=True):
         metrics = {f"fd_l{i}": i * factor for i in (1, 2, 3, 4)} | {"fd_lab": factor}
         write_record(tmp_path, spec, make_record(spec, {4000: metrics}))
-    cells = aggregate.cells(aggregate.read_runs(grid.runs, tmp_path))
-    table = gather(grid, cells, tmp_path).tables["table"]
-    (found,) = heats(grid, cells, table, "fd_lab")
+    facts = Facts.read(grid, tmp_path)
+    (found,) = heats(facts, tables_of(facts)["table"])
     assert found.rows[0][1][1].opens == "EfficientNet-lite1/fd_l2"
     assert [[f.step for f in fields] for _, fields in found.rows] == [[-4] * 5, [2] * 5, [0] * 5]
     assert found.rows[0][1][0].text == "×0.25"
 
 
 def test_a_ledger_is_averaged_over_the_runs_that_have_one(tmp_path: Path) -> None:
-    grid, cells = made(tmp_path, {"ResNet18": [4.0, 5.0], "ResNet50": [6.0, 7.0]})
-    assert ledger(cells) is None
-    for spec, idle in zip(grid.runs, (0.25, 0.125, None, None), strict=True):
+    facts = made(tmp_path, {"ResNet18": [4.0, 5.0], "ResNet50": [6.0, 7.0]})
+    assert ledger(facts.cells) is None
+    for spec, idle in zip(facts.grid.runs, (0.25, 0.125, None, None), strict=True):
         if idle:
             shares = {"data": 0.5, "idle": idle, "rest": 0.5 - idle}
             extra = {"ledger": {"shares": shares, "contended": idle > 0.2}}
             write_record(tmp_path, spec, make_record(spec, {4000: {"fd_lab": 1.0}}, **extra))
-    cells = aggregate.cells(aggregate.read_runs(grid.runs, tmp_path))
-    found = ledger(cells)
+    facts = Facts.read(facts.grid, tmp_path)
+    found = ledger(facts.cells)
     assert found is not None
     assert found.parts == ["data", "idle", "rest"]
     assert found.rows == [("ResNet18", [50.0, 18.8, 31.2])] and found.shared == ["ResNet18"]
-    text = page(grid, cells, gather(grid, cells, tmp_path))
+    text = page(facts, tables_of(facts))
     assert "The machine was shared during ResNet18." in text and "18.8" in text

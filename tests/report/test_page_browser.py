@@ -12,6 +12,7 @@ import pytest
 from made_records import make_grid, make_record, write_record
 from PIL import Image
 
+from bench.analysis.facts import Facts
 from bench.config.spec import ReportSpec
 from bench.report.build import write_report
 
@@ -59,7 +60,9 @@ def page_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.mkdir()
         for name in ("000001000", "000002000", "000004000"):
             Image.new("RGB", (256, 256), (200, 60, 30)).save(path / f"{name}.png")
-    write_report(grid, folder / "runs", folder / "results", lambda text: None, width=120)
+    write_report(
+        Facts.read(grid, folder / "runs"), folder / "results", lambda text: None, width=120
+    )
     return folder / "results" / "made" / "index.html"
 
 

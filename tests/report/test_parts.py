@@ -10,13 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from made_records import make_grid, make_record, write_record
+from made_records import facts_of, make_grid, make_record, write_record
 
 from bench.analysis import cells as aggregate
 from bench.config.paths import ROOT
 from bench.config.spec import ReportSpec
 from bench.report import parts
-from bench.report.content import gather
+from bench.report.content import tables_of
 from projgan.errors import DataError
 
 FIGURES = {
@@ -104,14 +104,14 @@ def test_a_report_shows_the_parts_that_its_grid_names(tmp_path: Path) -> None:
     for spec in grid.runs:
         write_record(tmp_path, spec, make_record(spec, {4000: {"fd_lab": 4.0}}))
     cells = aggregate.cells(aggregate.read_runs(grid.runs, tmp_path))
-    assert "parts" not in gather(grid, cells, tmp_path).tables
+    assert "parts" not in tables_of(facts_of(grid, cells))
     (tmp_path / "parts.json").write_text(json.dumps(FIGURES))
     named = replace(grid, report=replace(grid.report, parts=str(tmp_path / "parts.json")))
-    shown = gather(named, cells, tmp_path).tables["parts"]
+    shown = tables_of(facts_of(named, cells))["parts"]
     assert shown == parts.table(FIGURES)
     # What was not measured here is not shown, and no fault.
     none = replace(grid, report=replace(grid.report, parts="results/none.json"))
-    assert "parts" not in gather(none, cells, tmp_path).tables
+    assert "parts" not in tables_of(facts_of(none, cells))
 
 
 def test_the_page_of_the_project_shows_the_figures_that_are_kept() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from made_records import make_grid, make_record, write_record
 
+from bench.analysis.facts import Facts
 from bench.analysis.time_to_target import with_target
 from bench.config import grid as grids
 from bench.config.paths import ROOT
@@ -38,7 +39,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Grid, Path]:
     for i, spec in enumerate(grid.runs):
         curve = {n: {"fd_lab": (5 + i) * 4000 / n, "kid_lab": 50.0 + i} for n in (1000, 4000)}
         write_record(runs, spec, make_record(spec, curve))
-    write_report(grid, runs, folder / "results", lambda text: None, width=120)
+    write_report(Facts.read(grid, runs), folder / "results", lambda text: None, width=120)
     return grid, folder
 
 

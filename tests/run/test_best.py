@@ -14,11 +14,12 @@ from fake_training import Engine
 from made_records import make_grid, make_record, write_record
 
 from bench.analysis.cells import cells, read_runs
+from bench.analysis.facts import Facts
 from bench.config import grid as grids
 from bench.config.paths import RunPaths
 from bench.config.spec import EvalSpec, ReportSpec, RunSpec
 from bench.metrics.evaluate import Scores
-from bench.report.content import make_table
+from bench.report import main_table
 from bench.report.tables import to_markdown
 from bench.run.runner import execute
 from bench.store import record as records
@@ -158,7 +159,7 @@ def test_the_table_shows_the_fresh_value_and_the_gap(tmp_path: Path) -> None:
 
     def table(**changes: Any) -> str:
         write_record(tmp_path, spec, make_record(spec, curve, **changes))
-        return to_markdown(make_table(grid, cells(read_runs(grid.runs, tmp_path))))
+        return to_markdown(main_table.build(Facts.read(grid, tmp_path)))
 
     fresh = {"nimg": 2000, "chosen": 3.0, "fresh": 3.25}
     text = table(best={"fd_lab": fresh})

@@ -9,45 +9,42 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from bench.analysis import checks, metric_agreement, time_to_target
-from bench.analysis.cells import Cell
-from bench.config import columns as vocabulary
+from bench.analysis import checks, metric_agreement
+from bench.analysis.facts import Facts
+from bench.analysis.table import Table
 from bench.config import yaml_types
 from bench.config.spec import Grid
 from bench.report import manifest
-from bench.report.content import Content
 from bench.report.page import cost, figures, heat, pictures, provenance, table
-from bench.report.page.summary import answer, competitions, ranked
+from bench.report.page.figures import anchors_of
+from bench.report.page.summary import answer, competitions
 
 HERE = Path(__file__).parent
 
 
 def page(
-    grid: Grid,
-    cells: Sequence[Cell],
-    content: Content,
+    facts: Facts,
+    tables: Mapping[str, Table],
     files: Sequence[str] = (),
     command: str | None = None,
 ) -> str:
     """The page of a grid; the same records give the same text.
 
     Args:
-        grid: what was asked for.
-        cells: what was measured.
-        content: the report.
+        facts: what the records say.
+        tables: the report's, as `tables_of` gives them.
         files: written beside the page.
         command: what writes the page again. None = do=report.
     """
-    order = ranked(grid, cells)
-    metric = order.metric if order else None
-    main, opens = table.main_table(grid, cells, content.tables["table"], order, content.paper)
-    marks = time_to_target.values(grid, cells) if metric else []
-    drawn = figures.over_training(grid, cells, metric, marks) if metric else None
-    maps, bars = heat.heats(grid, cells, content.tables["table"], metric), cost.costs(cells)
+    grid, cells, ranking = facts.grid, facts.cells, facts.ranking
+    metric = ranking.metric if ranking else None
+    main, opens = table.main_table(facts, tables["table"])
+    drawn = figures.over_training(facts)
+    maps, bars = heat.heats(facts, tables["table"]), cost.costs(cells)
     more = [f.opens for each in maps for _, fields in each.rows for f in fields if f.opens]
     more += [bar.opens for _, group in bars for bar in group]
-    opens |= provenance.of_numbers(grid, cells, (key for key in more if key not in opens))
-    anchors = {cell.name: f"row-{i}" for i, cell in enumerate(cells)}
+    opens |= provenance.of_numbers(facts, (key for key in more if key not in opens))
+    anchors = anchors_of(facts)
     environment = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,
@@ -59,35 +56,35 @@ def page(
         grid=grid,
         style=_own("page.css"),
         script=_own("page.js"),
-        answer=answer(grid, cells, content.paper, content.panel, content.findings),
+        answer=answer(facts),
         main=main,
         evidence=_json({"cells": opens, "curves": drawn.values if drawn else []}),
-        header=vocabulary.column(metric).header if metric else "",
+        header=ranking.header if ranking else "",
         curves=drawn,
-        across=figures.across(grid, cells, metric) if metric else None,
+        across=figures.across(facts),
         heats=maps,
-        scatters=figures.scatters(grid, cells, order, content.paper, anchors),
-        slopes=figures.slopes(grid, cells, order, content.paper, anchors),
+        scatters=figures.scatters(facts),
+        slopes=figures.slopes(facts),
         films=pictures.films(cells, metric),
         real=pictures.real(cells),
         costs=bars,
         alike=cost.alike(cells),
         anchors=anchors,
-        best=[part.first.name for part in competitions(grid, cells, order)] if order else [],
+        best=[part.first.name for part in competitions(facts)],
         ledger=cost.ledger(cells),
         claims=[
             (claim, finding, [(line, _leads(line, anchors)) for line in finding.evidence])
-            for claim, finding in content.findings
+            for claim, finding in facts.findings
         ],
         words=checks.WORDS,
-        claims_fault=content.findings_fault,
-        tau=heat.tau_matrix(content.panel) if content.panel else None,
-        panel=metric_agreement.conclusion(content.panel, metric) if content.panel else "",
+        claims_fault=facts.claims_fault,
+        tau=heat.tau_matrix(facts.agreement) if facts.agreement else None,
+        panel=metric_agreement.conclusion(facts.agreement, metric) if facts.agreement else "",
         tables={
-            name: table.plain(content.tables[name]) if name in content.tables else None
+            name: table.plain(tables[name]) if name in tables else None
             for name in ("seeds", "targets", "verdicts", "parts", "people")
         },
-        counts=table.verdict_counts(content.judged),
+        counts=table.verdict_counts(facts.judged),
         cards=provenance.cards(cells),
         unfinished=[(cell.name, run) for cell in cells for run in cell.unfinished],
         total=sum(len(cell.runs) for cell in cells),

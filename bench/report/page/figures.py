@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from bench.analysis import paper_numbers
 from bench.analysis.cells import Cell
+from bench.analysis.facts import Facts
 from bench.config import columns as vocabulary
-from bench.config.spec import Grid
-from bench.report import figures, main_table
+from bench.report import captions, figures
 from bench.report.lines import line, standing
-from bench.report.page.summary import Ranked
 from bench.report.tables import brief
-
-PaperRows = Mapping[str, paper_numbers.PaperRow]
 
 
 @dataclass(frozen=True)
@@ -38,20 +35,25 @@ class Figure:
     legend: Sequence[tuple[str, Markup]] = ()
 
 
-def over_training(
-    grid: Grid, cells: Sequence[Cell], metric: str, marks: Sequence[float]
-) -> Curves | None:
-    """The curves of a metric, best at the end first; None = no row has two snapshots."""
+def anchors_of(facts: Facts) -> dict[str, str]:
+    """Cell name -> where the page shows the cell's runs."""
+    return {cell.name: f"row-{i}" for i, cell in enumerate(facts.cells)}
+
+
+def over_training(facts: Facts) -> Curves | None:
+    """The curves of the ranking metric, best at the end first; None = no row has two snapshots."""
+    if facts.ranking is None:
+        return None
+    cells, metric, sign = facts.cells, facts.ranking.metric, facts.ranking.sign
     drawable = (line(c, metric, at) for c, at in zip(cells, standing(cells), strict=True))
     found = [one for one in drawable if one and len(one.images) > 1]
     if not found:
         return None
-    sign = 1 if vocabulary.lower_is_better(metric) else -1
     found.sort(key=lambda x: sign * x.mean[-1])
     column = vocabulary.column(metric)
     charts = {
-        "images": figures.page_curves(found, column, False, marks),
-        "time": figures.page_curves(found, column, True, marks),
+        "images": figures.page_curves(found, column, False, facts.targets),
+        "time": figures.page_curves(found, column, True, facts.targets),
     }
     legend = [
         (x.name, figures.page_key(figures.look(*x.stands)), brief(x.mean[-1]), x.n) for x in found
@@ -62,12 +64,12 @@ def over_training(
     return Curves(charts, legend, values)
 
 
-def across(grid: Grid, cells: Sequence[Cell], metric: str) -> Figure | None:
+def across(facts: Facts) -> Figure | None:
     """The last values of each row over the grid's axis; None = it has not one numeric axis."""
-    if len(grid.axes) != 1:
+    if facts.ranking is None or len(facts.grid.axes) != 1:
         return None
-    (axis,) = grid.axes
-    rows = figures.by_axis(cells, metric, axis)
+    (axis,), metric = facts.grid.axes, facts.ranking.metric
+    rows = figures.by_axis(facts.cells, metric, axis)
     if not rows:
         return None
     column = vocabulary.column(metric)
@@ -77,20 +79,15 @@ def across(grid: Grid, cells: Sequence[Cell], metric: str) -> Figure | None:
     return Figure(f"{column.header} against {against}", against, chart, legend)
 
 
-def scatters(
-    grid: Grid,
-    cells: Sequence[Cell],
-    order: Ranked | None,
-    paper: PaperRows,
-    anchors: Mapping[str, str],
-) -> list[Figure]:
+def scatters(facts: Facts) -> list[Figure]:
     """Quality against size and against accuracy, ours and the paper's beside it."""
     found: list[Figure] = []
+    order, paper, anchors = facts.ranking, facts.paper, anchors_of(facts)
     if order is None:
         return found
-    how = figures.looks(cells)
-    main = paper_numbers.main_column(grid.report.paper) if grid.report.paper else ""
-    usual = main_table.usual_accuracy(cells)
+    how, name = figures.looks(facts.cells), facts.grid.report.paper
+    main = paper_numbers.main_column(name) if name else ""
+    usual = captions.usual_accuracy(facts.cells)
     for key, theirs, against in (
         ("params_m", "paper_params_m", "parameters of the feature network (M)"),
         ("accuracy", "paper_top1", "accuracy of the feature network (%)"),
@@ -99,7 +96,7 @@ def scatters(
         for cell in order.cells:
             point = (_short(cell), how[cell.name])
             at, stat = cell.stat(key), cell.stat(order.metric)
-            if at and stat and (key != "accuracy" or main_table.accuracy_kind(cell) == usual):
+            if at and stat and (key != "accuracy" or captions.accuracy_kind(cell) == usual):
                 ours.append((*point, at.mean, stat.mean, stat, anchors[cell.name]))
             x, y = (paper.get(cell.name, {}).get(k) for k in (theirs, main))
             if x and y and x.value is not None and y.value is not None:
@@ -115,20 +112,15 @@ def scatters(
     return found
 
 
-def slopes(
-    grid: Grid,
-    cells: Sequence[Cell],
-    order: Ranked | None,
-    paper: PaperRows,
-    anchors: Mapping[str, str],
-) -> Markup | None:
+def slopes(facts: Facts) -> Markup | None:
     """The paper's order beside ours; None = fewer than three rows have both."""
-    if order is None or not grid.report.paper:
+    order, name, anchors = facts.ranking, facts.grid.report.paper, anchors_of(facts)
+    if order is None or name is None:
         return None
-    key, how = paper_numbers.main_column(grid.report.paper), figures.looks(cells)
+    key, how = paper_numbers.main_column(name), figures.looks(facts.cells)
     rows = []
     for cell in order.cells:
-        number = paper.get(cell.name, {}).get(key)
+        number = facts.paper.get(cell.name, {}).get(key)
         if number and number.value is not None:
             ours = order.stat(cell).mean
             rows.append((cell.name, how[cell.name], number.value, ours, anchors[cell.name]))

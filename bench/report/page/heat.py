@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from bench.analysis import feature_overlap, metric_agreement
 from bench.analysis.cells import Cell
+from bench.analysis.facts import Facts
 from bench.analysis.table import Row, Table
 from bench.config import columns as vocabulary
-from bench.config.spec import Grid
 from bench.report import tables
 from bench.report.tables import brief
 
@@ -39,18 +39,19 @@ class HeatField:
     opens: str = ""  # key of its evidence
 
 
-def heats(grid: Grid, cells: Sequence[Cell], table: Table, rank_by: str | None) -> list[Heat]:
+def heats(facts: Facts, table: Table) -> list[Heat]:
     """Feature distances by row and level, and by projection and level of the discriminators."""
     found = []
-    if all(any(c.stat(key) for c in cells) for key in LEVELS):
-        found.append(_by_level(grid, cells, table, rank_by))
-    if rank_by and (by_projection := _by_projection(grid, cells, table, rank_by)):
+    if all(any(c.stat(key) for c in facts.cells) for key in LEVELS):
+        found.append(_by_level(facts, table))
+    if by_projection := _by_projection(facts, table):
         found.append(by_projection)
     return found
 
 
-def _by_level(grid: Grid, cells: Sequence[Cell], table: Table, rank_by: str | None) -> Heat:
-    keys = [*LEVELS, *([rank_by] if rank_by else [])]
+def _by_level(facts: Facts, table: Table) -> Heat:
+    grid, cells = facts.grid, facts.cells
+    keys = [*LEVELS, *([facts.ranking.metric] if facts.ranking else [])]
     base = next((c for c in cells if c.row == grid.report.baseline and c.finished), None)
     heads = [vocabulary.column(key).header for key in keys]
     references = []
@@ -107,8 +108,11 @@ def _paper_level(row: Row, shown: Mapping[str, int], key: str) -> float | None:
     return row.entries[shown[name]].value if name in shown else None
 
 
-def _by_projection(grid: Grid, cells: Sequence[Cell], table: Table, metric: str) -> Heat | None:
+def _by_projection(facts: Facts, table: Table) -> Heat | None:
     """Projection down, levels with a discriminator across (Table 1's two choices)."""
+    if facts.ranking is None:
+        return None
+    grid, cells, metric = facts.grid, facts.cells, facts.ranking.metric
     kinds = {"none": "no projection", "ccm": "CCM", "ccm_csm": "CCM + CSM"}
     at: dict[tuple[str, str], tuple[Cell, Row]] = {}
     base = next((c for c in cells if c.row == grid.report.baseline), None)

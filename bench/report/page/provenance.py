@@ -8,6 +8,7 @@ from typing import Any
 
 from bench.analysis import feature_overlap
 from bench.analysis.cells import Cell, Run
+from bench.analysis.facts import Facts
 from bench.analysis.stats import mean_interval
 from bench.analysis.table import Entry
 from bench.config import columns as vocabulary
@@ -205,15 +206,15 @@ def of_cell(
     return found
 
 
-def of_numbers(grid: Grid, cells: Sequence[Cell], wanted: Iterable[str]) -> dict[str, Any]:
+def of_numbers(facts: Facts, wanted: Iterable[str]) -> dict[str, Any]:
     """The evidence of numbers outside of the main table, by `row/key`, as JSON."""
-    by_name = {cell.name: cell for cell in cells}
+    by_name = {cell.name: cell for cell in facts.cells}
     found = {}
     for opens in wanted:
         name, _, key = opens.rpartition("/")
         if stat := by_name[name].stat(key):
             entry = Entry(stat.mean, points=stat.points)
-            found[opens] = of_cell(grid, by_name[name], vocabulary.column(key), entry, {})
+            found[opens] = of_cell(facts.grid, by_name[name], vocabulary.column(key), entry, {})
     return found
 
 

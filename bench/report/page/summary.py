@@ -22,7 +22,8 @@ from bench.analysis import (
     row_tests,
     time_to_target,
 )
-from bench.analysis.cells import Cell, Stat
+from bench.analysis.cells import Cell
+from bench.analysis.facts import Facts, Ranking
 from bench.analysis.stats import ALPHA, all_pairs_p, holm, pairs_needed, sign_flip_p, smallest_p
 from bench.config import columns as vocabulary
 from bench.config.spec import Claim, Grid
@@ -44,74 +45,13 @@ class Sentence:
     row: str = ""  # whose runs stand behind it
 
 
-@dataclass(frozen=True)
-class Ranked:
-    """The rows that have the ranking metric, best first."""
-
-    metric: str
-    header: str
-    sign: int  # 1 = lower is better
-    cells: tuple[Cell, ...]
-
-    @property
-    def first(self) -> Cell:
-        return self.cells[0]
-
-    @property
-    def superlative(self) -> str:
-        return "lowest" if self.sign == 1 else "highest"
-
-    def stat(self, cell: Cell) -> Stat:
-        found = cell.stat(self.metric)
-        assert found is not None
-        return found
-
-    def name(self, cell: Cell) -> str:
-        """Without the axis values that all rows of this order share."""
-        return cell.row if self.at_one else cell.name
-
-    @property
-    def at_one(self) -> bool:
-        """Whether all rows stand at one choice of axis values."""
-        return len(self.cells) > 1 and all(cell.axes == self.first.axes for cell in self.cells)
-
-    def said(self, cell: Cell) -> str:
-        return brief(self.stat(cell).mean)
-
-
-def ranked(grid: Grid, cells: Sequence[Cell]) -> Ranked | None:
-    """The order that the ranking metric gives; None = no row has it."""
-    metric = grid.report.rank_by
-    if metric is None:
-        return None
-    sign = 1 if vocabulary.lower_is_better(metric) else -1
-    found = [(sign * stat.mean, cell) for cell in cells if (stat := cell.stat(metric))]
-    if not found:
-        return None
-    order = tuple(cell for _, cell in sorted(found, key=lambda pair: pair[0]))
-    return Ranked(metric, vocabulary.column(metric).header, sign, order)
-
-
-def answer(
-    grid: Grid,
-    cells: Sequence[Cell],
-    paper: Mapping[str, paper_numbers.PaperRow],
-    panel: metric_agreement.Panel | None,
-    findings: Sequence[tuple[Claim, paper_claims.Finding]] = (),
-) -> list[Sentence]:
-    """The questions that a grid's records answer, the winner first.
-
-    Args:
-        grid: what was asked for.
-        cells: what was measured.
-        paper: the paper's numbers by cell name.
-        panel: how the metrics agree. None = there is one metric, or too few rows.
-        findings: what the records say of the paper's claims about this grid.
-    """
-    order = ranked(grid, cells)
+def answer(facts: Facts) -> list[Sentence]:
+    """The questions that a grid's records answer, the winner first."""
+    grid, cells, paper, panel = facts.grid, facts.cells, facts.paper, facts.agreement
+    order = facts.ranking
     if order is None:
         return []
-    apart = _conditions(grid, cells, order)
+    apart = _conditions(facts, order)
     if apart:
         found = _first_at_each(apart, cells)
         parts = {at: _paper(grid, part, paper) for at, part in apart.items()}
@@ -125,7 +65,7 @@ def answer(
         only = "Only orders can agree here: lab distances are not the paper's."
         found[-1] = replace(found[-1], says=f"{found[-1].says} {only}".strip())
     found += _soon(grid, cells)
-    found += _findings(findings)
+    found += _findings(facts.findings)
     if panel:
         depends = metric_agreement.conclusion(panel, grid.report.rank_by)
         alone = depends.startswith("The conclusion does not")
@@ -137,17 +77,20 @@ def answer(
     return found
 
 
-def competitions(grid: Grid, cells: Sequence[Cell], order: Ranked) -> list[Ranked]:
+def competitions(facts: Facts) -> list[Ranking]:
     """The orders whose first rows are winners: one, or one at each choice of axis values."""
-    return list(_conditions(grid, cells, order).values()) or [order]
+    if facts.ranking is None:
+        return []
+    return list(_conditions(facts, facts.ranking).values()) or [facts.ranking]
 
 
-def _conditions(grid: Grid, cells: Sequence[Cell], order: Ranked) -> dict[str, Ranked]:
+def _conditions(facts: Facts, order: Ranking) -> dict[str, Ranking]:
     """The order at each choice of axis values, where a row competes with rows at the same alone.
 
     So it is where the grid holds its rows against one of them: nobody asks whether a network on all
     images beats another on a thousand. Empty = all cells compete.
     """
+    grid, cells = facts.grid, facts.cells
     if (grid.report.compare_to or grid.report.baseline) not in {row.label for row in grid.rows}:
         return {}
     at = {cell.name: cell.name.removeprefix(f"{cell.row} · ") for cell in cells if cell.axes}
@@ -172,7 +115,7 @@ def _merged(names: Iterable[str], sentences: Sequence[Sentence]) -> Sentence:
     return Sentence(sentences[0].asks, short, "", tone, points)
 
 
-def _first_at_each(apart: Mapping[str, Ranked], cells: Sequence[Cell]) -> list[Sentence]:
+def _first_at_each(apart: Mapping[str, Ranking], cells: Sequence[Cell]) -> list[Sentence]:
     """Which row is first at each choice of axis values, by how much, how surely."""
     each = {at: _first(order, cells) for at, order in apart.items()}
     firsts = [order.name(order.first) for order in apart.values()]
@@ -188,7 +131,7 @@ def _first_at_each(apart: Mapping[str, Ranked], cells: Sequence[Cell]) -> list[S
     return [wins, _merged(each, sure)] if len(sure) == len(each) else [wins]
 
 
-def _first(order: Ranked, cells: Sequence[Cell]) -> list[Sentence]:
+def _first(order: Ranking, cells: Sequence[Cell]) -> list[Sentence]:
     """Which row is first, by how much, how surely."""
     if len(order.cells) < 2:
         return [_winner(order, cells, settled=True)]
@@ -196,7 +139,7 @@ def _first(order: Ranked, cells: Sequence[Cell]) -> list[Sentence]:
     return [_winner(order, cells, sure.tone == "yes"), _margin(order), sure]
 
 
-def _winner(order: Ranked, cells: Sequence[Cell], settled: bool) -> Sentence:
+def _winner(order: Ranking, cells: Sequence[Cell], settled: bool) -> Sentence:
     first, stat = order.first, order.stat(order.first)
     if stat.interval:
         kind = "range" if stat.interval.kind == "range" else "95 % interval"
@@ -209,8 +152,8 @@ def _winner(order: Ranked, cells: Sequence[Cell], settled: bool) -> Sentence:
         said = f"{_listed(level)} share the {order.superlative} {order.header}: {brief(stat.mean)}."
     else:
         said = f"{order.name(first)} has the {order.superlative} {order.header}: "
-        said += f"{order.said(first)}{spread}."
-    rivals = [cell for cell in cells if cell.axes == first.axes or not order.at_one]
+        said += f"{brief(order.stat(first).mean)}{spread}."
+    rivals = [cell for cell in cells if cell.axes == first.axes or not order.one_condition]
     if len(order.cells) < len(rivals):
         said += f" {len(order.cells)} of {len(rivals)} rows have a result."
     if flag := feature_overlap.of_cell(first, order.metric).reason:
@@ -222,27 +165,29 @@ def _winner(order: Ranked, cells: Sequence[Cell], settled: bool) -> Sentence:
     return Sentence("Which wins?", short, said, row=first.name)
 
 
-def _margin(order: Ranked) -> Sentence:
+def _margin(order: Ranking) -> Sentence:
     first, second, last = order.first, order.cells[1], order.cells[-1]
+
+    def named(cell: Cell) -> str:
+        return f"{order.name(cell)} ({brief(order.stat(cell).mean)})"
+
     word = "below" if order.sign == 1 else "above"
-    said = f"{_apart(order, second)} {word} the next, {order.name(second)} ({order.said(second)})"
+    said = f"{_apart(order, second)} {word} the next, {named(second)}"
     if last is not second:
-        said += (
-            f", and {_apart(order, last)} {word} the last, {order.name(last)} ({order.said(last)})"
-        )
+        said += f", and {_apart(order, last)} {word} the last, {named(last)}"
     gap = abs(order.stat(second).mean - order.stat(first).mean)
     short = f"{brief(gap)} {order.header} ahead of the next" if gap else "not at all"
     return Sentence("By how much?", short, f"{said}.")
 
 
-def _apart(order: Ranked, other: Cell) -> str:
+def _apart(order: Ranking, other: Cell) -> str:
     a, b = order.stat(order.first).mean, order.stat(other).mean
     percent = 100 * abs(b - a) / b if b > 0 and a > 0 else None
     share = "" if percent is None else f" ({percent:.{0 if percent >= 1 else 1}f}%)"
     return f"{brief(abs(b - a))}{share}"
 
 
-def _sureness(order: Ranked) -> Sentence:
+def _sureness(order: Ranking) -> Sentence:
     """The winner against every other row; it was picked after looking, so all pairs count."""
     asks = "How sure?"
     seeds = {cell.name: cell.by_seed(order.metric) for cell in order.cells}
@@ -297,12 +242,12 @@ def _sureness(order: Ranked) -> Sentence:
     return Sentence(asks, f"beats {beaten} of {len(others)} for sure", said, "open")
 
 
-def _overlap(order: Ranked, other: Cell) -> bool:
+def _overlap(order: Ranking, other: Cell) -> bool:
     a, b = order.stat(order.first).interval, order.stat(other).interval
     return bool(a and b and a.low <= b.high and b.low <= a.high)
 
 
-def _against_axis(grid: Grid, cells: Sequence[Cell], order: Ranked) -> list[Sentence]:
+def _against_axis(grid: Grid, cells: Sequence[Cell], order: Ranking) -> list[Sentence]:
     """Where a value of an axis is what everything is held against, such as random weights."""
     axis, _, value = (grid.report.compare_to or "").partition("=")
     if axis not in grid.axes:
@@ -330,7 +275,7 @@ def _against_axis(grid: Grid, cells: Sequence[Cell], order: Ranked) -> list[Sent
 
 
 def _paper(
-    grid: Grid, order: Ranked, paper: Mapping[str, paper_numbers.PaperRow]
+    grid: Grid, order: Ranking, paper: Mapping[str, paper_numbers.PaperRow]
 ) -> list[Sentence]:
     if grid.report.paper is None:
         return []

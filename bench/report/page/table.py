@@ -8,15 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.analysis import paper_numbers, reproduction
-from bench.analysis.cells import Cell, Stat
+from bench.analysis.cells import Stat
+from bench.analysis.facts import Facts
 from bench.analysis.table import Entry, Table
 from bench.config import columns as vocabulary
 from bench.config.columns import Column
-from bench.config.spec import Grid
 from bench.report import tables
 from bench.report.lines import wide
 from bench.report.page import provenance
-from bench.report.page.summary import Ranked
 from bench.report.tables import brief
 
 NETWORK = ("params_m", "accuracy", "generator_m", "discriminator_m")  # of the networks, not images
@@ -85,18 +84,13 @@ def plain(table: Table) -> Grille:
     return Grille(table.file, heads, rows, marks, table.notes, table.caption)
 
 
-def main_table(
-    grid: Grid,
-    cells: Sequence[Cell],
-    table: Table,
-    order: Ranked | None,
-    paper: Mapping[str, paper_numbers.PaperRow],
-) -> tuple[Grille, dict[str, Any]]:
-    """The table of a grid with every run as a dot, and the evidence behind each number.
+def main_table(facts: Facts, table: Table) -> tuple[Grille, dict[str, Any]]:
+    """The main table with every run as a dot, and the evidence behind each number.
 
     Returns:
         The table, and key -> evidence.
     """
+    grid, cells, order = facts.grid, facts.cells, facts.ranking
     rank_by = order.metric if order else None
     by_key = {c.key: i for i, c in enumerate(table.columns)}
     ranking = rank_by if rank_by in by_key else None
@@ -115,7 +109,7 @@ def main_table(
     shown = [*lead, *tail, *others, *papers[1:]]
 
     dots, ends = _strips(stats)
-    places = _places(cells, order, paper, main_paper)
+    places = _places(facts, main_paper)
     heads = []
     for key in shown:
         if key == "=runs":
@@ -207,13 +201,9 @@ def _span_field(stat: Any) -> Field:
     return Field(f"{brief(low)} – {brief(high)}", f"{low:.8g}")
 
 
-def _places(
-    cells: Sequence[Cell],
-    order: Ranked | None,
-    paper: Mapping[str, paper_numbers.PaperRow],
-    key: str,
-) -> dict[str, Field]:
+def _places(facts: Facts, key: str) -> dict[str, Field]:
     """Rank in our order and in the paper's, over the rows that both have."""
+    order, paper = facts.ranking, facts.paper
     if order is None or not key:
         return {}
     known = {

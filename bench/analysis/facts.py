@@ -1,0 +1,177 @@
+"""Facts of a grid: all that its records say, before any of it is put into a table or on a page.
+
+records ─ read_runs ─ Facts ─ report.content.tables_of ─ files and page
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from bench.analysis import (
+    cells,
+    metric_agreement,
+    paper_claims,
+    paper_numbers,
+    reproduction,
+    row_tests,
+    time_to_target,
+)
+from bench.analysis.cells import Cell, Run, Stat
+from bench.config import columns as vocabulary
+from bench.config import grid as grids
+from bench.config.metrics import METRICS
+from bench.config.spec import Claim, Grid
+from projgan.errors import UserError
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The cells that have the ranking metric, best first."""
+
+    metric: str
+    cells: tuple[Cell, ...]
+
+    @property
+    def header(self) -> str:
+        return vocabulary.column(self.metric).header
+
+    @property
+    def sign(self) -> int:
+        """1 where lower is better, -1 where higher is."""
+        return 1 if vocabulary.lower_is_better(self.metric) else -1
+
+    @property
+    def first(self) -> Cell:
+        return self.cells[0]
+
+    @property
+    def superlative(self) -> str:
+        return "lowest" if self.sign == 1 else "highest"
+
+    def stat(self, cell: Cell) -> Stat:
+        found = cell.stat(self.metric)
+        assert found is not None
+        return found
+
+    def name(self, cell: Cell) -> str:
+        """A cell's name without the axis values that all cells of this ranking share."""
+        return cell.row if self.one_condition else cell.name
+
+    @property
+    def one_condition(self) -> bool:
+        """Whether all cells have the same axis values."""
+        return len(self.cells) > 1 and all(cell.axes == self.first.axes for cell in self.cells)
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """What the records of a grid say. Each part is computed once, when it is first asked for."""
+
+    grid: Grid
+    runs: Sequence[Run]  # one for each of the grid's, in its order
+
+    @classmethod
+    def read(cls, grid: Grid, runs_dir: Path, versions: Mapping[str, int] | None = None) -> Facts:
+        """Read the records of a grid's runs.
+
+        Args:
+            grid: The whole grid, whatever part of it was run.
+            runs_dir: Holds one folder per run.
+            versions: Of the metrics' computations, as `read_runs` takes them. None = today's.
+        """
+        return cls(grid, cells.read_runs(grid.runs, runs_dir, versions=versions))
+
+    @cached_property
+    def cells(self) -> list[Cell]:
+        """The runs by row and axis values, in the grid's order."""
+        return cells.cells(self.runs)
+
+    @cached_property
+    def ranking(self) -> Ranking | None:
+        """The cells in the order of the ranking metric. None = no cell has it."""
+        metric = self.grid.report.rank_by
+        if metric is None:
+            return None
+        sign = 1 if vocabulary.lower_is_better(metric) else -1
+        found = [(sign * stat.mean, cell) for cell in self.cells if (stat := cell.stat(metric))]
+        order = tuple(cell for _, cell in sorted(found, key=lambda pair: pair[0]))
+        return Ranking(metric, order) if order else None
+
+    @cached_property
+    def paper(self) -> dict[str, paper_numbers.PaperRow]:
+        """The paper's numbers by cell name; empty where the grid names no table of the paper."""
+        name = self.grid.report.paper
+        if name is None:
+            return {}
+        chosen = {row.label: row.paper for row in self.grid.rows}
+        return {
+            c.name: paper_numbers.paper_row(name, c.spec, chosen.get(c.row)) for c in self.cells
+        }
+
+    @cached_property
+    def divisors(self) -> dict[str, Cell]:
+        """What `rel:` columns divide by: cell name -> the baseline row at the same axis values."""
+        found = {
+            repr(sorted(cell.axes.items())): cell
+            for cell in self.cells
+            if cell.row == self.grid.report.baseline
+        }
+        places = {cell.name: repr(sorted(cell.axes.items())) for cell in self.cells}
+        return {name: found[place] for name, place in places.items() if place in found}
+
+    @cached_property
+    def comparisons(self) -> dict[str, dict[str, row_tests.Comparison]]:
+        """Metric of the table -> cell name -> the cell against the row it is compared with."""
+        against = row_tests.baselines(self.grid, self.cells)
+        keys = vocabulary.expand(self.grid.report.columns)
+        return {
+            key: row_tests.compare(self.cells, against, key, vocabulary.lower_is_better(key))
+            for key in keys
+            if key in METRICS
+        }
+
+    @cached_property
+    def judged(self) -> dict[str, list[reproduction.Judged]]:
+        """The paper's numbers with their verdicts, by cell name; a cell without any is left out."""
+        found = {
+            c.name: reproduction.judge(self.grid, c, self.paper[c.name], self.divisors.get(c.name))
+            for c in self.cells
+            if self.paper.get(c.name)
+        }
+        return {name: judged for name, judged in found.items() if judged}
+
+    @cached_property
+    def agreement(self) -> metric_agreement.Panel | None:
+        """How alike the metrics rank the cells. None = too few metrics or rows to say."""
+        return metric_agreement.panel(self.grid, self.cells)
+
+    @cached_property
+    def targets(self) -> list[float]:
+        """The values of the ranking metric that runs shall reach, each once."""
+        return time_to_target.values(self.grid, self.cells)
+
+    @cached_property
+    def findings(self) -> list[tuple[Claim, paper_claims.Finding]]:
+        """What the records say of each of the paper's claims about this grid."""
+        claims, _ = self._claims
+        return [
+            (claim, paper_claims.examine(claim, self.grid, Path(), self.cells)) for claim in claims
+        ]
+
+    @property
+    def claims_fault(self) -> str:
+        """Why the claims about this grid cannot be examined, such as a row that was left out."""
+        return self._claims[1]
+
+    @cached_property
+    def _claims(self) -> tuple[list[Claim], str]:
+        try:
+            claims = [c for c in grids.load_claims(self.grid.scale) if c.grid == self.grid.name]
+            for claim in claims:
+                paper_claims.check(claim, self.grid)
+        except UserError as error:
+            return [], str(error)
+        return claims, ""
