@@ -6,17 +6,18 @@ import hashlib
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench.analysis.stats import Interval, mean_interval
+from bench.config.columns import SHARES
 from bench.config.metrics import EVAL_NORMS, held, plain, version
 from bench.config.paths import RunPaths
 from bench.config.spec import labelled
-from bench.store.record import is_of_first_images
+from bench.store import record as records
 from projgan.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ Status = Literal["finished", "running", "failed", "missing", "unreadable"]
 # A row is averaged over these as it is over seeds: neither is what a table compares.
 AVERAGED = ("train.seed", "backbone.pretrain_seed")
 
-# Where the values that are not metrics stand in a record.
-FIELDS: dict[str, tuple[str, str]] = {
+# Column of a table -> where a record holds its value; a metric is looked up in the last snapshot.
+FIELDS: dict[str, tuple[str, ...]] = {
     "params_m": ("backbone", "params_m"),
     "accuracy": ("backbone", "accuracy"),
     "generator_m": ("params", "generator_m"),
@@ -43,11 +44,12 @@ FIELDS: dict[str, tuple[str, str]] = {
     "train_s": ("time", "train_s"),
     "eval_s": ("time", "eval_s"),
 }
-# Clocks of a run's last session, the same.
+# The same for what is measured in a run's last session alone.
 SESSION: dict[str, tuple[str, ...]] = {
     "warmup_s": ("throughput", "warmup_seconds"),
     "checkpoint_s": ("ledger", "session", "checkpoint_s"),
     "unexplained_s": ("ledger", "session", "rest_s"),
+    **{f"share_{part}": ("ledger", "shares", part) for part in SHARES},
 }
 
 
@@ -93,28 +95,27 @@ class Run:
         return self.points[-1] if self.points else None
 
     @property
-    def draw(self) -> tuple[Any, ...]:
-        """Which of the runs that a row is averaged over: what pairs it with those of other rows."""
-        return (self.spec.config.train.seed, *map(self.spec.axes.get, AVERAGED))
+    def replicate(self) -> tuple[int, int]:
+        """Training and pretraining seed (-1 = no axis of the grid), by which cells are paired."""
+        pretrain_seed = self.spec.axes.get("backbone.pretrain_seed", -1)
+        return self.spec.config.train.seed, pretrain_seed
+
+    @cached_property
+    def values(self) -> dict[str, float]:
+        """Every finite number that a table can show, by column: metrics are the last snapshot's."""
+        found: dict[str, Any] = {}
+        for key, path in (FIELDS | SESSION).items():
+            part: Any = self.record
+            for name in path:
+                part = (part or {}).get(name)
+            found[key] = part
+        if self.final and not self.apart:
+            found |= self.final.metrics
+        return {k: _in_unit(k, float(v)) for k, v in found.items() if is_finite(v)}
 
     def value(self, key: str) -> float | None:
         """A field of the record or a metric of the final snapshot; None = not measured."""
-        if (place := FIELDS.get(key)) is not None:
-            part, name = place
-            found = ((self.record or {}).get(part) or {}).get(name)
-            if key == "s_per_kimg" and found:
-                found = 1000 / found
-        elif key in SESSION:
-            found = self.record or {}
-            for name in SESSION[key]:
-                found = (found or {}).get(name)
-        elif key.startswith("share_"):
-            spent = ((self.record or {}).get("ledger") or {}).get("shares") or {}
-            share = _finite(spent.get(key.removeprefix("share_")))
-            found = None if share is None else 100 * share
-        else:
-            found = self.points[-1].metrics.get(key) if self.points and not self.apart else None
-        return _finite(found)
+        return self.values.get(key)
 
     @cached_property
     def config_sha256(self) -> str | None:
@@ -131,8 +132,8 @@ class Run:
 
     def why_missing(self, key: str) -> str:
         """The reason that `value(key)` is None, for a footnote."""
-        if key in FIELDS or key in SESSION or key.startswith("share_"):
-            if FIELDS.get(key, ("",))[0] == "backbone" and not (self.record or {}).get("backbone"):
+        if path := FIELDS.get(key) or SESSION.get(key):
+            if path[0] == "backbone" and not (self.record or {}).get("backbone"):
                 return "has no feature network"
             random = key == "accuracy" and self.spec.config.backbone.weights == "random"
             return "random weights" if random else "not recorded"
@@ -144,9 +145,11 @@ class Run:
 
     def curve(self, key: str) -> list[tuple[int, float, float]]:
         """`(images, training seconds, metric)` of every snapshot that has the metric."""
-        points = () if self.apart else self.points
-        found = ((p.nimg, p.train_seconds, _finite(p.metrics.get(key))) for p in points)
-        return [(nimg, seconds, value) for nimg, seconds, value in found if value is not None]
+        return [
+            (point.nimg, point.train_seconds, float(point.metrics[key]))
+            for point in (() if self.apart else self.points)
+            if is_finite(point.metrics.get(key))
+        ]
 
     def best(self, key: str, lower_is_better: bool = True) -> float | None:
         """The best value on the curve. Picked after looking: never a substitute for the final."""
@@ -160,7 +163,7 @@ class Run:
         done = known.get(name) if isinstance(known, dict) else None
         if not isinstance(done, dict) or done.get("chosen") != self.best(key, lower_is_better):
             return None  # chosen from another curve
-        return _finite(done.get("fresh"))
+        return float(done["fresh"]) if is_finite(done.get("fresh")) else None
 
 
 @dataclass(frozen=True)
@@ -228,26 +231,11 @@ class Cell:
 
     def stat(self, key: str) -> Stat | None:
         """`key` over the finished runs that have it; None = none has."""
-        if key not in self._stats:
-            self._stats[key] = _stat(run.value(key) for run in self.finished)
-        return self._stats[key]
+        return _stat(run.value(key) for run in self.finished)
 
-    def by_seed(self, key: str) -> dict[tuple[Any, ...], float]:
-        """`key` of the finished runs that have it, by what a row is averaged over."""
-        if key not in self._seeds:
-            values = ((run, run.value(key)) for run in self.finished)
-            self._seeds[key] = {run.draw: value for run, value in values if value is not None}
-        return self._seeds[key]
-
-    @cached_property
-    def _seeds(self) -> dict[str, dict[tuple[Any, ...], float]]:
-        """What `by_seed` gave."""
-        return {}
-
-    @cached_property
-    def _stats(self) -> dict[str, Stat | None]:
-        """What `stat` gave: a report asks for the same values in many places."""
-        return {}
+    def by_seed(self, key: str) -> dict[tuple[int, int], float]:
+        """Replicate -> `key` of the finished runs that have it."""
+        return {run.replicate: run.values[key] for run in self.finished if key in run.values}
 
     def best(self, key: str, lower_is_better: bool = True) -> Stat | None:
         """The best values of the runs' curves: optimistic, see `fresh_best`."""
@@ -279,7 +267,6 @@ class Cell:
 def read_runs(
     specs: Iterable[RunSpec],
     runs_dir: Path,
-    load: Callable[[Path], Record | None] | None = None,
     versions: Mapping[str, int] | None = None,
 ) -> list[Run]:
     """Reads the record of every run of a grid.
@@ -287,8 +274,6 @@ def read_runs(
     Args:
         specs: The grid's runs, in its order.
         runs_dir: Holds one folder per run, named by its id.
-        load: Reads a record file; None for a file that is not there. None =
-            `bench.store.record.load`.
         versions: Of the metrics' computations, by key of the record, 1 where it is not named;
             values of another are missing. None = today's.
 
@@ -296,12 +281,7 @@ def read_runs(
         One `Run` per spec. A record that cannot be read becomes a run that says so, and one that
         was measured with other numbers of images than the rest has no metrics.
     """
-    if load is None:
-        from bench.store.record import load as load_record
-
-        load = load_record
-    read = (_read_run(spec, runs_dir / spec.run_id, load, versions) for spec in specs)
-    return _side_by_side(list(read))
+    return _side_by_side([_read_run(spec, runs_dir / spec.run_id, versions) for spec in specs])
 
 
 def cells(runs: Sequence[Run], averaged: Sequence[str] = AVERAGED) -> list[Cell]:
@@ -316,15 +296,10 @@ def cells(runs: Sequence[Run], averaged: Sequence[str] = AVERAGED) -> list[Cell]
     return [Cell(key[0], axes[key], tuple(group)) for key, group in groups.items()]
 
 
-def _read_run(
-    spec: RunSpec,
-    folder: Path,
-    load: Callable[[Path], Record | None],
-    versions: Mapping[str, int] | None,
-) -> Run:
+def _read_run(spec: RunSpec, folder: Path, versions: Mapping[str, int] | None) -> Run:
     path = RunPaths(folder).record
     try:
-        record = load(path)
+        record = records.load(path)
     except (UserError, OSError, ValueError) as error:
         return Run(spec, folder, "unreadable", one_line(error))
     if record is None:
@@ -402,7 +377,7 @@ def _point(raw: dict[str, Any], norms: str, versions: Mapping[str, int] | None) 
         for key in raw["metrics"]
         if (found := of.get(key, 1)) != (now := version(key, versions))
     }
-    if versions is None and is_of_first_images(raw):
+    if versions is None and records.is_of_first_images(raw):
         stale = dict.fromkeys(raw["metrics"], _OF_FIRST_IMAGES)
 
     def current(part: str) -> dict[str, Any]:
@@ -432,10 +407,17 @@ def _stat(values: Iterable[float | None]) -> Stat | None:
     return Stat(points) if points else None
 
 
-def _finite(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return None
-    return float(value)
+def is_finite(value: Any) -> bool:
+    """Whether a value of a record is a finite number."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and math.isfinite(value)
+
+
+def _in_unit(key: str, value: float) -> float:
+    """A value of a record in the unit of its column."""
+    if key == "s_per_kimg":
+        return 1000 / value if value else value
+    return 100 * value if key.startswith("share_") else value
 
 
 def one_line(text: object) -> str:

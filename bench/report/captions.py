@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from bench.analysis import feature_overlap, metric_agreement, paper_numbers, row_tests
 from bench.analysis.cells import AVERAGED, Cell, Run
-from bench.analysis.facts import Facts
 from bench.config import columns as vocabulary
 from bench.config.metrics import METRICS
 from bench.config.spec import Grid, changed
 from bench.report import manifest
 from bench.store.record import protocol
+
+if TYPE_CHECKING:
+    from bench.analysis.facts import Facts
 
 BEST_NOTE = (
     "Best: the snapshot is chosen on one generated sample and measured on a fresh one; gap: what "

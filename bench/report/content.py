@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from bench.analysis import (
     feature_overlap,
@@ -13,11 +14,13 @@ from bench.analysis import (
     row_tests,
     time_to_target,
 )
-from bench.analysis.facts import Facts
 from bench.analysis.table import Table
 from bench.config import columns as vocabulary
 from bench.config.paths import ROOT
 from bench.report import main_table, parts, tables
+
+if TYPE_CHECKING:
+    from bench.analysis.facts import Facts
 
 
 def tables_of(facts: Facts) -> dict[str, Table]:

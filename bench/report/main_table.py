@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from bench.analysis import feature_overlap, paper_numbers, reproduction
 from bench.analysis.cells import FIELDS, Cell, Stat
-from bench.analysis.facts import Facts
 from bench.analysis.table import Entry, Row, Table
 from bench.config.columns import (
     MEASURED,
@@ -19,6 +19,9 @@ from bench.config.columns import (
     split,
 )
 from bench.report import captions
+
+if TYPE_CHECKING:
+    from bench.analysis.facts import Facts
 
 CLOCKED = ("images_per_s", "s_per_kimg", "time_s", "train_s", "peak_share")
 SHARED_MACHINE = "the machine was shared: the process waited for a processor"

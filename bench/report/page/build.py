@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from bench.analysis import checks, metric_agreement
-from bench.analysis.facts import Facts
 from bench.analysis.table import Table
 from bench.config import yaml_types
 from bench.config.spec import Grid
@@ -18,6 +18,9 @@ from bench.report import manifest
 from bench.report.page import cost, figures, heat, pictures, provenance, table
 from bench.report.page.figures import anchors_of
 from bench.report.page.summary import answer, competitions
+
+if TYPE_CHECKING:
+    from bench.analysis.facts import Facts
 
 HERE = Path(__file__).parent
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
 from bench.analysis import paper_numbers
 from bench.analysis.cells import Cell
-from bench.analysis.facts import Facts
 from bench.config import columns as vocabulary
 from bench.report import captions, figures
 from bench.report.lines import line, standing
 from bench.report.tables import brief
+
+if TYPE_CHECKING:
+    from bench.analysis.facts import Facts
 
 
 @dataclass(frozen=True)

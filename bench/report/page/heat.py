@@ -6,14 +6,17 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from bench.analysis import feature_overlap, metric_agreement
 from bench.analysis.cells import Cell
-from bench.analysis.facts import Facts
 from bench.analysis.table import Row, Table
 from bench.config import columns as vocabulary
 from bench.report import tables
 from bench.report.tables import brief
+
+if TYPE_CHECKING:
+    from bench.analysis.facts import Facts
 
 LEVELS = ("fd_l1", "fd_l2", "fd_l3", "fd_l4")
 

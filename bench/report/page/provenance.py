@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.analysis import feature_overlap
 from bench.analysis.cells import Cell, Run
-from bench.analysis.facts import Facts
 from bench.analysis.stats import mean_interval
 from bench.analysis.table import Entry
 from bench.config import columns as vocabulary
@@ -18,6 +17,9 @@ from bench.config.spec import Grid, changed, flatten, value_name
 from bench.report import manifest
 from projgan.backbones.registry import describe
 from projgan.config import AVERAGES
+
+if TYPE_CHECKING:
+    from bench.analysis.facts import Facts
 
 Pairs = list[tuple[str, str]]
 

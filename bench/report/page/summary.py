@@ -11,7 +11,7 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from bench.analysis import (
     checks,
@@ -23,11 +23,13 @@ from bench.analysis import (
     time_to_target,
 )
 from bench.analysis.cells import Cell
-from bench.analysis.facts import Facts, Ranking
 from bench.analysis.stats import ALPHA, all_pairs_p, holm, pairs_needed, sign_flip_p, smallest_p
 from bench.config import columns as vocabulary
 from bench.config.spec import Claim, Grid
 from bench.report.tables import brief
+
+if TYPE_CHECKING:
+    from bench.analysis.facts import Facts, Ranking
 
 Tone = Literal["yes", "no", "open", "plain"]
 PAPER = "Does the paper say so?"

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.analysis import paper_numbers, reproduction
 from bench.analysis.cells import Stat
-from bench.analysis.facts import Facts
 from bench.analysis.table import Entry, Table
 from bench.config import columns as vocabulary
 from bench.config.columns import Column
@@ -17,6 +16,9 @@ from bench.report import tables
 from bench.report.lines import wide
 from bench.report.page import provenance
 from bench.report.tables import brief
+
+if TYPE_CHECKING:
+    from bench.analysis.facts import Facts
 
 NETWORK = ("params_m", "accuracy", "generator_m", "discriminator_m")  # of the networks, not images
 
