@@ -17,7 +17,7 @@ from pathlib import Path
 
 from killed_processes import together
 
-from bench.store.lease import Claim, RunIsTaken
+from bench.store.lease import Lease, RunIsTaken
 from projgan.files import fenced, remove_leftovers, replacing
 
 STEPS = 5
@@ -38,7 +38,7 @@ def work(runs: list[Path], draw: random.Random, finished: Path) -> None:
             return
         run = draw.choice(left)
         try:
-            with Claim(run / "claim.json") as claim, fenced(run, claim.fence):
+            with Lease(run / "claim.json") as claim, fenced(run, claim.fence):
                 do(run, draw, finished)
         except RunIsTaken:
             time.sleep(0.002)

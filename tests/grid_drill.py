@@ -68,7 +68,7 @@ def arm(engine: Engine, draw: random.Random) -> None:
 
     def train(cfg: Config, run_dir: Path, *rest: Any, **options: Any) -> Any:
         def step(cfg: Config, nimg: int) -> None:
-            owner = holder(RunPaths(run_dir).claim)
+            owner = holder(RunPaths(run_dir).lease)
             assert owner is not None and owner.pid == os.getpid(), "works on another's run"
             with (run_dir / "steps.txt").open("a") as log:
                 log.write(f"{owner.number} {nimg}\n")
@@ -94,7 +94,7 @@ def arm(engine: Engine, draw: random.Random) -> None:
 
 def work(specs: list[RunSpec], folder: Path, engine: Engine, draw: random.Random) -> None:
     arm(engine, draw)
-    while left := [s for s in specs if records.standing(s, folder).state != "finished"]:
+    while left := [s for s in specs if records.run_state(s, folder).state != "finished"]:
         run = folder / draw.choice(left).run_id
         try:
             execute(run, folder / "data")

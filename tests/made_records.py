@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.analysis.cells import Cell
 from bench.analysis.facts import Facts
-from bench.config.metrics import held, version
+from bench.config.metrics import record_key, version
 from bench.config.spec import EvalSpec, Grid, ReportSpec, Row, RunSpec
 from bench.store.record import SCHEMA, protocol
 from projgan.config import from_dict
@@ -60,7 +60,9 @@ def make_record(
     norms = spec.eval.norms
     if norms != "copied":  # otherwise it is of the first schema
         changes |= {"schema": SCHEMA}
-        curve = {n: {held(k, norms): v for k, v in values.items()} for n, values in curve.items()}
+        curve = {
+            n: {record_key(k, norms): v for k, v in values.items()} for n, values in curve.items()
+        }
     return {
         "schema": 1,
         "run_id": spec.run_id,
@@ -83,7 +85,7 @@ def make_record(
                 "nimg": nimg,
                 "train_seconds": nimg / 100,
                 "metrics": dict(metrics),
-                "versions": {held(k, norms): version(held(k, norms)) for k in metrics},
+                "versions": {record_key(k, norms): version(record_key(k, norms)) for k in metrics},
                 "eval": {"seconds": 1.0, "real": 8192, **protocol(spec)},
                 "samples": picture if norms == "copied" else {norms: picture},
             }

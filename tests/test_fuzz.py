@@ -197,7 +197,7 @@ def shown(content: bytes) -> None:
             path = RunPaths(here / "runs" / spec.run_id).record
             path.parent.mkdir(parents=True)
             path.write_bytes(data)
-        at = [records.standing(spec, here / "runs") for spec in MADE.runs]
+        at = [records.run_state(spec, here / "runs") for spec in MADE.runs]
         assert all(now.state for now in at)
         if at[0].state == "damaged":
             assert "\n" not in at[0].note

@@ -100,7 +100,7 @@ def test_the_whole_path_survives_a_kill(tmp_path: Path, environment: dict[str, s
         assert metrics["standing:fd_lab"] > 0
         speeds.append(record["throughput"].get("images_per_s"))
         assert RunPaths(folder).samples(256, "standing").stat().st_size > 1000
-        assert not RunPaths(folder).claim.exists()
+        assert not RunPaths(folder).lease.exists()
 
     assert any(speeds)  # the run that was killed may have had no time to warm up again
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bench.analysis.stats import Interval, mean_interval
 from bench.config.columns import SHARES
-from bench.config.metrics import EVAL_NORMS, held, plain, version
+from bench.config.metrics import EVAL_NORMS, grid_key, record_key, version
 from bench.config.paths import RunPaths
 from bench.config.spec import labelled
 from bench.store import record as records
@@ -159,7 +159,7 @@ class Run:
     def fresh_best(self, key: str, lower_is_better: bool = True) -> float | None:
         """The best snapshot measured on a sample that did not choose it; None = it was not."""
         known = (self.record or {}).get("best")
-        name = held(key, self.spec.eval.norms)
+        name = record_key(key, self.spec.eval.norms)
         done = known.get(name) if isinstance(known, dict) else None
         if not isinstance(done, dict) or done.get("chosen") != self.best(key, lower_is_better):
             return None  # chosen from another curve
@@ -382,14 +382,14 @@ def _point(raw: dict[str, Any], norms: str, versions: Mapping[str, int] | None) 
 
     def current(part: str) -> dict[str, Any]:
         found = (raw.get(part) or {}).items()
-        return {plain(key, norms): value for key, value in found if key not in stale}
+        return {grid_key(key, norms): value for key, value in found if key not in stale}
 
     other = {
         name: f"measured with {kind} batch-norm statistics alone; eval.norms={kind} shows it"
         for kind, colon, name in (key.partition(":") for key in raw["metrics"])
         if colon and kind in EVAL_NORMS and kind != norms
     }
-    missing = current("missing") | {plain(key, norms): why for key, why in stale.items()}
+    missing = current("missing") | {grid_key(key, norms): why for key, why in stale.items()}
     return Point(
         nimg=int(raw["nimg"]),
         train_seconds=float(raw["train_seconds"]),

@@ -61,7 +61,7 @@ def leakage(spec: RunSpec, metric: str) -> Verdict:
     """
     if spec.config.discriminator.on_images:
         return CLEAR
-    return verdict(spec.config.backbone, metric, spec.judge)
+    return verdict(spec.config.backbone, metric, spec.levels_backbone)
 
 
 def of_cell(cell: Cell, metric: str) -> Verdict:

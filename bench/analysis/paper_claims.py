@@ -16,7 +16,7 @@ from bench.analysis.cells import FIELDS, Cell
 from bench.analysis.checks import CHECKS, Evidence, Word, counted, named
 from bench.analysis.table import Entry, Row, Table
 from bench.config.columns import Column
-from bench.config.metrics import METRICS, plain
+from bench.config.metrics import METRICS, grid_key
 from bench.config.spec import Claim, Grid, value_name
 from bench.store import record as records
 from projgan.errors import ConfigError, UserError, unknown
@@ -105,8 +105,8 @@ def examine(
     cells = {c.name: c for c in read}
     claim = replace(  # as the grid has them, whose eval.norms the keys do not say
         claim,
-        metric=plain(claim.metric, grid.eval.norms),
-        x=claim.x and plain(claim.x, grid.eval.norms),
+        metric=grid_key(claim.metric, grid.eval.norms),
+        x=claim.x and grid_key(claim.x, grid.eval.norms),
     )
     kind = CHECKS[claim.check]
     named = [*claim.these, *claim.than] if kind.of_rows else [*cells]

@@ -224,7 +224,7 @@ def _extractor(run: Run, key: str) -> dict[str, str | None]:
     extractor: str | None = metric.extractor if metric else None
     if extractor == "levels":
         levels = run.final.eval.get("levels") if run.final else None
-        judge = f"levels: {run.spec.eval.levels} ({run.spec.judge.zoo})"
+        judge = f"levels: {run.spec.eval.levels} ({run.spec.levels_backbone.zoo})"
         extractor = judge if levels else None
     return {"extractor": extractor}
 

@@ -10,7 +10,7 @@ from statistics import median
 
 from bench.analysis import cells as aggregate
 from bench.config import columns as vocabulary
-from bench.config.metrics import metric_keys, plain
+from bench.config.metrics import grid_key, metric_keys
 from bench.config.paths import RunPaths
 from bench.config.spec import EvalSpec, Grid, ReportSpec, Row, RunSpec, flatten
 from bench.store import record as records
@@ -76,7 +76,7 @@ def _spec(folder: Path) -> RunSpec:
     done = points[-1]["eval"]
     keys = list(points[-1]["metrics"])
     norms = "standing" if any(key.startswith("standing:") for key in keys) else "copied"
-    metrics = tuple(plain(key, norms) for key in keys)
+    metrics = tuple(grid_key(key, norms) for key in keys)
     measured = EvalSpec(metrics=metrics, fake=done["fake"], norms=norms)
     config = from_dict(record["config"])
     network = (record.get("backbone") or {}).get("label") or config.discriminator.kind

@@ -19,7 +19,7 @@ from bench.config.spec import EvalSpec, Grid, RunSpec, value_name
 from bench.config.yaml_types import parse_overrides
 from bench.dispatch import BACKENDS, local, slurm, slurm_job, slurm_queue
 from bench.run.progress import counter_for, progress_for
-from bench.store.record import Standing, mark_stale
+from bench.store.record import RunState, mark_stale
 from projgan.errors import UserError, unknown
 from projgan.files import write_json_atomic
 
@@ -65,12 +65,12 @@ def run(options: Options) -> int:
     from bench.run.preflight import check
 
     grid = _load(options)
-    before = slurm_queue.standings(grid.runs, options.runs_dir)
+    before = slurm_queue.run_states(grid.runs, options.runs_dir)
     if options.force == "measure" and not options.dry_run:
         for spec, at in zip(grid.runs, before, strict=True):
             if not at.taken:
                 mark_stale(spec, RunPaths(options.runs_dir / spec.run_id))
-        before = slurm_queue.standings(grid.runs, options.runs_dir)
+        before = slurm_queue.run_states(grid.runs, options.runs_dir)
     todo = [
         spec
         for spec, at in zip(grid.runs, before, strict=True)
@@ -110,7 +110,7 @@ def run(options: Options) -> int:
     files = write_report(facts, options.results_dir, _echo)
     _tell_page(files)
 
-    after = slurm_queue.standings(grid.runs, options.runs_dir)
+    after = slurm_queue.run_states(grid.runs, options.runs_dir)
     failed = [spec for spec, at in zip(grid.runs, after, strict=True) if at.state == "failed"]
     if failed:
         print(f"{_count(failed)} failed; force=failed tries again", file=sys.stderr)
@@ -137,7 +137,7 @@ def plan(options: Options) -> int:
     from bench.store.eta import estimate
 
     grid = _load(options)
-    at = slurm_queue.standings(grid.runs, options.runs_dir)
+    at = slurm_queue.run_states(grid.runs, options.runs_dir)
     open_runs = [spec for spec, now in zip(grid.runs, at, strict=True) if not now.settled]
     check_classes(open_runs, options.data_dir)
     lines = [["run", "row", *grid.axes, "seed", "state", "kimg", "note"]]
@@ -176,7 +176,7 @@ def plan(options: Options) -> int:
 def status(options: Options) -> int:
     """How far every run is, with its latest value of the ranking metric."""
     grid = _load(options)
-    at = slurm_queue.standings(grid.runs, options.runs_dir)
+    at = slurm_queue.run_states(grid.runs, options.runs_dir)
     lines = [["run", "row", "state", "kimg", "latest", "note"]]
     for spec, now in zip(grid.runs, at, strict=True):
         name = spec.name if len(grid.seeds) > 1 else spec.label
@@ -446,7 +446,7 @@ def _gpus(options: Options, grid: Grid, row: str) -> int:
     return int(local.slots()[0] is not None)
 
 
-def _tell_overlooked(grid: Grid, at: Sequence[Standing], options: Options) -> None:
+def _tell_overlooked(grid: Grid, at: Sequence[RunState], options: Options) -> None:
     """Rows that do not differ in effect, and other runs where none of these is there."""
     for line in hints.in_effect(grid):
         print(line)
@@ -459,7 +459,7 @@ def _tell_others(grid: Grid, options: Options) -> None:
         print(f"{grid.name}: {others}")
 
 
-def _tell_taken(grid: Grid, at: Sequence[Standing], todo: Sequence[RunSpec]) -> None:
+def _tell_taken(grid: Grid, at: Sequence[RunState], todo: Sequence[RunSpec]) -> None:
     ids = {spec.run_id for spec in todo}
     taken = [
         (spec, now)
@@ -520,18 +520,18 @@ def _whole(grid: Grid, options: Options) -> Grid:
         return grid
 
 
-def _kimg(spec: RunSpec, now: Standing) -> str:
+def _kimg(spec: RunSpec, now: RunState) -> str:
     return f"{now.nimg / 1000:g}/{spec.total_images / 1000:g}"
 
 
-def _latest(grid: Grid, now: Standing) -> str:
+def _latest(grid: Grid, now: RunState) -> str:
     metrics = now.metrics or {}
     wanted = grid.report.rank_by
     chosen = wanted if wanted in metrics else next(iter(metrics), None)
     return f"{chosen} {metrics[chosen]:.4g}" if chosen else ""
 
 
-def _order(at: Sequence[Standing]) -> list[str]:
+def _order(at: Sequence[RunState]) -> list[str]:
     return list(dict.fromkeys(now.state for now in at))
 
 

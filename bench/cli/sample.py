@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from bench.config.metrics import METRICS, held
+from bench.config.metrics import METRICS, record_key
 from bench.config.paths import RunPaths
 from bench.config.spec import RunSpec
 from bench.run.preflight import check_folder
@@ -148,7 +148,7 @@ def _snapshot(run: str, runs_dir: Path, metric: str | None, norms: str | None) -
     if not kept:
         raise UserError(f"run={run}: {folder} keeps no generator yet; train it first")
     last = paths.snapshot(kept[-1])
-    return last if metric is None else _best(paths, kept, held(metric, norms or _norms(last)))
+    return last if metric is None else _best(paths, kept, record_key(metric, norms or _norms(last)))
 
 
 def _best(paths: RunPaths, kept: list[int], metric: str) -> Path:

@@ -17,7 +17,7 @@ from bench.config.terminal import aligned
 from bench.dispatch import slurm_queue
 from bench.run.progress import duration
 from bench.store import record as records
-from bench.store.record import Standing
+from bench.store.record import RunState
 from projgan.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Line:
     """A run at one look."""
 
     spec: RunSpec
-    at: Standing
+    at: RunState
     left: float | None  # seconds that its training and measuring will take. None = not known
 
     @property
@@ -54,7 +54,7 @@ class Watch:
     def look(self) -> list[Line]:
         """Where every run stands, and what each that runs has left."""
         now = self.clock()
-        at = slurm_queue.standings(self.grid.runs, self.runs_dir)
+        at = slurm_queue.run_states(self.grid.runs, self.runs_dir)
         usual = self._usual()
         lines = []
         for spec, standing in zip(self.grid.runs, at, strict=True):
@@ -66,7 +66,7 @@ class Watch:
             lines.append(Line(spec, standing, left))
         return lines
 
-    def _pace(self, spec: RunSpec, at: Standing, now: float) -> float | None:
+    def _pace(self, spec: RunSpec, at: RunState, now: float) -> float | None:
         """Seconds per image of a run since it was first seen moving."""
         if at.state != "running":
             self.first.pop(spec.run_id, None)

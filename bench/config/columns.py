@@ -62,7 +62,7 @@ PAPER = {
     "paper_recall": Column("paper_recall", "paper recall", paper=True, minor=True),
 }
 DERIVED = ("rel", "best", "gap")  # kind:metric
-HELD = {name for m in METRICS.values() if m.norms for name in (m.key, m.group)}
+WITH_NORMS = {name for m in METRICS.values() if m.norms for name in (m.key, m.group)}
 
 
 def known() -> list[str]:
@@ -81,7 +81,7 @@ def expand(names: Sequence[str]) -> list[str]:
     keys: dict[str, None] = {}
     for name in names:
         if name not in known():
-            raise ConfigError(unknown("column", name, (k for k in known() if k not in HELD)))
+            raise ConfigError(unknown("column", name, (k for k in known() if k not in WITH_NORMS)))
         groups = name not in METRICS and any(m.group == name for m in METRICS.values())
         keys.update(dict.fromkeys(metric_keys([name]) if groups else [name]))
         if name.startswith("best:"):  # what the choice looked like beside what it is
@@ -125,6 +125,6 @@ def split(key: str) -> tuple[str, str]:
     return (kind, name) if kind in DERIVED else ("", key)
 
 
-def alone(key: str) -> bool:
+def is_single(key: str) -> bool:
     """Whether a metric is the only number of its group: not one level of four."""
     return key in METRICS and sum(m.group == METRICS[key].group for m in METRICS.values()) == 1

@@ -16,7 +16,7 @@ from typing import Any, get_args, get_type_hints
 
 from bench.config import columns as vocabulary
 from bench.config import paths, slurm_settings, yaml_types
-from bench.config.metrics import EVAL_NORMS, check_metrics, metric_keys, plain
+from bench.config.metrics import EVAL_NORMS, check_metrics, grid_key, metric_keys
 from bench.config.schema import (
     ClaimsFile,
     EvalSection,
@@ -138,7 +138,7 @@ def load(
     report = dataclasses.replace(report, notes=(*report.notes, *_told_rates(tuned, rows, runs)))
 
     with yaml_types.at(f"{path.name}: eval.levels"):
-        for judge in {run.judge for run in runs}:
+        for judge in {run.levels_backbone for run in runs}:
             find(judge)
     return Grid(
         name=file.name,
@@ -327,10 +327,10 @@ def _evaluation(
     norms = given.get("norms", EvalSpec.norms)
 
     def own(names: Iterable[str]) -> list[str]:
-        return [plain(_own_name(name, mapping), norms) for name in names]
+        return [grid_key(_own_name(name, mapping), norms) for name in names]
 
     given["metrics"], beside = own(given.get("metrics", ())), own(given.pop("beside", ()))
-    named = [name for name in own(shown) if name in vocabulary.HELD]
+    named = [name for name in own(shown) if name in vocabulary.WITH_NORMS]
     given = {key: tuple(v) if isinstance(v, list) else v for key, v in given.items()}
     again = given.pop("best", None)
     with yaml_types.at(path.name):
@@ -345,7 +345,7 @@ def _evaluation(
 def _columns(names: Iterable[str], evaluation: EvalSpec) -> tuple[str, ...]:
     """Column names as `evaluation` has them; a metric of other norms stands beside its own."""
     found: dict[str, None] = {}
-    for name in (plain(name, evaluation.norms) for name in names):
+    for name in (grid_key(name, evaluation.norms) for name in names):
         beside = [f"{norms}:{name}" for norms in EVAL_NORMS]
         found |= dict.fromkeys([name, *(key for key in beside if key in evaluation.metrics)])
     return tuple(found)

@@ -282,14 +282,14 @@ for _m in METRICS.values():
         _KEYS.setdefault(_name, []).append(_m.key)
 
 
-def held(key: str, norms: str) -> str:
+def record_key(key: str, norms: str) -> str:
     """The key in a record of a metric that is measured with `norms`, if it does not say it."""
     said = key.partition(":")[0] in NORMS or (key in METRICS and not METRICS[key].generated)
     return key if said else f"{norms}:{key}"
 
 
-def plain(key: str, norms: str) -> str:
-    """The key in a grid whose `eval.norms` are `norms`: the inverse of `held`."""
+def grid_key(key: str, norms: str) -> str:
+    """The key in a grid whose `eval.norms` are `norms`: the inverse of `record_key`."""
     return key.removeprefix(f"{norms}:")
 
 

@@ -42,7 +42,7 @@ class RunPaths:
         return self.dir / "log.txt"
 
     @property
-    def claim(self) -> Path:
+    def lease(self) -> Path:
         return self.dir / "claim.json"
 
     @property

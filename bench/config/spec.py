@@ -118,7 +118,7 @@ class RunSpec:
         return f"{self.label} · seed={self.config.train.seed}"
 
     @property
-    def judge(self) -> Backbone:
+    def levels_backbone(self) -> Backbone:
         """The backbone of fd_levels.
 
         Of the lab networks it has pretraining seed 1, so that no row of seed 0, which is what grids

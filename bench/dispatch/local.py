@@ -26,7 +26,7 @@ from bench.config.spec import RunSpec
 from bench.run import retry
 from bench.run.progress import Progress
 from bench.store import record as records
-from bench.store.lease import last_holder, owning
+from bench.store.lease import last_holder, leased
 from projgan.errors import UserError
 
 STOP_SECONDS = 30.0  # a worker that is asked to stop has so long for its step and its checkpoint
@@ -321,9 +321,9 @@ def note_death(worker: Worker, runs_dir: Path, status: int) -> tuple[str, str | 
     reason = _how_it_ended(status) if fault is None else f"process beside the first: {fault.line}"
     again = None
     # What cannot be read stays as it is; another process may have taken the run meanwhile.
-    last = last_holder(paths.claim)
+    last = last_holder(paths.lease)
     start, nimg = worker.left or ((last.start, last.nimg) if last else (0, 0))
-    with contextlib.suppress(UserError, OSError), owning(paths.claim):
+    with contextlib.suppress(UserError, OSError), leased(paths.lease):
         record = records.load(paths.record) or records.new(worker.run, records.now())
         if record["status"] == "running":
             record["error"] = reason

@@ -26,7 +26,7 @@ from bench.dispatch.code_snapshot import freeze
 from bench.dispatch.slurm_job import Job, share
 from bench.dispatch.slurm_queue import QueuedJob
 from bench.store import record as records
-from bench.store.lease import owning
+from bench.store.lease import leased
 from projgan.errors import DataError, UserError
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ def _reopen(run: RunPaths, anew: bool) -> None:
     """Makes a run one that is to be done: requeued jobs leave alone what has ended."""
     from bench.run.runner import forget
 
-    with owning(run.claim) as claim:
+    with leased(run.lease) as claim:
         if anew:
             forget(run, claim)
         with contextlib.suppress(DataError):  # a damaged one is the run's own affair

@@ -24,7 +24,7 @@ from bench.dispatch import local
 from bench.dispatch.slurm_queue import ask
 from bench.run.progress import PlainProgress
 from bench.store import record as records
-from bench.store.lease import job_here, owning
+from bench.store.lease import job_here, leased
 from projgan.errors import DataError, UserError
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Job:
         """
         runs_dir = Path(self.runs_dir)
         self.before, self.began = self.done(), time.monotonic()
-        left = [spec for spec in self.specs() if not records.standing(spec, runs_dir).settled]
+        left = [spec for spec in self.specs() if not records.run_state(spec, runs_dir).settled]
         if not self.gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # a node may have some that are not ours
         progress = PlainProgress(left, lambda text: print(text, flush=True))
@@ -79,7 +79,7 @@ class Job:
                 requests.move_to_another_node()
         except _AskedToEnd:
             requests.obey()
-        at = [records.standing(spec, runs_dir) for spec in self.specs()]
+        at = [records.run_state(spec, runs_dir) for spec in self.specs()]
         if failed := [now.note for now in at if now.state in ("failed", "stopped")]:
             raise RuntimeError(f"{len(failed)} of {len(self.runs)} runs failed: {failed[0]}")
 
@@ -115,7 +115,7 @@ class Job:
         )
         for spec in self.specs():
             paths = RunPaths(Path(self.runs_dir) / spec.run_id)
-            with contextlib.suppress(DataError, OSError, UserError), owning(paths.claim):
+            with contextlib.suppress(DataError, OSError, UserError), leased(paths.lease):
                 record = records.load(paths.record) or records.new(spec, records.now())
                 if record["status"] == "running":
                     records.save(paths.record, record | {"error": reason})

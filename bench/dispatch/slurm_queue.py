@@ -20,7 +20,7 @@ from pathlib import Path
 from bench.config.paths import RunPaths
 from bench.config.spec import RunSpec
 from bench.store.lease import HEARTBEAT_SECONDS, holder
-from bench.store.record import Standing, standing
+from bench.store.record import RunState, run_state
 from bench.store.record import load as load_record
 from projgan.errors import UserError
 from projgan.files import write_json_atomic
@@ -120,9 +120,9 @@ def ask_accounting(ids: Iterable[str]) -> dict[str, str]:
     return dict(line.split(_SEPARATOR, 1) for line in lines if _SEPARATOR in line)
 
 
-def standings(runs: Sequence[RunSpec], runs_dir: Path) -> list[Standing]:
+def run_states(runs: Sequence[RunSpec], runs_dir: Path) -> list[RunState]:
     """Where runs stand, by their records, their claims and the queue."""
-    at = [standing(spec, runs_dir) for spec in runs]
+    at = [run_state(spec, runs_dir) for spec in runs]
     paths = [RunPaths(runs_dir / spec.run_id) for spec in runs]
     # Of runs that are done the queue could say nothing that matters.
     loaded = {i: load(run) for i, run in enumerate(paths) if not at[i].settled}
@@ -136,8 +136,8 @@ def standings(runs: Sequence[RunSpec], runs_dir: Path) -> list[Standing]:
 
 
 def _in_queue(
-    now: Standing, job: QueuedJob, queue: Queue, ended: dict[str, str], run: RunPaths
-) -> Standing:
+    now: RunState, job: QueuedJob, queue: Queue, ended: dict[str, str], run: RunPaths
+) -> RunState:
     """A standing by the files, with what the queue says of its job."""
     entry = queue.find(job)
     if queue.fault:
@@ -157,10 +157,10 @@ def _in_queue(
     return dataclasses.replace(now, state="queued", note=note)
 
 
-def _left(now: Standing, job: QueuedJob, ended: dict[str, str], run: RunPaths) -> Standing:
+def _left(now: RunState, job: QueuedJob, ended: dict[str, str], run: RunPaths) -> RunState:
     """The standing of a run whose job has left the queue."""
     if now.state in ("running", "hung"):
-        owner = holder(run.claim)
+        owner = holder(run.lease)
         # A process that lives on without its job keeps the run; so does one that is no job's.
         if owner is None or owner.job != job.id or owner.here:
             return now

@@ -187,7 +187,7 @@ def needs(grid: Grid) -> list[Need]:
         keys = metric_keys(run.eval.metrics)
         chosen = [] if run.config.discriminator.on_images else [run.config.backbone]
         if any(METRICS[key].extractor == "levels" for key in keys):
-            chosen.append(run.judge)
+            chosen.append(run.levels_backbone)
         for part in (p for backbone in chosen for p in registry.parts(backbone)):
             if part.zoo == "imagenet" and part.weights == "pretrained":
                 tag = registry.find(part).tag

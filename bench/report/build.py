@@ -130,7 +130,7 @@ def _pictures(facts: Facts, echo: Echo, pdf: bool) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     grid, cells = facts.grid, facts.cells
     # The ranking metric and what else is one number; the levels of a ladder stand in the table.
-    keys = [k for k in vocabulary.expand(grid.report.columns) if vocabulary.alone(k)]
+    keys = [k for k in vocabulary.expand(grid.report.columns) if vocabulary.is_single(k)]
     chosen = [m for m in dict.fromkeys([grid.report.rank_by, *keys]) if m]
     try:
         from bench.report import figures, sample_sheets

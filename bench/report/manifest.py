@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.analysis.cells import Cell, Run
-from bench.config.metrics import held, version
+from bench.config.metrics import record_key, version
 from bench.config.spec import Grid
 from projgan.errors import DataError, reason
 from projgan.files import sha256_of, write_text_atomic
@@ -19,7 +19,9 @@ _PATHS = ("data.path", "backbone.weights")  # fields that may hold a path
 def make(grid: Grid, cells: Sequence[Cell], hashes: Mapping[str, str]) -> dict[str, Any]:
     """What leads from every cell back to its runs; the same records give the same manifest."""
     points = (point for cell in cells for run in cell.runs for point in run.points)
-    found = sorted({held(key, grid.eval.norms) for p in points for key in p.metrics | p.missing})
+    found = sorted(
+        {record_key(key, grid.eval.norms) for p in points for key in p.metrics | p.missing}
+    )
     return {
         "schema": 1,
         "grid": grid.name,

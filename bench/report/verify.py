@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.analysis.cells import Cell, Run
 from bench.analysis.facts import Facts
-from bench.config.metrics import METRICS, held, version
+from bench.config.metrics import METRICS, record_key, version
 from bench.config.spec import Grid
 from bench.report import export, lines, manifest
 from bench.report.content import tables_of, texts_of
@@ -93,7 +93,7 @@ def _metrics(published: Mapping[str, Any]) -> list[str]:
     """The keys in a record of what a report measured; one without norms has copied ones."""
     runs = [run for cell in published["cells"] for run in cell["runs"]]
     found = {key for run in runs for key in run.get("metrics") or ()}
-    return sorted(held(key, published.get("norms", "copied")) for key in found)
+    return sorted(record_key(key, published.get("norms", "copied")) for key in found)
 
 
 def _without_record(published: Mapping[str, Any], runs: Sequence[Run]) -> Iterator[str]:

@@ -109,7 +109,7 @@ def _check_extractors(run: RunSpec, data_dir: Path) -> None:
     from bench.metrics.extractors import EXTRACTORS, Source
 
     size, cpu = run.config.data.resolution, torch.device("cpu")
-    source = Source(size, cpu, weights_dir(data_dir), run.judge)
+    source = Source(size, cpu, weights_dir(data_dir), run.levels_backbone)
     names = {METRICS[key].extractor for key in metric_keys(run.eval.metrics)}
     names -= {"own", TRAINING}
     for name in sorted(names):

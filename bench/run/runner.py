@@ -40,7 +40,7 @@ from bench.run.stop import Stop
 from bench.run.throughput import PeakMemory
 from bench.store import record as records
 from bench.store.environment import environment
-from bench.store.lease import Claim, RunIsTaken, owning
+from bench.store.lease import Lease, RunIsTaken, leased
 from bench.store.record import Record
 from projgan.backbones import build_backbone, describe
 from projgan.checkpoint import load_checkpoint, previous
@@ -100,7 +100,7 @@ def execute(
     run = RunPaths(run_dir)
     spec = RunSpec.read(run.spec)
     progress = progress or Progress([spec])
-    with owning(run.claim) as claim, logging_to(run.log, progress), beside(data_dir):
+    with leased(run.lease) as claim, logging_to(run.log, progress), beside(data_dir):
         if left := remove_leftovers(run.dir):
             log.info("Removed what a killed writer left half-written: %s", ", ".join(left))
         try:
@@ -141,7 +141,7 @@ class _Session:
         spec: RunSpec,
         data_dir: Path,
         progress: Progress,
-        claim: Claim,
+        claim: Lease,
         stop: Stop,
     ):
         self.paths, self.spec, self.data_dir = run, spec, data_dir
@@ -254,7 +254,7 @@ class _Session:
         # Snapshots that were kept are measured without training again; what needs the raw
         # generator waits for training, which gives the checkpoint's snapshot once more.
         kept = self.lacking() if self.record["snapshots"] else {}
-        with_training = any(records.of_training(key) for keys in kept.values() for key in keys)
+        with_training = any(records.only_in_training(key) for keys in kept.values() for key in keys)
         again = self.checkpoint_at() if with_training else None
         for nimg in kept:
             if nimg != again:
@@ -536,7 +536,7 @@ class _Session:
             dataset.fingerprint,
             self.data_dir,
             device,
-            levels=spec.judge,
+            levels=spec.levels_backbone,
             own=own,
             projection=projection,
             count=spec.eval.real,
@@ -597,7 +597,7 @@ class _Session:
         return not self.record["data"] and self.paths.checkpoint.exists()
 
     def lacking(self) -> dict[int, list[str]]:
-        return records.lacks(self.record, self.spec, self.due)
+        return records.unmeasured(self.record, self.spec, self.due)
 
     def entry(self, nimg: int) -> dict[str, Any] | None:
         found = [s for s in self.record["snapshots"] if s["nimg"] == nimg]
@@ -630,7 +630,7 @@ def with_norms(
     return given
 
 
-def forget(run: RunPaths, claim: Claim) -> None:
+def forget(run: RunPaths, claim: Lease) -> None:
     """Forgets what was done of a run; the log stays."""
     claim.fence()
     for path in (run.record, run.checkpoint, previous(run.checkpoint)):

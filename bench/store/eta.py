@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.config.spec import RunSpec
 from bench.store import record as records
-from bench.store.record import Standing
+from bench.store.record import RunState
 from projgan.config import Config, from_dict
 from projgan.errors import UserError
 
@@ -33,7 +33,7 @@ class Estimate:
 
 def estimate(
     runs: Sequence[RunSpec],
-    at: Sequence[Standing],
+    at: Sequence[RunState],
     runs_dir: Path,
     gpus: Callable[[RunSpec], int],
 ) -> Estimate:

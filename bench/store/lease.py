@@ -4,7 +4,7 @@ Locks of the file system are avoided because network file systems do not keep th
 the claim owns the run; a claim whose owner is dead is taken over.
 
 Every claim of a run takes the next number, kept in a file of its own beside the claim. An owner
-that was thought dead and wakes up again finds a higher number there: `Claim.fence`, asked before
+that was thought dead and wakes up again finds a higher number there: `Lease.fence`, asked before
 every write, then refuses. What is left is the moment between that question and the rename that
 follows it; should a sleep of ten minutes fall into it, the file that arrives late is one that the
 new owner writes again.
@@ -95,7 +95,7 @@ def last_holder(path: Path) -> Holder | None:
     return _read(path)
 
 
-class Claim:
+class Lease:
     """Context in which this process owns a run; its thread gives signs of life."""
 
     def __init__(self, path: Path):
@@ -109,7 +109,7 @@ class Claim:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
-    def __enter__(self) -> Claim:
+    def __enter__(self) -> Lease:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         before = 0
         while not self._create():
@@ -238,13 +238,13 @@ class Claim:
 
 
 @contextlib.contextmanager
-def owning(path: Path) -> Iterator[Claim]:
+def leased(path: Path) -> Iterator[Lease]:
     """Within, this process owns the run of a claim, and writes to its folder only while it does.
 
     Raises:
         RunIsTaken: another process has it.
     """
-    with Claim(path) as claim, fenced(path.parent, claim.fence):
+    with Lease(path) as claim, fenced(path.parent, claim.fence):
         yield claim
 
 

@@ -12,10 +12,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from bench.config.metrics import EVAL_NORMS, METRICS, held, metric_keys, plain, version
+from bench.config.metrics import EVAL_NORMS, METRICS, grid_key, metric_keys, record_key, version
 from bench.config.paths import RunPaths
 from bench.config.spec import RECIPE_VERSION, RunSpec
-from bench.store.lease import holder, owning
+from bench.store.lease import holder, leased
 from projgan.backbones.registry import describe
 from projgan.config import Backbone
 from projgan.errors import DataError, UserError
@@ -92,11 +92,13 @@ def _upgraded(record: Record) -> Record:
         return record
     for snapshot in record["snapshots"]:
         for part in {"metrics", "missing", "intervals", "certificates"} & snapshot.keys():
-            snapshot[part] = {held(key, "copied"): value for key, value in snapshot[part].items()}
+            snapshot[part] = {
+                record_key(key, "copied"): value for key, value in snapshot[part].items()
+            }
         if "samples" in snapshot:
             snapshot["samples"] = {"copied": snapshot["samples"]}
     if isinstance(record.get("best"), dict):
-        record["best"] = {held(key, "copied"): value for key, value in record["best"].items()}
+        record["best"] = {record_key(key, "copied"): value for key, value in record["best"].items()}
     return record | {"schema": SCHEMA}
 
 
@@ -122,7 +124,7 @@ def protocol(spec: RunSpec) -> dict[str, Any]:
     found = {
         "fake": spec.eval.fake,
         "real_limit": spec.eval.real,
-        "levels": _weights(spec.judge),
+        "levels": _weights(spec.levels_backbone),
     }
     return found | ({"real_chosen": BY_CONTENT} if spec.eval.real else {})
 
@@ -158,7 +160,7 @@ def is_stale(values: Mapping[str, Any], key: str) -> bool:
     return bool(values.get("versions", {}).get(key, 1) != version(key))
 
 
-def of_training(key: str) -> bool:
+def only_in_training(key: str) -> bool:
     """Whether a value needs what only training has at hand: the raw generator, averages of other
     half-lives, the discriminator.
 
@@ -167,12 +169,12 @@ def of_training(key: str) -> bool:
     return METRICS[key].norms not in ("", *EVAL_NORMS) or not METRICS[key].generated
 
 
-def wanted(spec: RunSpec) -> list[str]:
+def wanted_keys(spec: RunSpec) -> list[str]:
     """The keys of a record that `spec` asks for at each snapshot."""
-    return [held(key, spec.eval.norms) for key in metric_keys(spec.eval.metrics)]
+    return [record_key(key, spec.eval.norms) for key in metric_keys(spec.eval.metrics)]
 
 
-def lacks(
+def unmeasured(
     record: Mapping[str, Any], spec: RunSpec, at: Sequence[int] | None = None
 ) -> dict[int, list[str]]:
     """What `spec` wants measured and the record does not hold: images -> keys of the record.
@@ -180,13 +182,13 @@ def lacks(
     Args:
         at: numbers of images to look at. None = those of `spec`.
     """
-    keys = wanted(spec)
+    keys = wanted_keys(spec)
     found = {snapshot["nimg"]: snapshot for snapshot in record["snapshots"]}
     missing: dict[int, list[str]] = {}
     for nimg in spec.snapshot_at if at is None else at:
         there: set[str] = set()
         if (snapshot := found.get(nimg)) and same_protocol(snapshot, spec):
-            fresh = {key for key in keys if not is_stale(snapshot, key) or of_training(key)}
+            fresh = {key for key in keys if not is_stale(snapshot, key) or only_in_training(key)}
             there = fresh & {*snapshot["metrics"], *snapshot.get("missing", {})}
         if lacking := [key for key in keys if key not in there]:
             missing[nimg] = lacking
@@ -196,13 +198,13 @@ def lacks(
 def measurable(
     record: Mapping[str, Any], spec: RunSpec, run: RunPaths, at: Sequence[int] | None = None
 ) -> dict[int, list[str]]:
-    """What `lacks` names and can still be measured, were training at its end.
+    """What `unmeasured` names and can still be measured, were training at its end.
 
     A snapshot needs its generator; that of the last one is in the checkpoint too.
     """
     return {
         nimg: keys
-        for nimg, keys in lacks(record, spec, at).items()
+        for nimg, keys in unmeasured(record, spec, at).items()
         if run.snapshot(nimg).exists() or (nimg == spec.total_images and run.checkpoint.exists())
     }
 
@@ -214,7 +216,7 @@ def best_chosen(record: Mapping[str, Any], spec: RunSpec) -> dict[str, tuple[int
     curves: dict[str, list[tuple[float, int]]] = {}
     for snapshot in record["snapshots"]:
         for name in spec.eval.best if same_protocol(snapshot, spec) else ():
-            key = held(name, spec.eval.norms)
+            key = record_key(name, spec.eval.norms)
             value = snapshot["metrics"].get(key)
             if value is not None and not is_stale(snapshot, key):
                 sign = 1 if METRICS[key].lower_is_better else -1
@@ -245,7 +247,7 @@ State = Literal[
 
 
 @dataclass(frozen=True)
-class Standing:
+class RunState:
     """Where a run stands, as plan and status show it."""
 
     state: State
@@ -264,39 +266,39 @@ class Standing:
         return self.state in ("queued", "running", "hung")
 
 
-def standing(spec: RunSpec, runs_dir: Path) -> Standing:
+def run_state(spec: RunSpec, runs_dir: Path) -> RunState:
     """Reads where a run stands; never raises for a damaged record."""
     run = RunPaths(runs_dir / spec.run_id)
-    claim = holder(run.claim)
+    claim = holder(run.lease)
     try:
         record = load(run.record)
     except UserError as error:
-        return Standing("damaged", note=str(error))
+        return RunState("damaged", note=str(error))
     snapshots = record["snapshots"] if record else []
     nimg = max([s["nimg"] for s in snapshots] + [claim.nimg if claim else 0])
     metrics = _latest(snapshots[-1], spec) if snapshots else None
     if claim and (why := claim.hangs):
-        return Standing("hung", nimg, metrics, f"{why}; end it and run the same command again")
+        return RunState("hung", nimg, metrics, f"{why}; end it and run the same command again")
     if claim:
-        return Standing("running", nimg, metrics, f"by {claim.who}")
+        return RunState("running", nimg, metrics, f"by {claim.who}")
     if record is None:
-        return Standing("stopped" if run.checkpoint.exists() else "missing")
+        return RunState("stopped" if run.checkpoint.exists() else "missing")
     if record["status"] == "failed":
-        return Standing("failed", nimg, metrics, record["error"] or "")
+        return RunState("failed", nimg, metrics, record["error"] or "")
     if record["status"] == "running":
-        return Standing("stopped", nimg, metrics, record.get("error") or "")
+        return RunState("stopped", nimg, metrics, record.get("error") or "")
     if missing := measurable(record, spec, run):
-        return Standing("incomplete", nimg, metrics, _to_measure(record, missing))
+        return RunState("incomplete", nimg, metrics, _to_measure(record, missing))
     if again := best_due(record, spec, run):
         names = sorted({key for keys in again.values() for key in keys})
-        return Standing("incomplete", nimg, metrics, f"to measure at the best: {', '.join(names)}")
-    return Standing("finished", nimg, metrics, not_kept(lacks(record, spec)))
+        return RunState("incomplete", nimg, metrics, f"to measure at the best: {', '.join(names)}")
+    return RunState("finished", nimg, metrics, not_kept(unmeasured(record, spec)))
 
 
 def _latest(snapshot: Mapping[str, Any], spec: RunSpec) -> dict[str, float]:
     """What is known of a snapshot today, by the keys of the grid."""
     metrics = () if is_of_first_images(snapshot) else snapshot["metrics"].items()
-    return {plain(k, spec.eval.norms): v for k, v in metrics if not is_stale(snapshot, k)}
+    return {grid_key(k, spec.eval.norms): v for k, v in metrics if not is_stale(snapshot, k)}
 
 
 def _to_measure(record: Record, missing: Mapping[int, Sequence[str]]) -> str:
@@ -323,8 +325,8 @@ def mark_stale(spec: RunSpec, run: RunPaths) -> None:
     """
     if not run.record.exists():
         return
-    again = {key: 0 for key in wanted(spec) if not of_training(key)}
-    with owning(run.claim), suppress(DamagedRecord):  # that one is set aside and all is measured
+    again = {key: 0 for key in wanted_keys(spec) if not only_in_training(key)}
+    with leased(run.lease), suppress(DamagedRecord):  # that one is set aside and all is measured
         record = load(run.record) or new(spec, "")
         for snapshot in record["snapshots"]:
             if run.snapshot(snapshot["nimg"]).exists():

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from bench.store.lease import Claim, RunIsTaken, holder
+from bench.store.lease import Lease, RunIsTaken, holder
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -39,7 +39,7 @@ def once(path: Path, load: Callable[[], T | None], make: Callable[[Check], T]) -
     """
     place = path.with_name(f".{path.name}.claim") / "claim.json"
     while (found := load()) is None:
-        claim = Claim(place)
+        claim = Lease(place)
         try:
             claim.__enter__()
         except RunIsTaken:
@@ -60,7 +60,7 @@ def once(path: Path, load: Callable[[], T | None], make: Callable[[Check], T]) -
     return found
 
 
-def _check(claim: Claim) -> Check:
+def _check(claim: Lease) -> Check:
     def check() -> None:
         try:
             claim.fence()
@@ -71,7 +71,7 @@ def _check(claim: Claim) -> Check:
     return check
 
 
-def _release(claim: Claim) -> None:
+def _release(claim: Lease) -> None:
     """Gives the claim back; its folder goes where nobody else is at it."""
     try:
         claim.fence()

@@ -115,10 +115,10 @@ def test_report(benchmark: BenchmarkFixture, made: list[str], tmp_path: Path) ->
     commanded(benchmark, "do=report", *made, f"results_dir={tmp_path}")
 
 
-def test_standings(benchmark: BenchmarkFixture, made: list[str]) -> None:
+def test_run_states(benchmark: BenchmarkFixture, made: list[str]) -> None:
     grid, runs_dir = (word.partition("=")[2] for word in made)
     specs = grids.load(grid).runs
-    timed(benchmark, lambda: slurm_queue.standings(specs, Path(runs_dir)))
+    timed(benchmark, lambda: slurm_queue.run_states(specs, Path(runs_dir)))
 
 
 def test_aggregation(benchmark: BenchmarkFixture, made: list[str]) -> None:

@@ -21,7 +21,7 @@ from bench.config.paths import RunPaths
 from bench.config.spec import RunSpec
 from bench.dispatch import inprocess
 from bench.store import record as records
-from bench.store.lease import Claim
+from bench.store.lease import Lease
 from projgan.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -201,7 +201,7 @@ def test_a_run_left_alone_is_not_a_success(bench: Bench, engine: Engine) -> None
     bench("grid=made.yaml only=One")
     (folder,) = Path("runs").iterdir()
     RunPaths(folder).record.unlink()
-    with Claim(RunPaths(folder).claim):
+    with Lease(RunPaths(folder).lease):
         status, out, err = bench("grid=made.yaml")
     assert status == 1 and "[1/3] One: left alone" in out and "[3/3] Three: finished" in out
     assert "1 run not finished" in err and "the same command goes on" in err

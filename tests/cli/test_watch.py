@@ -15,7 +15,7 @@ from made_records import make_grid, make_record, write_record
 from bench.cli import watch
 from bench.config.paths import RunPaths
 from bench.config.spec import Grid, ReportSpec
-from bench.store.lease import Claim
+from bench.store.lease import Lease
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,7 +32,7 @@ def test_a_look_tells_state_distance_and_time_left(grid: Grid, tmp_path: Path) -
     write_record(tmp_path, two, make_record(two, {1000: {"fd_lab": 9.5}}, status="running"))
     clock = [100.0]
     eye = watch.Watch(grid, tmp_path, lambda: clock[0])
-    with Claim(RunPaths(tmp_path / two.run_id).claim) as claim:
+    with Lease(RunPaths(tmp_path / two.run_id).lease) as claim:
         claim.moved(1000)
         claim._sign()
         first, second = eye.look()

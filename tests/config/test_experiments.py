@@ -239,9 +239,9 @@ def test_the_photo_scale_is_the_papers_network_on_photographs() -> None:
         assert {"fd_mobilenet", "swd"} <= set(grid.eval.metrics)
         assert any(note.startswith("Learning rates") for note in grid.report.notes)
         for run in grid.runs:
-            assert run.config.backbone.input_size == run.judge.input_size == 64
+            assert run.config.backbone.input_size == run.levels_backbone.input_size == 64
     table1 = load("projections", "photo")
-    assert len(table1.rows) == 19 and table1.runs[0].judge.name == "efficientnet_lite1"
+    assert len(table1.rows) == 19 and table1.runs[0].levels_backbone.name == "efficientnet_lite1"
     backbones = {run.config.backbone.name for run in load("backbones", "photo").runs}
     assert backbones == {"tf_efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"}
     assert load("subsets", "photo").axes == {"data.subset": (100, 1000, None)}

@@ -25,7 +25,7 @@ from bench.dispatch.slurm_queue import Entry, Queue
 from bench.store import record as records
 from bench.store.environment import checkout
 from bench.store.eta import estimate
-from bench.store.lease import Claim
+from bench.store.lease import Lease
 from projgan.errors import UserError
 from projgan.files import write_json_atomic
 
@@ -298,7 +298,7 @@ def test_a_job_without_progress_is_given_up_and_has_not_failed(made: Path) -> No
         job = following.function
     job.before, job.began = job.done(), time.monotonic() - 3400
     assert job.checkpoint() is None
-    at = records.standing(spec, made / "runs")
+    at = records.run_state(spec, made / "runs")
     assert at.state == "stopped" and "no progress in 3 sessions of 60 minutes" in at.note
 
 
@@ -306,9 +306,9 @@ def test_a_failed_run_is_opened_again_before_it_is_submitted(made: Path) -> None
     spec, paths, _ = prepared(made)
     records.save(paths.record, records.new(spec, "now") | {"status": "failed", "error": "no luck"})
     slurm._reopen(paths, anew=False)
-    assert records.standing(spec, made / "runs").state == "stopped"
+    assert records.run_state(spec, made / "runs").state == "stopped"
     slurm._reopen(paths, anew=True)
-    assert records.standing(spec, made / "runs").state == "missing" and paths.spec.exists()
+    assert records.run_state(spec, made / "runs").state == "missing" and paths.spec.exists()
 
 
 # The queue
@@ -343,7 +343,7 @@ def test_a_run_that_waits(
     spec = runs()[0]
     job_of(spec, made)
     ask(monkeypatch, Queue({("made-1", 0): entry}))
-    (at,) = slurm_queue.standings([spec], made / "runs")
+    (at,) = slurm_queue.run_states([spec], made / "runs")
     assert at.state == "queued" and words in at.note
 
 
@@ -362,7 +362,7 @@ def test_a_run_whose_job_is_gone_is_to_be_done_again(
     spec = runs()[0]
     job_of(spec, made, **changes)
     ask(monkeypatch, Queue({}), ended)
-    (at,) = slurm_queue.standings([spec], made / "runs")
+    (at,) = slurm_queue.run_states([spec], made / "runs")
     assert at.state == "missing" and words in at.note and not at.taken
 
 
@@ -372,7 +372,7 @@ def test_a_job_that_was_never_submitted_is_none(
     spec = runs()[0]
     job_of(spec, made, id=None)
     ask(monkeypatch, Queue({}))
-    assert slurm_queue.standings([spec], made / "runs") == [records.Standing("missing")]
+    assert slurm_queue.run_states([spec], made / "runs") == [records.RunState("missing")]
 
 
 def test_a_controller_that_is_away_leaves_runs_where_they_are(
@@ -383,7 +383,7 @@ def test_a_controller_that_is_away_leaves_runs_where_they_are(
         job_of(spec, made)
     _finish(done, made)
     ask(monkeypatch, Queue({}, "squeue does not answer"))
-    first, second = slurm_queue.standings([done, waiting], made / "runs")
+    first, second = slurm_queue.run_states([done, waiting], made / "runs")
     assert first.state == "finished"
     assert second.state == "queued" and "squeue does not answer" in second.note
 
@@ -397,14 +397,14 @@ def test_an_owner_elsewhere_without_its_job_is_dead_when_it_is_silent(
     paths = RunPaths(made / "runs" / spec.run_id)
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "12")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "0")
-    with Claim(paths.claim):
-        text = json.loads(paths.claim.read_text())
+    with Lease(paths.lease):
+        text = json.loads(paths.lease.read_text())
     assert text["job"] == "12_0"
     for age, state in ((20, "running"), (120, "stopped")):
-        paths.claim.write_text(
+        paths.lease.write_text(
             json.dumps(text | {"host": "far", "time": time.time() - age, "moved": time.time()})
         )
-        (at,) = slurm_queue.standings([spec], made / "runs")
+        (at,) = slurm_queue.run_states([spec], made / "runs")
         assert at.state == state, age
 
 
@@ -425,7 +425,7 @@ def test_a_damaged_note_tells_nothing(made: Path, content: str) -> None:
     paths = RunPaths(made / "runs" / spec.run_id)
     paths.dir.mkdir(parents=True)
     paths.job.write_text(content)
-    assert slurm_queue.standings([spec], made / "runs") == [records.Standing("missing")]
+    assert slurm_queue.run_states([spec], made / "runs") == [records.RunState("missing")]
 
 
 # The estimate
@@ -438,8 +438,8 @@ def _finish(spec: RunSpec, made: Path, seconds: float = 3600.0, device: str = "a
         "time": {"train_s": seconds, "eval_s": 0.0, "total_s": seconds},
         "snapshots": [
             {"nimg": spec.total_images, "metrics": {}, "train_seconds": 1.0,
-             "versions": {key: METRICS[key].version for key in records.wanted(spec)},
-             "missing": dict.fromkeys(records.wanted(spec), "-"),
+             "versions": {key: METRICS[key].version for key in records.wanted_keys(spec)},
+             "missing": dict.fromkeys(records.wanted_keys(spec), "-"),
              "eval": {**records.protocol(spec)}},
         ],
     }  # fmt: skip
@@ -452,7 +452,7 @@ def test_what_is_left_is_estimated_from_runs_like_it(typed: Typed, made: Path) -
     said = typed("grid=made.yaml do=plan dispatch=slurm")[1]
     assert "hours" not in said and "3 runs to submit, as 3 jobs in 2 arrays" in said
     _finish(first, made)
-    at = [records.standing(spec, made / "runs") for spec in grid.runs]
+    at = [records.run_state(spec, made / "runs") for spec in grid.runs]
     found = estimate(grid.runs, at, made / "runs", lambda spec: 2)
     assert (found.hours, found.known, found.unknown) == (pytest.approx(2), 1, 4)
     assert estimate(grid.runs, at, made / "runs", lambda spec: 0).known == 0  # not on a CPU

@@ -85,7 +85,7 @@ def test_two_slots_do_three_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         record = json.loads(paths.record.read_text())
         assert record["status"] == "finished" and record["snapshots"][-1]["nimg"] == 32
         assert record["environment"]["threads"] == max(1, local.cores() // 2)
-        assert not paths.claim.exists()
+        assert not paths.lease.exists()
     assert most == 2 and len(progress.lines) == 3
     assert all("finished" in line for line in progress.lines)
     assert len(list((tmp_path / "data").glob("clevr-*"))) == 1
@@ -115,7 +115,7 @@ def test_a_worker_that_is_killed_is_told_and_the_others_finish(
     died = [line for line in progress.lines if "worker died (killed by signal 9" in line]
     assert [("tried again later" in line) for line in died] == [True, True, False]
     assert "finished" in progress.lines[1]
-    at = records.standing(runs[0], tmp_path / "runs")
+    at = records.run_state(runs[0], tmp_path / "runs")
     assert at.state == "failed" and "killed by signal 9" in at.note
 
 
@@ -181,7 +181,7 @@ def test_a_run_takes_two_slots_and_trains_as_one_would(
         record = json.loads(paths.record.read_text())
         assert record["status"] == "finished", paths.log.read_text()
         assert record["environment"].get("processes", 1) == processes
-        assert len(progress.lines) == 1 and not paths.claim.exists()
+        assert len(progress.lines) == 1 and not paths.lease.exists()
         found.append([s["metrics"]["copied:fd_lab"] for s in record["snapshots"]])
     assert found[0] == pytest.approx(found[1], rel=1e-3)
 
@@ -208,13 +208,13 @@ def test_a_death_is_noted_and_goes_back_to_the_queue(tmp_path: Path) -> None:
     # Before there was a record.
     reason, again = local.note_death(dead(run), tmp_path, -signal.SIGKILL)
     assert "killed by signal 9" in reason and again == "node"
-    at = records.standing(run, tmp_path)
+    at = records.run_state(run, tmp_path)
     assert at.state == "stopped" and "killed by signal 9" in at.note
     for start in (0, 512, 512):  # it got on in between: as often again
-        forge_claim(paths.claim, start=start)
+        forge_claim(paths.lease, start=start)
         assert local.note_death(dead(run), tmp_path, -signal.SIGSEGV)[1] == "node"
     assert local.note_death(dead(run), tmp_path, -signal.SIGSEGV)[1] is None
-    assert records.standing(run, tmp_path).state == "failed"
+    assert records.run_state(run, tmp_path).state == "failed"
 
 
 def test_a_worker_that_was_asked_to_end_is_not_started_again(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_a_worker_that_was_asked_to_end_is_not_started_again(tmp_path: Path) -> 
         f"the worker died (status 130); see {RunPaths(tmp_path / run.run_id).log}",
         None,
     )
-    assert records.standing(run, tmp_path).state == "stopped"
+    assert records.run_state(run, tmp_path).state == "stopped"
 
 
 def test_of_several_processes_the_one_that_failed_says_why(tmp_path: Path) -> None:
@@ -240,12 +240,12 @@ def test_of_several_processes_the_one_that_failed_says_why(tmp_path: Path) -> No
     assert again == "memory" and record["micro_batch"] == {"images": 2, "since": 16}
     assert "out of memory" in record["error"]
     assert died(fault=short)[0] is None
-    assert records.standing(run, tmp_path).state == "failed"
+    assert records.run_state(run, tmp_path).state == "failed"
 
     RunPaths(tmp_path / run.run_id).record.unlink()
     bug = local.Fault("code", "ValueError: a bug", 16)
     assert [died(fault=bug)[0] for _ in range(2)] == ["code", None]
-    assert "a bug" in records.standing(run, tmp_path).note
+    assert "a bug" in records.run_state(run, tmp_path).note
 
     # Nobody says why, as where one was killed: the machine's, counted by what the run began with.
     RunPaths(tmp_path / run.run_id).record.unlink()
@@ -276,7 +276,7 @@ def test_what_the_machine_failed_is_handed_over(
     )
     assert given == [runs[0]] and times == runs
     assert "left to another machine" in progress.lines[0] and "finished" in progress.lines[1]
-    assert records.standing(runs[0], tmp_path / "runs").state == "stopped"
+    assert records.run_state(runs[0], tmp_path / "runs").state == "stopped"
 
 
 # Loaded by every Python process: what the second of several does instead of a training step.
@@ -337,7 +337,7 @@ def test_a_process_beside_the_first_fails(
     assert record is not None
     assert record["status"] == status, paths.log.read_text()
     assert [f["kind"] for f in record["failures"]] == kinds
-    assert said in (record["error"] or "") and not paths.claim.exists()
+    assert said in (record["error"] or "") and not paths.lease.exists()
     if status == "finished":
         assert record["micro_batch"] == {"images": 2, "since": 0}
         assert record["snapshots"][-1]["nimg"] == 32
@@ -375,13 +375,13 @@ def test_a_worker_stops_when_its_parent_dies(tmp_path: Path, how: signal.Signals
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     ) as parent:  # fmt: skip
         assert parent.stdout is not None and parent.stdout.readline() == "training\n"
-        assert paths.claim.exists()
+        assert paths.lease.exists()
         parent.send_signal(how)
         parent.wait(timeout=90)  # it gives its worker half a minute
     deadline = time.monotonic() + 60
-    while paths.claim.exists():
+    while paths.lease.exists():
         assert time.monotonic() < deadline, "the worker goes on alone"
         time.sleep(0.05)
-    assert records.standing(run, tmp_path / "runs").state == "stopped"
+    assert records.run_state(run, tmp_path / "runs").state == "stopped"
     assert paths.checkpoint.exists()  # no snapshot was due: asked to end, it kept its last step
     assert "Traceback" not in paths.log.read_text()

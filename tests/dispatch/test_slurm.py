@@ -123,7 +123,7 @@ def at_work(slurm: Cluster, tmp_path: Path, root: Path = ROOT) -> Iterator[User]
 
 def trains(user: User, row: str) -> Callable[[], bool]:
     def check() -> bool:
-        owner = holder(user.run(row).claim)
+        owner = holder(user.run(row).lease)
         return owner is not None and owner.nimg > 0
 
     return check
@@ -131,7 +131,7 @@ def trains(user: User, row: str) -> Callable[[], bool]:
 
 def has_another_owner(run: RunPaths, token: str) -> Callable[[], bool]:
     def check() -> bool:
-        owner = holder(run.claim)
+        owner = holder(run.lease)
         return owner is not None and owner.token != token
 
     return check
@@ -225,7 +225,7 @@ def test_warned_and_cancelled(user: User) -> None:
     assert f"cancelled: {job}" in user.types("grid=long.yaml only=One do=cancel")
     until(lambda: not any(line.startswith(job) for line in slurm.queue()), "the job to leave")
     at = user.states("long.yaml")["One"]
-    assert at.startswith("stopped") and "cancelled" in at and holder(run.claim) is None
+    assert at.startswith("stopped") and "cancelled" in at and holder(run.lease) is None
     assert f"{other} RUNNING" in slurm.queue()  # nobody asked for that one
     slurm.tell("scancel", other)
 
@@ -340,7 +340,7 @@ def test_a_node_is_lost(user: User, how: str) -> None:
     run = user.run("One")
     until(trains(user, "One"), "training")
     node = slurm.tell("squeue", "--noheader", f"--jobs={user.job('One')}", "--format=%N")
-    owner = holder(run.claim)
+    owner = holder(run.lease)
     assert owner is not None
     if how == "down":
         slurm.tell("scontrol", "update", f"nodename={node}", "state=down", "reason=drill")
@@ -349,10 +349,10 @@ def test_a_node_is_lost(user: User, how: str) -> None:
     try:
         if how == "agent":
             until(lambda: "is at work on this run" in user.log("One"), "the second copy to leave")
-            now = holder(run.claim)
+            now = holder(run.lease)
             assert now is not None and now.token == owner.token  # the first has it still
             os.kill(now.pid, signal.SIGTERM)
-            until(lambda: holder(run.claim) is None, "the first to end")
+            until(lambda: holder(run.lease) is None, "the first to end")
             until(lambda: user.states("long.yaml")["One"].startswith("stopped"), "status")
             user.types("grid=long.yaml only=One dispatch=mine.yaml")
         before = steps(run)
@@ -373,7 +373,7 @@ def test_a_node_that_fails_a_run_is_left_for_another(user: User) -> None:
     for _ in range(2):
         until(trains(user, "One"), "training")
         nodes.append(slurm.tell("squeue", "--noheader", f"--jobs={job}", "--format=%N"))
-        owner = holder(run.claim)
+        owner = holder(run.lease)
         assert owner is not None
         os.kill(owner.pid, signal.SIGSEGV)
         until(has_another_owner(run, owner.token), "another owner")
@@ -391,7 +391,7 @@ def test_several_processes_are_warned_and_requeued(user: User) -> None:
     user.types("grid=long.yaml only=Two dispatch=mine.yaml")
     run = user.run("Two")
     until(trains(user, "Two"), "training")
-    owner = holder(run.claim)
+    owner = holder(run.lease)
     assert owner is not None
     assert b"WORLD_SIZE=2" in Path(f"/proc/{owner.pid}/environ").read_bytes().split(b"\0")
     slurm, job = user.cluster, user.job("Two")
@@ -406,7 +406,7 @@ def test_a_run_that_hangs_is_shown(user: User) -> None:
     user.types("grid=long.yaml only=One dispatch=mine.yaml")
     run = user.run("One")
     until(trains(user, "One"), "training")
-    owner = holder(run.claim)
+    owner = holder(run.lease)
     assert owner is not None
     os.kill(owner.pid, signal.SIGSTOP)
     try:

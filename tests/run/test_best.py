@@ -93,7 +93,7 @@ def test_the_best_snapshot_is_measured_again_on_other_images(
     curve, fresh = judge.seen[1], judge.seen[-1]
     assert curve.shape == fresh.shape == (10, 3, 32, 32)
     assert not any((image == other).all() for image in fresh for other in curve)
-    assert records.standing(SPEC, tmp_path).state == "finished"
+    assert records.run_state(SPEC, tmp_path).state == "finished"
 
 
 def test_it_is_measured_once_and_again_only_when_the_choice_changes(
@@ -118,7 +118,7 @@ def test_a_finished_run_that_lacks_it_is_measured_without_training(
 ) -> None:
     record, _ = run([9.0, 5.0, 7.0, 8.0], replace(SPEC, eval=replace(EVAL, best=())))
     assert "best" not in record
-    assert records.standing(SPEC, tmp_path).note == "to measure at the best: copied:fd_lab"
+    assert records.run_state(SPEC, tmp_path).note == "to measure at the best: copied:fd_lab"
     engine.trained.clear()
     record, _ = run([5.5])
     assert record["best"]["copied:fd_lab"]["fresh"] == 5.5 and engine.trained == []

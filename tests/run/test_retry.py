@@ -198,7 +198,7 @@ def test_a_fault_of_the_node_gives_the_run_back_and_counts(
     for _ in range(3):  # the first one got on: its checkpoint counts, and the others begin with it
         with pytest.raises(NodeFault):
             run()
-        at = records.standing(SPEC, tmp_path)
+        at = records.run_state(SPEC, tmp_path)
         assert at.state == "stopped" and "Input/output error" in at.note
     record = run()
     assert (record["status"], record["failure"]) == ("failed", "node")

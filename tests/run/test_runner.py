@@ -190,7 +190,7 @@ def test_snapshots_that_were_not_kept_are_not_trained_again(
     before = paths(tmp_path).record.read_bytes()
     finer = replace(SPEC, eval=replace(SPEC.eval, every_kimg=0.1))
     engine.trained.clear()
-    at = records.standing(finer, tmp_path)
+    at = records.run_state(finer, tmp_path)
     assert at.state == "finished" and "0.1, 0.2, 0.3 kimg; force=true" in at.note
     assert set(metrics(run(finer))) == {400} and engine.trained == []
     assert paths(tmp_path).record.read_bytes() == before
@@ -204,7 +204,7 @@ def test_points_that_an_unfinished_run_has_passed_do_not_keep_it_from_its_end(
     finer = replace(SPEC, eval=replace(SPEC.eval, every_kimg=0.1))
     record = run(finer)
     assert set(metrics(record)) == {200, 300, 400} and record["status"] == "finished"
-    assert records.standing(finer, tmp_path).note.startswith("not kept at 0.1 kimg")
+    assert records.run_state(finer, tmp_path).note.startswith("not kept at 0.1 kimg")
 
 
 def test_a_damaged_generator_costs_its_new_metrics_alone(
@@ -220,7 +220,7 @@ def test_a_damaged_generator_costs_its_new_metrics_alone(
         "copied:fd_lab",
         "copied:kid_lab",
     }
-    assert engine.trained == [] and records.standing(both, tmp_path).state == "finished"
+    assert engine.trained == [] and records.run_state(both, tmp_path).state == "finished"
 
 
 def test_force_forgets(engine: Engine, run: Callable[..., Record]) -> None:
@@ -242,7 +242,7 @@ def test_a_damaged_record_is_kept_aside_and_costs_no_training(
     assert [s["train_seconds"] for s in record["snapshots"]] == [2.0, 4.0]
     assert (paths(tmp_path).dir / "record.json.damaged-1").read_text() == "{torn"
     assert "damaged record" in paths(tmp_path).log.read_text()
-    assert records.standing(SPEC, tmp_path).state == "finished"
+    assert records.run_state(SPEC, tmp_path).state == "finished"
 
 
 def test_a_damaged_record_of_an_interrupted_run_goes_on_from_the_checkpoint(
@@ -382,7 +382,7 @@ def test_thirty_two_processes_with_crashes_do_a_grid(tmp_path: Path) -> None:
         assert record is not None and record["status"] == "finished"
         assert metrics(record) == {200: {"copied:fd_lab": 1.0}, 400: {"copied:fd_lab": 1.0}}
         assert (
-            holder(run.claim) is None
+            holder(run.lease) is None
         )  # the claim of one who died when all was done may lie there
         steps = [tuple(map(int, line.split())) for line in
                  (run.dir / "steps.txt").read_text().splitlines()]  # fmt: skip

@@ -69,7 +69,7 @@ def test_a_step_that_was_begun_is_kept(run: RunPaths, engine: Engine, at: int) -
     # In the first step of a session there is nothing to lose, and nothing is waited for.
     kept = at + 32 if at in (32, 96) else at
     assert (run.checkpoint.exists() and fake_training.load(run.checkpoint)["nimg"]) == kept
-    assert not run.claim.exists()
+    assert not run.lease.exists()
     record = records.load(run.record)
     assert record is not None and (record["status"], record["error"]) == ("running", None)
 

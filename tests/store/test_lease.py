@@ -17,7 +17,7 @@ import pytest
 from killed_processes import forge_claim
 
 from bench.store import lease as claims
-from bench.store.lease import Claim, RunIsTaken, holder
+from bench.store.lease import Lease, RunIsTaken, holder
 from projgan.files import fenced, replacing, write_text_atomic
 
 
@@ -28,15 +28,15 @@ def left(folder: Path) -> list[str]:
 
 def test_a_second_claim_is_refused_and_names_the_owner(tmp_path: Path) -> None:
     path = tmp_path / "claim.json"
-    with Claim(path):
-        with pytest.raises(RunIsTaken, match=str(os.getpid())), Claim(path):
+    with Lease(path):
+        with pytest.raises(RunIsTaken, match=str(os.getpid())), Lease(path):
             pass
         assert holder(path) is not None
     assert holder(path) is None and left(tmp_path) == []
 
 
 def test_a_claim_is_given_back_after_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), Claim(tmp_path / "claim.json"):
+    with pytest.raises(ZeroDivisionError), Lease(tmp_path / "claim.json"):
         raise ZeroDivisionError
     assert left(tmp_path) == []
 
@@ -47,7 +47,7 @@ def test_a_dead_process_on_this_host_owns_nothing(tmp_path: Path) -> None:
         process.wait()
     forge_claim(path, pid=process.pid, birth="12345")
     assert holder(path) is None
-    with Claim(path) as mine:
+    with Lease(path) as mine:
         found = holder(path)
         assert found is not None and found.token == mine.token
     assert left(tmp_path) == []
@@ -74,14 +74,14 @@ def test_another_host_is_judged_by_its_last_sign_of_life(tmp_path: Path) -> None
 def test_a_damaged_claim_does_not_block_the_run(tmp_path: Path, text: str) -> None:
     path = tmp_path / "claim.json"
     path.write_text(text)
-    with Claim(path):
+    with Lease(path):
         assert holder(path) is not None
 
 
 def test_whoever_lost_the_run_notices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "HEARTBEAT_SECONDS", 0.02)
     path = tmp_path / "claim.json"
-    with Claim(path) as mine:
+    with Lease(path) as mine:
         mine.check()
         forge_claim(path, token="theirs")
         mine._thread.join(timeout=10)
@@ -93,7 +93,7 @@ def test_whoever_lost_the_run_notices(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_the_heartbeat_tells_the_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "HEARTBEAT_SECONDS", 0.02)
     path = tmp_path / "claim.json"
-    with Claim(path) as mine:
+    with Lease(path) as mine:
         mine.nimg = 4096
         deadline = time.monotonic() + 10
         while json.loads(path.read_text())["nimg"] != 4096:
@@ -120,7 +120,7 @@ def test_a_read_error_that_passes_is_no_loss(
     def fail(path: Path, **options: object) -> str:
         raise OSError(errno.EIO, "Input/output error")
 
-    with Claim(tmp_path / "claim.json") as mine:
+    with Lease(tmp_path / "claim.json") as mine:
         with monkeypatch.context() as patch:
             patch.setattr(Path, "read_text", fail)
             assert mine._owned()
@@ -138,10 +138,10 @@ def test_a_file_system_without_links_keeps_claims_too(
 
     monkeypatch.setattr(os, "link", refuse)
     path = tmp_path / "claim.json"
-    with Claim(path) as mine:
+    with Lease(path) as mine:
         found = holder(path)
         assert found is not None and found.token == mine.token
-        with pytest.raises(RunIsTaken), Claim(path):
+        with pytest.raises(RunIsTaken), Lease(path):
             pass
     assert left(tmp_path) == []
     assert_renewed_claim_stays(path)
@@ -171,21 +171,21 @@ def test_without_proc_the_last_sign_of_life_decides(
 def test_every_claim_takes_the_next_number(tmp_path: Path) -> None:
     path = tmp_path / "claim.json"
     for expected in (1, 2, 3):
-        with Claim(path) as mine:
+        with Lease(path) as mine:
             found = holder(path)
             assert found is not None and mine.number == found.number == expected
     forge_claim(path, birth="dead", number=9)  # whose number file was lost
     (tmp_path / "claim.number").unlink()
-    with Claim(path) as mine:
+    with Lease(path) as mine:
         assert mine.number == 10
 
 
 def test_an_owner_that_lost_the_run_cannot_write(tmp_path: Path) -> None:
     path, record = tmp_path / "run" / "claim.json", tmp_path / "run" / "record.json"
-    with Claim(path) as mine, fenced(path.parent, mine.fence):
+    with Lease(path) as mine, fenced(path.parent, mine.fence):
         write_text_atomic(record, "ours")
         path.unlink()  # as one who thinks that we are dead does
-        with Claim(path) as other:
+        with Lease(path) as other:
             assert other.number == mine.number + 1
             with pytest.raises(RunIsTaken, match="took this run over"):
                 write_text_atomic(record, "late")
@@ -198,19 +198,19 @@ def test_an_owner_that_lost_the_run_cannot_write(tmp_path: Path) -> None:
 
 def test_a_run_taken_while_a_file_is_written_is_not_overwritten(tmp_path: Path) -> None:
     path, record = tmp_path / "claim.json", tmp_path / "record.json"
-    with Claim(path) as mine, fenced(tmp_path, mine.fence):
+    with Lease(path) as mine, fenced(tmp_path, mine.fence):
         write_text_atomic(record, "ours")
         with pytest.raises(RunIsTaken), replacing(record) as file:
             file.write(b"late")
             path.unlink()
-            with Claim(path):
+            with Lease(path):
                 pass
     assert record.read_text() == "ours" and left(tmp_path) == ["record.json"]
 
 
 def test_a_run_whose_folder_vanished_is_not_brought_back(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    with Claim(run / "claim.json") as mine, fenced(run, mine.fence):
+    with Lease(run / "claim.json") as mine, fenced(run, mine.fence):
         shutil.rmtree(run)
         with pytest.raises(RunIsTaken, match="folder of the run is gone"):
             write_text_atomic(run / "record.json", "{}")
@@ -219,7 +219,7 @@ def test_a_run_whose_folder_vanished_is_not_brought_back(tmp_path: Path) -> None
 
 def test_a_heartbeat_never_brings_a_lost_claim_back(tmp_path: Path) -> None:
     path = tmp_path / "claim.json"
-    with Claim(path) as mine:
+    with Lease(path) as mine:
         forge_claim(path, token="theirs")
         mine._sign()
         assert json.loads(path.read_text())["token"] == "theirs"
@@ -239,7 +239,7 @@ import sys, time
 from pathlib import Path
 from bench.store import lease as claims
 claims.HEARTBEAT_SECONDS = 0.05
-with claims.Claim(Path(sys.argv[1])):
+with claims.Lease(Path(sys.argv[1])):
     print("mine", flush=True)
     time.sleep(600)
 """
@@ -260,7 +260,7 @@ def test_a_process_that_is_stopped_is_found(
             time.sleep(0.3)
             found = holder(path)
             assert found is not None and f"process {process.pid}" in found.hangs
-            with pytest.raises(RunIsTaken), Claim(path):  # alive: nobody may take its run
+            with pytest.raises(RunIsTaken), Lease(path):  # alive: nobody may take its run
                 pass
         finally:
             process.kill()
@@ -269,7 +269,7 @@ def test_a_process_that_is_stopped_is_found(
 
 def test_a_process_that_beats_and_does_not_get_on_is_found(tmp_path: Path) -> None:
     path = tmp_path / "claim.json"
-    with Claim(path) as mine:
+    with Lease(path) as mine:
         mine.moved(64)
         mine._moved -= 2 * claims.IDLE_SECONDS
         mine._sign()
@@ -321,16 +321,16 @@ def test_an_owner_on_another_host_is_watched_for_signs_of_life(
     monkeypatch.setattr(claims, "SILENT_SECONDS", 0.5)
     monkeypatch.setattr(claims, "WATCH_SECONDS", 0.05)
     path = tmp_path / "claim.json"
-    with Claim(path):
+    with Lease(path):
         content = json.loads(path.read_text())
     path.write_text(json.dumps(content | {"host": "far", "time": time.time()}))
     if beats:
         later = json.dumps(content | {"host": "far", "time": time.time() + 1})
         beat = threading.Timer(0.2, lambda: path.write_text(later))
         beat.start()
-        with pytest.raises(RunIsTaken, match="on far is at work"), Claim(path):
+        with pytest.raises(RunIsTaken, match="on far is at work"), Lease(path):
             pass
         beat.join()
     else:
-        with Claim(path) as second:
+        with Lease(path) as second:
             assert json.loads(path.read_text())["token"] == second.token

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from bench.config.metrics import held, version
+from bench.config.metrics import record_key, version
 from bench.config.paths import RunPaths
 from bench.config.spec import EvalSpec, RunSpec
 from bench.store import record as records
-from bench.store.lease import Claim
+from bench.store.lease import Lease
 from projgan.config import Config, Train
 from projgan.errors import DataError
 
@@ -28,8 +28,8 @@ def snapshot(nimg: int, **metrics: float) -> dict[str, Any]:
     return {
         "nimg": nimg,
         "train_seconds": 1.0,
-        "metrics": {held(key, "copied"): value for key, value in metrics.items()},
-        "versions": {held(key, "copied"): version(key) for key in metrics},
+        "metrics": {record_key(key, "copied"): value for key, value in metrics.items()},
+        "versions": {record_key(key, "copied"): version(key) for key in metrics},
         "eval": {"seconds": 1.0, "real": 5, **records.protocol(SPEC)},
     }
 
@@ -103,37 +103,37 @@ def test_setting_aside_keeps_every_file(tmp_path: Path) -> None:
 
 
 def test_what_a_record_lacks() -> None:
-    assert records.lacks(record(), SPEC) == {100: KEYS, 200: KEYS}
+    assert records.unmeasured(record(), SPEC) == {100: KEYS, 200: KEYS}
     half = record(snapshot(100, fid=1.0), snapshot(200, fid=1.0, kid=1.0))
-    assert records.lacks(half, SPEC) == {100: ["copied:kid"]}
+    assert records.unmeasured(half, SPEC) == {100: ["copied:kid"]}
     half["snapshots"][0]["missing"] = {"copied:kid": "no such thing"}
     half["snapshots"][0]["versions"]["copied:kid"] = version("kid")
-    assert records.lacks(half, SPEC) == {}
+    assert records.unmeasured(half, SPEC) == {}
 
 
 def test_values_of_another_protocol_do_not_count() -> None:
     whole = record(snapshot(100, fid=1.0, kid=1.0), snapshot(200, fid=1.0, kid=1.0))
-    assert records.lacks(whole, SPEC) == {}
+    assert records.unmeasured(whole, SPEC) == {}
     more = replace(SPEC, eval=replace(SPEC.eval, fake=10))
-    assert records.lacks(whole, more) == {100: KEYS, 200: KEYS}
+    assert records.unmeasured(whole, more) == {100: KEYS, 200: KEYS}
 
 
-def test_standing_of_a_run(tmp_path: Path) -> None:
+def test_state_of_a_run(tmp_path: Path) -> None:
     def state() -> tuple[str, int]:
-        found = records.standing(SPEC, tmp_path)
+        found = records.run_state(SPEC, tmp_path)
         return found.state, found.nimg
 
     run = RunPaths(tmp_path / SPEC.run_id)
     assert state() == ("missing", 0)
     put(tmp_path, record(snapshot(100, fid=1.0, kid=1.0)))
     assert state() == ("stopped", 100)
-    with Claim(run.claim):
+    with Lease(run.lease):
         assert state() == ("running", 100)
     put(tmp_path, record(status="failed", error="why"))
-    assert state() == ("failed", 0) and records.standing(SPEC, tmp_path).note == "why"
+    assert state() == ("failed", 0) and records.run_state(SPEC, tmp_path).note == "why"
     put(tmp_path, record(snapshot(200, fid=1.0), status="finished"))
     assert state() == ("finished", 200)  # nothing is left that could be measured
-    assert "not kept at 0.1, 0.2 kimg; force=true" in records.standing(SPEC, tmp_path).note
+    assert "not kept at 0.1, 0.2 kimg; force=true" in records.run_state(SPEC, tmp_path).note
     run.snapshots_dir.mkdir()
     run.snapshot(200).touch()
     assert state() == ("incomplete", 200)

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from bench.store import lease as claims
-from bench.store.lease import Claim
+from bench.store.lease import Lease
 from bench.store.shared_cache import Check, once
 from projgan.backbones import build_backbone
 from projgan.backbones.registry import WEIGHTS
@@ -160,7 +160,7 @@ def test_who_loses_the_claim_stops_and_reads(tmp_path: Path) -> None:
         began.append("here")
         place = path.with_name(f".{path.name}.claim") / "claim.json"
         place.unlink()
-        with Claim(place):  # the other's, with the next number
+        with Lease(place):  # the other's, with the next number
             path.write_text("made there")
         check()
         raise AssertionError("goes on although another is at it")

@@ -151,7 +151,7 @@ def protocol(grid: Grid, cell: Cell, key: str) -> Pairs:
     network = EXTRACTOR_INFO[info.extractor]
     label, learned = network.label, network.pretraining
     if info.extractor == "levels":
-        judge = describe(cell.spec.judge)
+        judge = describe(cell.spec.levels_backbone)
         label, learned = f"{judge.label} ({judge.weights})", judge.pretraining
     found = [
         ("number", f"{info.header}: {info.compute.text}"),
