@@ -195,7 +195,7 @@ class Stat:
 
     @property
     def interval(self) -> Interval | None:
-        """Of the mean: 95 % by bootstrap, the range below five points. None = a single run."""
+        """Of the mean: 95 % by Student's t, the range below five points. None = a single run."""
         return mean_interval(self.points)
 
 

@@ -12,18 +12,23 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from bench.analysis import cells as aggregate
-from bench.analysis import paper_numbers, people, time_to_target
+from bench.analysis import people, time_to_target
 from bench.analysis.cells import Cell
 from bench.analysis.stats import (
     ALPHA,
     Interval,
+    groups_p,
     mean_interval,
     pairs_needed,
     sign_flip_p,
+    sign_test_p,
     smallest_p,
+    spearman,
+    spearman_interval,
+    spearman_p,
 )
 from bench.config import columns as vocabulary
 from bench.config.metrics import METRICS
@@ -31,7 +36,6 @@ from bench.config.spec import Claim, Grid, value_name
 
 Word = Literal["supported", "contradicted", "undecided", "not run"]
 WORDS: tuple[Word, ...] = get_args(Word)
-DEALS = 20_000  # random ones, where all cannot be tried
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,7 @@ def counted(n: int, unit: str) -> str:
 
 
 def _needs() -> str:
-    return f"it needs {pairs_needed(1)}"
+    return f"it needs {pairs_needed()}"
 
 
 def _way(difference: float) -> bool | None:
@@ -153,28 +157,10 @@ def _by_p(p: float, leans: bool | None, n: int, unit: str, effect: str, test: st
 
 def _groups(e: Evidence) -> Outcome:
     these, than = ([e.value(c) for c in e.group(g)] for g in (e.claim.these, e.claim.than))
-    every, size = [*these, *than], len(these)
     seen = statistics.fmean(these) - statistics.fmean(than)
-    slack = 1e-9 * sum(map(abs, every))
-    deals = math.comb(len(every), size)
-    total = sum(every)
-
-    def apart(chosen: Sequence[float]) -> float:
-        part = sum(chosen)
-        return part / size - (total - part) / (len(every) - size)
-
-    if deals <= DEALS:
-        drawn: Any = itertools.combinations(every, size)
-        count, test = deals, "exact permutation test over rows"
-    else:
-        import random
-
-        dealer = random.Random(0)
-        drawn = itertools.chain([these], (dealer.sample(every, size) for _ in range(DEALS - 1)))
-        count, test = DEALS, f"permutation test over rows, {DEALS} deals"
-    p = sum(abs(apart(chosen)) >= abs(seen) - slack for chosen in drawn) / count
-    n, effect = len(every), e.effect(seen, None, statistics.fmean(than))
-    if (2 if len(these) == len(than) else 1) / deals > ALPHA:
+    n, p, test = len(these) + len(than), *groups_p(these, than)
+    effect = e.effect(seen, None, statistics.fmean(than))
+    if (2 if len(these) == len(than) else 1) / math.comb(n, len(these)) > ALPHA:
         few = f"{n} rows can never decide it"
         return Outcome("undecided", n, "rows", effect, p, test, few, _way(seen))
     return _by_p(p, _way(seen), n, "rows", effect, test)
@@ -226,11 +212,11 @@ def _correlation(e: Evidence) -> Outcome:
     kept = [(x, y) for x, y in zip(xs, ys, strict=True) if not math.isnan(x)]
     n = len(kept)
     x, y = [a for a, _ in kept], [b for _, b in kept]
-    rho = paper_numbers.spearman(x, y)
+    rho = spearman(x, y)
     if n < 4 or rho is None:
         return Outcome("undecided", n, "rows", "", None, test, "fewer than 4 rows that differ")
-    low, high = _fisher(rho, n)
-    p = shuffled(x, y)
+    low, high = spearman_interval(rho, n)
+    p = spearman_p(x, y)
     way = "worse" if rho > 0 else "better"
     effect = f"rho {rho:+.2f} [{low:+.2f}, {high:+.2f}], more {named(e.claim.x)} goes with {way}"
     if e.claim.expects == "none":
@@ -240,11 +226,11 @@ def _correlation(e: Evidence) -> Outcome:
         if p <= ALPHA:
             return Outcome("contradicted", n, "rows", effect, p, test)
         reason = f"no correlation is seen, but one beyond ±{bound:g} is not ruled out"
-        if _fisher(0.0, n)[1] >= bound:
+        if spearman_interval(0.0, n)[1] >= bound:
             reason = (
                 f"{n} rows can never support it: even of no correlation at all the interval is "
-                f"±{_fisher(0.0, n)[1]:.2f}, and the bound is ±{bound:g}; it needs "
-                f"{next(m for m in itertools.count(n) if _fisher(0.0, m)[1] < bound)}"
+                f"±{spearman_interval(0.0, n)[1]:.2f}, and the bound is ±{bound:g}; it needs "
+                f"{next(m for m in itertools.count(n) if spearman_interval(0.0, m)[1] < bound)}"
             )
         return Outcome("undecided", n, "rows", effect, p, test, reason)
     leans = (rho > 0) == (e.claim.expects == "positive")
@@ -252,27 +238,6 @@ def _correlation(e: Evidence) -> Outcome:
         few = f"{n} rows can never decide it"
         return Outcome("undecided", n, "rows", effect, p, test, few, leans)
     return _by_p(p, leans, n, "rows", effect, test)
-
-
-def _fisher(rho: float, n: int) -> tuple[float, float]:
-    """95 % interval of a rank correlation (Bonett and Wright, Psychometrika 2000)."""
-    z = math.atanh(max(min(rho, 1 - 1e-12), -1 + 1e-12))
-    half = statistics.NormalDist().inv_cdf(1 - ALPHA / 2) * math.sqrt((1 + rho**2 / 2) / (n - 3))
-    return math.tanh(z - half), math.tanh(z + half)
-
-
-def shuffled(x: Sequence[float], y: Sequence[float]) -> float:
-    """Share of orders of `y` whose rank correlation with `x` is as far from 0: all, or `DEALS`."""
-    import numpy as np
-
-    a, b = (np.asarray(paper_numbers.ranks(values)) for values in (x, y))
-    a, b = a - a.mean(), b - b.mean()
-    if math.factorial(len(b)) <= DEALS:
-        orders = np.array(list(itertools.permutations(b)))
-    else:
-        orders = np.random.default_rng(0).permuted(np.tile(b, (DEALS, 1)), axis=1)
-        orders[0] = b  # what was observed is one of them
-    return float(np.mean(np.abs(orders @ a) >= abs(b @ a) - 1e-9))
 
 
 def _sooner(e: Evidence) -> Outcome:
@@ -308,7 +273,7 @@ def _sooner(e: Evidence) -> Outcome:
     said = said if middle else "not reached within the budget"
     how = "surely reached" if sound else "first snapshot below"
     effect = f"{said} (median, {how}), sooner in {more}, later in {less} of {counted(n, 'seeds')}"
-    p, leans = _sign_p(more, less), _way(less - more)
+    p, leans = sign_test_p(more, less), _way(less - more)
     if smallest_p(n) > ALPHA:
         reason = f"{counted(n, 'seeds')}: it can never reject; {_needs()}"
         return Outcome("undecided", n, "seeds", effect, p, test, reason, leans)
@@ -317,12 +282,6 @@ def _sooner(e: Evidence) -> Outcome:
 
 def _seeds_of(run: aggregate.Run) -> tuple[int, int]:
     return run.spec.config.train.seed, run.spec.config.backbone.pretrain_seed
-
-
-def _sign_p(more: int, less: int) -> float:
-    """Two-sided p of the sign test: what so uneven a split of fair coins would be."""
-    n, most = more + less, max(more, less)
-    return min(1.0, 2 * sum(math.comb(n, i) for i in range(most, n + 1)) / 2**n)
 
 
 def named(key: str) -> str:

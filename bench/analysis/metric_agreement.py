@@ -11,14 +11,20 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.analysis import feature_overlap, paper_numbers
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from bench.analysis import feature_overlap
 from bench.analysis.cells import Cell
+from bench.analysis.stats import kendall
 from bench.analysis.table import Entry, Row, Table
 from bench.config.columns import Column
 from bench.config.metrics import METRICS
 from bench.config.spec import Grid
 
 RESAMPLES = 2000
+VALUES_AT_ONCE = 2_000_000  # of resamples
 FEWEST = 3  # rows that can be ranked in more than two ways
 
 Points = Sequence[Sequence[float]]  # by row: one value per seed, lower = better
@@ -51,48 +57,45 @@ class Panel:
         return self.taus[one, other] if (one, other) in self.taus else self.taus[other, one]
 
 
-def taus(values: Mapping[str, Points], resamples: int = RESAMPLES) -> dict[tuple[str, str], Tau]:
-    """Kendall's tau-b between all pairs of metrics, with the interval that seeds give.
+def taus(values: Mapping[str, Points]) -> dict[tuple[str, str], Tau]:
+    """Return Kendall's tau-b between all pairs of metrics, with its 95 % interval over seeds.
 
-    In each of `resamples` rounds the runs of every row are drawn again, with the same draw for all
-    metrics, as a run's metrics belong together; the interval holds the middle 95 % of the taus.
+    The runs of every row are resampled, a run with all its metrics. The interval is the percentile
+    bootstrap's: BCa's is undefined where no resample changes the order.
 
     Args:
         values: metric -> by row, one value per seed, lower = better. All metrics have the same
             rows with the same seeds.
-        resamples: rounds; they are seeded.
     """
-    import numpy as np
-
     names = list(values)
-    rows = len(values[names[0]])
-    means = {m: [sum(points) / len(points) for points in values[m]] for m in names}
-    drawn = None
-    if all(len(points) > 1 for points in values[names[0]]):
-        rng = np.random.default_rng(0)
-        picked = np.empty((resamples, len(names), rows))
-        for r in range(rows):
-            runs = np.array([values[m][r] for m in names])  # [metrics, seeds]
-            n = runs.shape[1]
-            chosen = rng.integers(n, size=(resamples, n)) + n * np.arange(resamples)[:, None]
-            often = np.bincount(chosen.ravel(), minlength=resamples * n).reshape(resamples, n)
-            picked[:, :, r] = often @ runs.T / n
-        both = np.empty((resamples, len(names), len(names)))
-        for b, order in enumerate(picked):  # [metrics, rows]
-            signs = np.sign(order[:, :, None] - order[:, None, :]).reshape(len(names), -1)
-            both[b] = signs @ signs.T / 2  # each pair of rows is there in both directions
-        told = np.einsum("bmm->bm", both)  # pairs of rows that a metric tells apart
-        scale = np.sqrt(told[:, :, None] * told[:, None, :])
-        drawn = np.divide(both, scale, out=np.zeros_like(both), where=scale > 0)
-    found = {}
-    for (a, one), (b, other) in itertools.combinations(enumerate(names), 2):
-        value = paper_numbers.kendall(means[one], means[other])
-        if drawn is None or value is None:
-            found[one, other] = Tau(value)
-        else:
-            low, high = np.quantile(drawn[:, a, b], [0.025, 0.975])
-            found[one, other] = Tau(value, float(low), float(high))
-    return found
+    pairs = list(itertools.combinations(names, 2))
+    rows = [np.array(row) for row in zip(*values.values(), strict=True)]  # each [metrics, seeds]
+    means = dict(zip(names, np.array([row.mean(axis=1) for row in rows]).T, strict=True))
+    ends: list[tuple[float, float]] | list[tuple[None, None]] = [(None, None)] * len(pairs)
+    if all(row.shape[1] > 1 for row in rows):
+        batch = max(1, VALUES_AT_ONCE // len(rows) ** 2)
+        found = stats.bootstrap(
+            rows, _taus, n_resamples=RESAMPLES, batch=batch, axis=-1, method="percentile", rng=0
+        ).confidence_interval
+        ends = list(zip(map(float, found.low), map(float, found.high), strict=True))
+    result = {}
+    for (one, other), (low, high) in zip(pairs, ends, strict=True):
+        value = kendall(means[one], means[other])
+        result[one, other] = Tau(value) if value is None else Tau(value, low, high)
+    return result
+
+
+def _taus(*rows: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    """[metrics, ..., seeds] of each row -> [pairs of metrics, ...]; 0 where tau is undefined."""
+    means = np.stack([row.mean(axis=axis) for row in rows], axis=-1)
+    a, b = np.triu_indices(len(rows), 1)
+    order = np.moveaxis(np.sign(means[..., a] - means[..., b]), 0, -2)  # [..., metrics, row pairs]
+    agree = order @ order.swapaxes(-1, -2)
+    differ = np.diagonal(agree, axis1=-2, axis2=-1)  # pairs of rows that a metric does not tie
+    a, b = np.triu_indices(agree.shape[-1], 1)
+    scale = np.sqrt(differ[..., a] * differ[..., b])
+    found = np.divide(agree[..., a, b], scale, out=np.zeros_like(scale), where=scale > 0)
+    return np.moveaxis(found, -1, 0)
 
 
 def panel(grid: Grid, cells: Sequence[Cell]) -> Panel | None:

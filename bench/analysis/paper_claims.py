@@ -67,6 +67,8 @@ def check(claim: Claim, grid: Grid) -> None:
             raise ConfigError(f"{at}: check {claim.check} does not use {name}")
         if name in kind.one and len(getattr(claim, name)) != 1:
             raise ConfigError(f"{at}: {name} takes one entry")
+    if claim.check == "groups" and min(len(claim.these), len(claim.than)) < 2:
+        raise ConfigError(f"{at}: check groups needs two rows or more in these and in than")
     if claim.metric not in METRICS:
         raise ConfigError(f"{at}: {unknown('metric', claim.metric, METRICS)}")
     if claim.x is not None and claim.x not in {*FIELDS, *METRICS}:

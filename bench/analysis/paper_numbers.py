@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import csv
 import functools
-import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -257,43 +256,6 @@ PAPERS = {
     "supplement_ablations": Source(_chosen_by_the_row, _figure4_values),
     **{name: _by_data(name) for name in _SORTED_BY_DATA},
 }
-
-
-def spearman(x: Sequence[float], y: Sequence[float]) -> float | None:
-    """Spearman's rank correlation, ties by mean rank. None = fewer than two, or all equal."""
-    return _pearson(ranks(x), ranks(y))
-
-
-def kendall(x: Sequence[float], y: Sequence[float]) -> float | None:
-    """Kendall's tau-b. None = fewer than two, or all equal."""
-    agree = ties_x = ties_y = 0
-    pairs = [(i, j) for i in range(len(x)) for j in range(i)]
-    for i, j in pairs:
-        dx, dy = _sign(x[i] - x[j]), _sign(y[i] - y[j])
-        agree += dx * dy
-        ties_x += dx == 0
-        ties_y += dy == 0
-    scale = math.sqrt((len(pairs) - ties_x) * (len(pairs) - ties_y))
-    return agree / scale if scale else None
-
-
-def ranks(values: Sequence[float]) -> list[float]:
-    """Place of each value among all, from 0; equal ones share the mean of their places."""
-    order = sorted(values)
-    return [order.index(v) + (order.count(v) - 1) / 2 for v in values]
-
-
-def _pearson(x: Sequence[float], y: Sequence[float]) -> float | None:
-    if len(x) < 2:
-        return None
-    mx, my = sum(x) / len(x), sum(y) / len(y)
-    sxy = sum((a - mx) * (b - my) for a, b in zip(x, y, strict=True))
-    scale = math.sqrt(sum((a - mx) ** 2 for a in x) * sum((b - my) ** 2 for b in y))
-    return sxy / scale if scale else None
-
-
-def _sign(value: float) -> int:
-    return (value > 0) - (value < 0)
 
 
 def _values(raw: dict[str, tuple[str, str]]) -> PaperRow:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from bench.analysis.cells import Cell
 from bench.analysis.stats import ALPHA, holm, pairs_needed, sign_flip_p, smallest_p
 from bench.analysis.table import Entry, Row, Table
 from bench.config.columns import Column
 from bench.config.spec import Grid, value_name
-from projgan.errors import ConfigError, unknown
 
 Verdict = Literal["better", "worse", "undecided", "too few seeds"]
 
@@ -27,20 +26,6 @@ class Comparison:
     difference: float  # mean over them, cell - baseline
     p: float | None  # sign-flip test, Holm over the column's rows. None = never below alpha
     verdict: Verdict
-
-
-def check(name: str, rows: Sequence[str], axes: Mapping[str, Sequence[Any]]) -> None:
-    """Refuses a `report.compare_to` that names neither a row nor a value of an axis.
-
-    Raises:
-        ConfigError: with what is known.
-    """
-    known = [
-        *rows,
-        *(f"{axis}={value_name(axis, v)}" for axis, values in axes.items() for v in values),
-    ]
-    if name not in known:
-        raise ConfigError(unknown("report.compare_to", name, known))
 
 
 def baselines(grid: Grid, cells: Sequence[Cell]) -> dict[str, Cell]:
@@ -183,7 +168,7 @@ def seeds_table(
         rows.append(Row(tuple(entries)))
     kinds = {s.interval.kind for s in stats.values() if s and s.interval}
     words = [
-        "95 % interval of the mean by bootstrap" if "bootstrap" in kinds else "",
+        "95 % interval of the mean by Student's t" if "t" in kinds else "",
         "lowest and highest run where there are fewer than five" if "range" in kinds else "",
     ]
     name = grid.report.compare_to or grid.report.baseline

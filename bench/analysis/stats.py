@@ -1,39 +1,35 @@
-"""What a few seeds allow to say: an interval of the mean, a paired test, and Holm's correction."""
+"""Statistics of a few seeds: intervals, paired tests, corrections for many, rank correlations."""
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Sequence
+import statistics
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from functools import cache, lru_cache
+from typing import Any, Literal
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 
 ALPHA = 0.05  # of every test, and of what an interval leaves out
-BOOTSTRAP_FROM = 5  # points that a bootstrap needs; fewer show their range
-RESAMPLES = 10_000
+INTERVAL_FROM = 5  # points; fewer show their range
 EXACT_UP_TO = 16  # pairs whose sign flips are all tried: 65,536
 CHOICES = 100_000  # of signs that are tried for more pairs
-BLOCK = 200_000  # values of resamples that are averaged at once
+PERMUTATIONS = 20_000  # random ones, where all cannot be tried
+Values = Sequence[float] | NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Interval:
     low: float
     high: float
-    kind: Literal["bootstrap", "range"]
+    kind: Literal["t", "range"]
 
 
 def mean_interval(points: Sequence[float]) -> Interval | None:
-    """An interval of the mean over seeds: 95 % by bootstrap, the range below five points.
-
-    The percentile bootstrap is too narrow for few points, as it has neither the n-1 nor Student's
-    tails (Hesterberg, The American Statistician 2015). So it is stretched about the mean by what
-    it lacks, sqrt(n / (n-1)) times Student's quantile over the normal one. It is seeded: the same
-    points give the same interval.
+    """Return an interval of the mean over seeds: 95 % by Student's t, the range below five points.
 
     Args:
         points: one finite value per seed.
@@ -43,148 +39,153 @@ def mean_interval(points: Sequence[float]) -> Interval | None:
     """
     if len(points) < 2:
         return None
-    if len(points) < BOOTSTRAP_FROM:
+    if len(points) < INTERVAL_FROM:
         return Interval(min(points), max(points), "range")
-    return _bootstrap(tuple(points))
+    n, mean = len(points), statistics.fmean(points)
+    half = _t_quantile(n - 1) * statistics.stdev(points) / math.sqrt(n)
+    return Interval(mean - half, mean + half, "t")
 
 
-@functools.cache
-def _bootstrap(points: tuple[float, ...]) -> Interval:
-    import numpy as np
-    from scipy.special import ndtri, stdtrit
-
-    n, mean = len(points), math.fsum(points) / len(points)
-    values, drawn = np.asarray(points), _resampled(n)
-    # A block at a time, as a processor's cache holds it.
-    rows = max(BLOCK // n, 1)
-    blocks = np.split(drawn, range(rows, RESAMPLES, rows))
-    means = np.concatenate([values.take(block).mean(axis=1) for block in blocks])
-    low, high = np.quantile(means, [ALPHA / 2, 1 - ALPHA / 2])
-    stretch = math.sqrt(n / (n - 1)) * float(stdtrit(n - 1, ALPHA / 2) / ndtri(ALPHA / 2))
-    return Interval(mean + stretch * (low - mean), mean + stretch * (high - mean), "bootstrap")
+@cache
+def _t_quantile(degrees: int) -> float:
+    return float(stats.t.ppf(1 - ALPHA / 2, degrees))
 
 
-@functools.lru_cache(maxsize=2)
-def _resampled(n: int) -> NDArray[np.intp]:
-    """[RESAMPLES, n]: which points each resample has; the same for all that have n points."""
-    import numpy as np
-
-    return np.random.default_rng(0).integers(n, size=(RESAMPLES, n))
-
-
-def sign_flip_p(differences: Sequence[float]) -> float:
-    """Two-sided p-value of the sign-flip test that paired differences have mean 0.
+def sign_flip_p(differences: ArrayLike) -> float:
+    """Return the two-sided p-value of the sign-flip test that paired differences have mean 0.
 
     Under the null hypothesis each difference is as likely with the other sign: p is the share of
     all 2^n choices of signs whose mean is at least as far from 0. Exact up to `EXACT_UP_TO` pairs;
-    beyond, over 100,000 seeded choices. The same differences are tested once in a process: several
-    tables of a report show them.
+    beyond, over 100,000 seeded choices.
 
     Args:
-        differences: one per pair; none gives 1.
+        differences: [n], one per pair; none gives 1.
     """
-    return _sign_flip_p(tuple(differences))
+    return float(_sign_flip_p(np.asarray(differences, dtype=np.float64)[None])[0])
 
 
-@functools.cache
-def _sign_flip_p(differences: tuple[float, ...]) -> float:
-    import numpy as np
-
-    d = np.asarray(differences, dtype=np.float64)
-    if len(d) == 0:
-        return 1.0
-    sums = _signed_sums(d)
-    slack = 1e-9 * float(np.abs(d).sum())  # sums of the same numbers in another order are equal
-    return float(np.mean(np.abs(sums) >= abs(float(d.sum())) - slack))
-
-
-def all_pairs_p(values: Sequence[Sequence[float]]) -> list[list[float]]:
-    """`sign_flip_p` of the differences of every two rows, at little more than one row's cost.
-
-    A sum of differences is the difference of two sums: each row's are computed once.
+def all_pairs_p(values: ArrayLike) -> list[float]:
+    """Return `sign_flip_p` of the differences of every two rows.
 
     Args:
         values: [rows, n], the rows' values paired by place.
 
     Returns:
-        [rows][rows - 1 - row]: row 0 against 1, 2, …; row 1 against 2, …; the last has none.
+        In the order of `itertools.combinations`: row 0 against 1, 2, …; row 1 against 2, …
     """
-    import numpy as np
-
     x = np.asarray(values, dtype=np.float64)
-    x -= x.mean(axis=0)  # the differences stay; small numbers have small errors
-    sums = np.array([_signed_sums(row) for row in x])
-    found = []
-    for i in range(len(x)):
-        d = x[i] - x[i + 1 :]
-        reached = np.abs(d.sum(axis=1)) - 1e-9 * np.abs(d).sum(axis=1)
-        far = [
-            np.count_nonzero(np.abs(sums[i] - other) >= at)
-            for other, at in zip(sums[i + 1 :], reached, strict=True)
-        ]
-        found.append([count / sums.shape[1] for count in far])
-    return found
+    return [float(p) for i in range(len(x) - 1) for p in _sign_flip_p(x[i] - x[i + 1 :])]
 
 
-def _signed_sums(d: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The sum of n numbers for all 2^n choices of signs, or for `CHOICES` of them where n is large.
+def _sign_flip_p(d: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[k, n] differences -> [k] p-values.
 
-    The first choice leaves all signs as they are.
+    Not `scipy.stats.permutation_test`: equal sums of numbers in another order may differ in their
+    last digit, which that takes for a difference, and a page tests thousands of pairs of rows.
     """
-    import numpy as np
+    if d.shape[1] == 0:
+        return np.ones(len(d))
+    sums = np.abs(d @ _signs(d.shape[1]))  # [k, choices]
+    seen = np.abs(d.sum(axis=1)) - 1e-9 * np.abs(d).sum(axis=1)
+    share: NDArray[np.float64] = np.mean(sums >= seen[:, None], axis=1)
+    return share
 
-    n = len(d)
+
+@lru_cache(maxsize=4)
+def _signs(n: int) -> NDArray[np.float64]:
+    """[n, choices]: all 2^n choices of signs, or `CHOICES` of them; the first changes none."""
     if n <= EXACT_UP_TO:
-        return _all_sums(d)
-    # Eight pairs at a time: their 256 sums once, then each choice looks up its own.
-    sums = np.zeros(CHOICES)
-    for start, choice in zip(range(0, n, 8), _choices(-(-n // 16)), strict=False):
-        group = d[start : start + 8]
-        sums += _all_sums(group).take(choice & (2 ** len(group) - 1))
-    return sums
-
-
-def _all_sums(d: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[2^n]: the sum of n numbers for all choices of signs, none changed first."""
-    import numpy as np
-
-    sums = np.zeros(1)
-    for value in d:
-        sums = np.concatenate([sums + value, sums - value])
-    return sums
-
-
-@functools.lru_cache(maxsize=4)
-def _choices(groups: int) -> NDArray[np.uint8]:
-    """[2 groups, CHOICES] random bits, seeded; what was observed, no sign changed, is the first."""
-    import numpy as np
-
-    drawn = np.random.default_rng(0).integers(1 << 16, size=(groups, CHOICES), dtype=np.uint16)
-    drawn[:, 0] = 0
-    low, high = (drawn & 255).astype(np.uint8), (drawn >> 8).astype(np.uint8)
-    return np.stack([low, high], axis=1).reshape(-1, CHOICES)
+        flipped = np.arange(2**n) >> np.arange(n)[:, None] & 1
+    else:
+        flipped = np.random.default_rng(0).integers(2, size=(n, CHOICES), dtype=np.int8)
+        flipped[:, 0] = 0
+    signs: NDArray[np.float64] = 1 - 2 * flipped.astype(np.float64)
+    return signs
 
 
 def smallest_p(n: int) -> float:
-    """The smallest p-value that the sign-flip test can give for `n` pairs."""
-    return min(1.0, 2.0 ** (1 - n)) if n <= EXACT_UP_TO else 1e-5
+    """Return the smallest p-value that the sign-flip test can give for `n` pairs."""
+    return min(1.0, 2.0 ** (1 - n)) if n <= EXACT_UP_TO else 1 / CHOICES
 
 
-def holm(p: Sequence[float]) -> list[float]:
-    """Holm's step-down correction (Scandinavian Journal of Statistics 1979), in the given order.
+def pairs_needed(comparisons: int = 1) -> int:
+    """Return the pairs from which on the sign-flip test can reject, after Holm's correction."""
+    return next(n for n in range(1, 64) if comparisons * 2.0 ** (1 - n) <= ALPHA)
+
+
+def holm(p: ArrayLike) -> list[float]:
+    """Return p-values after Holm's step-down correction (Scandinavian Journal of Statistics 1979).
+
+    Args:
+        p: [n], in any order, which the result keeps.
 
     Returns:
-        Adjusted p-values: those up to alpha are rejected, with at most alpha for one wrong
-        rejection among all.
+        Those up to alpha are rejected, with at most alpha for one wrong rejection among all.
     """
-    adjusted = [0.0] * len(p)
-    worst = 0.0
-    for rank, i in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
-        worst = max(worst, min(1.0, (len(p) - rank) * p[i]))
-        adjusted[i] = worst
-    return adjusted
+    p = np.asarray(p, dtype=np.float64)
+    order = np.argsort(p)
+    steps = np.maximum.accumulate(np.arange(len(p), 0, -1) * p[order])
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(steps, 1)
+    return [float(value) for value in adjusted]
 
 
-def pairs_needed(comparisons: int) -> int:
-    """Pairs from which on the sign-flip test can reject, after Holm over equal `comparisons`."""
-    return next(n for n in range(1, 64) if comparisons * 2.0 ** (1 - n) <= ALPHA)
+def sign_test_p(more: int, less: int) -> float:
+    """Return the two-sided p-value of so uneven a split, if both ways are as likely."""
+    return float(stats.binomtest(more, more + less).pvalue) if more + less else 1.0
+
+
+def groups_p(these: Sequence[float], than: Sequence[float]) -> tuple[float, str]:
+    """Return the two-sided p-value of a permutation test of two groups' means, and its name."""
+
+    def distance(x: Any, y: Any, axis: int) -> Any:
+        return np.abs(x.mean(axis=axis) - y.mean(axis=axis))
+
+    p = _permutation_p((these, than), distance, "independent")
+    exact = math.comb(len(these) + len(than), len(these)) <= PERMUTATIONS
+    return p, (
+        "exact permutation test over rows"
+        if exact
+        else f"permutation test over rows, {PERMUTATIONS} deals"
+    )
+
+
+def spearman(x: Values, y: Values) -> float | None:
+    """Return Spearman's rank correlation. None = fewer than two values, or all equal."""
+    return _correlation(stats.spearmanr, x, y)
+
+
+def kendall(x: Values, y: Values) -> float | None:
+    """Return Kendall's tau-b. None = fewer than two values, or all equal."""
+    return _correlation(stats.kendalltau, x, y)
+
+
+def _correlation(of: Callable[..., Any], x: Values, y: Values) -> float | None:
+    varies = len(set(x)) > 1 and len(set(y)) > 1
+    return float(of(x, y).statistic) if varies else None
+
+
+def spearman_p(x: Sequence[float], y: Sequence[float]) -> float:
+    """Return the share of orders of `x` whose rank correlation with `y` is as far from 0."""
+    a, b = (stats.rankdata(values) - (len(values) + 1) / 2 for values in (x, y))
+    return _permutation_p((a,), lambda a, axis: np.abs((a * b).sum(axis=axis)), "pairings")
+
+
+def spearman_interval(rho: float, n: int) -> tuple[float, float]:
+    """Return a 95 % interval of a rank correlation (Bonett and Wright, Psychometrika 2000)."""
+    z = math.atanh(max(min(rho, 1 - 1e-12), -1 + 1e-12))
+    half = float(stats.norm.ppf(1 - ALPHA / 2)) * math.sqrt((1 + rho**2 / 2) / (n - 3))
+    return math.tanh(z - half), math.tanh(z + half)
+
+
+def _permutation_p(data: Sequence[ArrayLike], distance: Callable[..., Any], kind: str) -> float:
+    found = stats.permutation_test(
+        data,
+        distance,
+        permutation_type=kind,
+        vectorized=True,
+        n_resamples=PERMUTATIONS,
+        alternative="greater",
+        rng=0,
+    )
+    return float(found.pvalue)

@@ -9,11 +9,15 @@ is below it by more than the noise allows; runs that have not are censored, not 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import optimize, special, stats
+
+from bench.analysis.stats import ALPHA as INTERVAL_ALPHA
 
 Curve = Sequence[tuple[int, float, float]]  # images, seconds of training, value; ascending
 Array = NDArray[np.float64]
@@ -100,15 +104,9 @@ def noise(curves: Sequence[tuple[Sequence[int], Array]]) -> Noise | None:
 
 
 def monotone(y: Array) -> Array:
-    """The non-increasing sequence nearest to `y` by squares (pool adjacent violators)."""
-    blocks: list[tuple[float, int]] = []  # mean and length
-    for value in y:
-        mean, size = float(value), 1
-        while blocks and blocks[-1][0] <= mean:
-            before, n = blocks.pop()
-            mean, size = (before * n + mean * size) / (n + size), n + size
-        blocks.append((mean, size))
-    return np.repeat([mean for mean, _ in blocks], [size for _, size in blocks])
+    """Return the non-increasing sequence nearest to `y` by squares."""
+    fit: Array = optimize.isotonic_regression(y, increasing=False).x
+    return fit
 
 
 @dataclass(frozen=True)
@@ -128,10 +126,8 @@ def lowest(y: Array, known: Noise) -> Lowest:
     whatever its shape. Bonferroni's correction over the n (n+1) / 2 stretches makes the bounds
     hold together.
     """
-    from scipy.special import stdtrit
-
     n = len(y)
-    quantile = float(stdtrit(known.degrees, 1 - ALPHA / (n * (n + 1) / 2)))
+    quantile = float(special.stdtrit(known.degrees, 1 - ALPHA / (n * (n + 1) / 2)))
     sums = np.concatenate([[0.0], np.cumsum(y)])
     start, end = np.triu_indices(n)
     size = end - start + 1
@@ -179,37 +175,24 @@ def own_best(curve: Curve, y: Array, share: float, known: Noise) -> Reach:
     return Reach(curve[at][0], curve[at][1], True)
 
 
-def kaplan_meier(times: Sequence[float], reached: Sequence[bool]) -> list[tuple[float, ...]]:
-    """Share of runs that have not reached the target yet (Kaplan and Meier 1958).
+def median(times: Sequence[float], reached: Sequence[bool]) -> Median:
+    """Return the Kaplan-Meier median time to the target over runs, with its 95 % interval.
+
+    The interval is Brookmeyer and Crowley's (Biometrics 1982), from Greenwood's on the log-log
+    scale.
 
     Args:
         times: of reaching it, or of the last look.
         reached: False = censored.
-
-    Returns:
-        `(time, share, low, high)` at each time that a run reached it; low and high are Greenwood's
-        95 % interval on the log-log scale, with the share's own value where it is 0.
     """
-    steps: list[tuple[float, ...]] = []
-    share, greenwood = 1.0, 0.0
-    for time in sorted({t for t, done in zip(times, reached, strict=True) if done}):
-        here = sum(t == time and done for t, done in zip(times, reached, strict=True))
-        at_risk = sum(t >= time for t in times)
-        share *= 1 - here / at_risk
-        if here == at_risk:
-            steps.append((time, 0.0, 0.0, 0.0))
-            continue
-        greenwood += here / (at_risk * (at_risk - here))
-        spread = math.exp(1.959964 * math.sqrt(greenwood) / math.log(share))  # below 1
-        steps.append((time, share, share ** (1 / spread), share**spread))
-    return steps
+    t, done = np.asarray(times, dtype=np.float64), np.asarray(reached, dtype=bool)
+    share = stats.ecdf(stats.CensoredData(uncensored=t[done], right=t[~done])).sf
+    with warnings.catch_warnings():  # undefined where all or no runs are there: the share is meant
+        warnings.simplefilter("ignore", RuntimeWarning)
+        bounds = share.confidence_interval(1 - INTERVAL_ALPHA, method="log-log")
 
+    def first(of: Array) -> float:
+        half = np.where(np.isnan(of), share.probabilities, of) <= 0.5 + 1e-9
+        return float(share.quantiles[half][0]) if half.any() else math.inf
 
-def median(times: Sequence[float], reached: Sequence[bool]) -> Median:
-    """Median time to the target over runs, with a 95 % interval (Brookmeyer and Crowley 1982)."""
-    steps = kaplan_meier(times, reached)
-
-    def first(column: int) -> float:
-        return next((step[0] for step in steps if step[column] <= 0.5), math.inf)
-
-    return Median(first(1), first(2), first(3))
+    return Median(*(first(of.probabilities) for of in (share, bounds.low, bounds.high)))

@@ -10,67 +10,17 @@ from typing import TYPE_CHECKING
 
 from bench.analysis import row_tests
 from bench.analysis.cells import Cell
-from bench.analysis.stats import BOOTSTRAP_FROM
+from bench.analysis.stats import INTERVAL_FROM
 from bench.analysis.table import Entry, Row, Table
+from bench.analysis.target import Target
 from bench.config import columns as vocabulary
 from bench.config.columns import Column
 from bench.config.spec import Grid
-from projgan.errors import ConfigError, unknown
 
 if TYPE_CHECKING:
     from bench.analysis.survival import Median, Noise, Reach
 
 OWN_SHARE = 0.05  # the paper's plain rows: images to come within 5 % of a run's own best
-
-
-@dataclass(frozen=True)
-class Target:
-    """What shall be reached; one of the three."""
-
-    value: float | None = None  # a value of the metric
-    row: str | None = None  # that row's best
-    share: float | None = None  # within this share of each run's own best
-
-    @classmethod
-    def parse(cls, text: str) -> Target:
-        """`20`, `row:LABEL` or `5%`.
-
-        Raises:
-            ConfigError: any other text.
-        """
-        kind, colon, label = text.partition(":")
-        if kind == "row" and colon and label.strip():
-            return cls(row=label.strip())
-        number = _number(text.removesuffix("%"))
-        if number is None or (text.endswith("%") and number <= 0):
-            raise ConfigError(
-                f"target={text}: give a value (20), a row whose best it is (row:LABEL) or a share "
-                "of each run's own best (5%)"
-            )
-        return cls(share=number / 100) if text.endswith("%") else cls(value=number)
-
-
-def check(text: str, rank_by: str | None, rows: Sequence[str], narrowed: bool = False) -> None:
-    """Refuses a target that no report could use; a narrowed grid may lack the row.
-
-    Raises:
-        ConfigError: a text that is no target, an unknown row, or no metric to reach it.
-    """
-    target = Target.parse(text)
-    if rank_by is None:
-        raise ConfigError(f"target={text} is a value of report.rank_by, which the grid lacks")
-    if target.row is not None and target.row not in rows and not narrowed:
-        raise ConfigError(unknown("row of the target", target.row, rows))
-
-
-def with_target(grid: Grid, text: str) -> Grid:
-    """The grid with a target from the command line.
-
-    Raises:
-        ConfigError: as `check`.
-    """
-    check(text, grid.report.rank_by, [row.label for row in grid.rows])
-    return replace(grid, report=replace(grid.report, target=text))
 
 
 @dataclass(frozen=True)
@@ -335,7 +285,7 @@ def _range(reached: Reached) -> list[Entry]:
     """The median's interval; below five runs the earliest and the latest."""
     ends = [run.images if run.reached else math.inf for run in reached.runs]
     low, high = min(ends), max(ends)
-    if len(ends) >= BOOTSTRAP_FROM:
+    if len(ends) >= INTERVAL_FROM:
         found = reached.median(_images)
         low, high = found.low, found.high
     elif len(ends) == 1:
@@ -432,11 +382,3 @@ def _duration(seconds: float) -> str:
 
 def _times(factor: float) -> str:
     return f"{factor:.0f}x" if factor >= 9.5 else f"{factor:.2g}x"
-
-
-def _number(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from bench.analysis import feature_overlap, paper_numbers, row_tests, time_to_target
+from bench.analysis import feature_overlap, paper_numbers, target
 from bench.config import yaml_types
 from bench.config.columns import expand
 from bench.config.metrics import METRICS
-from bench.config.spec import Grid
+from bench.config.spec import Grid, value_name
 from projgan.errors import ConfigError, unknown
 
 
@@ -31,11 +31,12 @@ def validate(grid: Grid, narrowed: bool = False) -> Grid:
 def _check_comparison(grid: Grid, narrowed: bool) -> None:
     report, labels = grid.report, [row.label for row in grid.rows]
     if report.compare_to is not None and not narrowed:
+        axes = [f"{k}={value_name(k, v)}" for k, values in grid.axes.items() for v in values]
         replaced = report.compare_to.partition("=")[0] in grid.overrides
-        if not replaced:
-            row_tests.check(report.compare_to, labels, grid.axes)
+        if report.compare_to not in (known := [*labels, *axes]) and not replaced:
+            raise ConfigError(unknown("report.compare_to", report.compare_to, known))
     if report.target is not None:
-        time_to_target.check(report.target, report.rank_by, labels, narrowed)
+        target.check(report.target, report.rank_by, labels, narrowed)
 
 
 def _check_shown(grid: Grid) -> None:

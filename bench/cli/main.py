@@ -204,7 +204,7 @@ def cancel(options: Options) -> int:
 def report(options: Options) -> int:
     """Writes tables and curves from the records."""
     from bench.analysis.facts import Facts
-    from bench.analysis.time_to_target import with_target
+    from bench.analysis.target import with_target
     from bench.report.build import write_report
     from bench.run.preflight import check_folder
 
@@ -256,7 +256,7 @@ def watch(options: Options) -> int:
 
 def verify(options: Options) -> int:
     """Every published number again from the records, and every file by its hash."""
-    from bench.analysis.time_to_target import with_target
+    from bench.analysis.target import with_target
     from bench.report import manifest
     from bench.report.build import target_folder
     from bench.report.verify import verify as check

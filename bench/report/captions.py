@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from bench.analysis import feature_overlap, metric_agreement, paper_numbers, row_tests
 from bench.analysis.cells import AVERAGED, Cell, Run
+from bench.analysis.stats import kendall, spearman
 from bench.config import columns as vocabulary
 from bench.config.metrics import METRICS
 from bench.config.spec import Grid, changed
@@ -225,7 +226,7 @@ def _counts(cells: Sequence[Cell]) -> list[str]:
 
 def _correlations(pairs: Sequence[tuple[float, paper_numbers.PaperValue]]) -> tuple[str, str]:
     ours, theirs = [a for a, _ in pairs], [b.value or 0.0 for _, b in pairs]
-    found = paper_numbers.spearman(ours, theirs), paper_numbers.kendall(ours, theirs)
+    found = spearman(ours, theirs), kendall(ours, theirs)
     rho, tau = ("undefined" if x is None else f"{x:.2f}" for x in found)
     return rho, tau
 

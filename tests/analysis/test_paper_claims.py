@@ -451,6 +451,7 @@ def test_a_check_needs_its_fields() -> None:
     for kind, fields, message in (
         ("below", {"these": ["A"]}, "check below needs than"),
         ("best", {"these": ["A", "B"]}, "these takes one entry"),
+        ("groups", {"these": ["A"], "than": ["B", "C"]}, "two rows or more"),
         ("below", {"these": ["A"], "than": ["B"], "metric": "fdlab"}, "metric 'fdlab'"),
         ("sooner", {"these": ["A"], "than": ["B"], "x": "accuracy"}, "with x: train_s"),
         ("alike", {"these": ["A"], "than": ["B"]}, "check alike needs within"),

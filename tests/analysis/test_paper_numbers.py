@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from made_records import make_grid
 
-from bench.analysis.paper_numbers import PaperValue, kendall, paper_row, spearman
+from bench.analysis.paper_numbers import PaperValue, paper_row
 from bench.config.spec import ReportSpec, RunSpec
 from projgan.errors import ConfigError
 
@@ -88,22 +88,3 @@ def test_a_row_may_name_its_line() -> None:
 def test_an_unknown_table_is_refused() -> None:
     with pytest.raises(ConfigError, match="table1"):
         paper_row("table9", spec())
-
-
-def test_rank_correlations_by_hand() -> None:
-    assert spearman([1, 2, 3, 4], [10, 20, 30, 40]) == pytest.approx(1)
-    assert spearman([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1)
-    # Ranks 0 1 2 3 against 1 0 2 3: rho = 1 - 6 * (1 + 1) / (4 * 15); 5 of 6 pairs agree.
-    assert spearman([1, 2, 3, 400], [2, 1, 3, 4]) == pytest.approx(0.8)
-    assert kendall([1, 2, 3, 400], [2, 1, 3, 4]) == pytest.approx((5 - 1) / 6)
-    assert spearman([1, 1], [1, 2]) is None
-    assert kendall([1, 1], [1, 2]) is None
-    assert spearman([1], [1]) is None and kendall([], []) is None
-
-
-def test_rank_correlations_with_ties_agree_with_scipy() -> None:
-    stats = pytest.importorskip("scipy.stats")
-    x = [2.5, 1.0, 1.0, 4.0, 3.0, 3.0, 9.0]
-    y = [1.0, 2.0, 2.0, 2.0, 7.0, 5.0, 6.0]
-    assert spearman(x, y) == pytest.approx(stats.spearmanr(x, y).statistic)
-    assert kendall(x, y) == pytest.approx(stats.kendalltau(x, y).statistic)

@@ -39,7 +39,7 @@ def lines_of(path: Path) -> list[dict[str, str]]:
 def test_an_interval_within_the_margin_is_reproduced() -> None:
     assert word(1.95, 2.0, 2.08) == "reproduced"
     assert word(2.01, 2.05, 2.09) == "reproduced"  # beside the number, but near enough
-    five = (1.96, 1.98, 2.0, 2.02, 2.04)  # by bootstrap, no longer the range
+    five = (1.96, 1.98, 2.0, 2.02, 2.04)  # by Student's t, no longer the range
     assert word(*five) == "reproduced"
 
 

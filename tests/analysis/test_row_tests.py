@@ -14,11 +14,12 @@ from made_records import facts_of, make_grid, make_record, write_record
 from bench.analysis import row_tests
 from bench.analysis.cells import Cell, cells, read_runs
 from bench.analysis.facts import Facts
+from bench.analysis.validation import validate
 from bench.config.columns import column
 from bench.config.spec import Grid, ReportSpec
 from bench.report import main_table, tables
 from bench.report.build import write_report
-from projgan.errors import ConfigError
+from projgan.errors import UserError
 
 ROWS = {"Base": {"backbone.name": "vit"}, "Low": {}, "High": {"backbone.name": "resnet18"}}
 REPORT = ReportSpec(rank_by="fd_lab", columns=("fd_lab",), compare_to="Base")
@@ -104,9 +105,9 @@ def test_an_axis_value_is_a_baseline_within_each_row(tmp_path: Path) -> None:
     assert {name: cell.name for name, cell in found.items()} == {
         f"{row} · weights=pretrained": f"{row} · weights=random" for row in ("Base", "Low")
     }
-    row_tests.check("backbone.weights=random", ["Base"], axes)
-    with pytest.raises(ConfigError, match="Did you mean 'Base'"):
-        row_tests.check("base", ["Base"], axes)
+    validate(grid)
+    with pytest.raises(UserError, match="Did you mean 'Base'"):
+        validate(replace(grid, report=replace(report, compare_to="base")))
 
 
 def test_the_seeds_have_a_table_of_their_own(tmp_path: Path) -> None:

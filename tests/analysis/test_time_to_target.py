@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from made_records import make_grid, make_record, write_record
 
-from bench.analysis import time_to_target
+from bench.analysis import target, time_to_target
 from bench.analysis.cells import Cell, cells, read_runs
 from bench.analysis.facts import Facts
 from bench.analysis.survival import Reach
@@ -60,17 +60,17 @@ def lines(grid: Grid, found: list[Cell]) -> dict[str, dict[str, str]]:
 
 
 def test_targets_are_numbers_rows_and_shares() -> None:
-    assert time_to_target.Target.parse("20") == time_to_target.Target(value=20.0)
-    assert time_to_target.Target.parse("row:RGB") == time_to_target.Target(row="RGB")
-    assert time_to_target.Target.parse("5%") == time_to_target.Target(share=0.05)
+    assert target.Target.parse("20") == target.Target(value=20.0)
+    assert target.Target.parse("row:RGB") == target.Target(row="RGB")
+    assert target.Target.parse("5%") == target.Target(share=0.05)
     for text in ("", "row:", "five", "nan", "-5%", "RGB"):
         with pytest.raises(ConfigError, match="row:LABEL"):
-            time_to_target.Target.parse(text)
+            target.Target.parse(text)
     with pytest.raises(ConfigError, match="Did you mean 'RGB'"):
-        time_to_target.check("row:RGP", "fd_lab", list(ROWS))
-    time_to_target.check("row:RGP", "fd_lab", list(ROWS), narrowed=True)
+        target.check("row:RGP", "fd_lab", list(ROWS))
+    target.check("row:RGP", "fd_lab", list(ROWS), narrowed=True)
     with pytest.raises(ConfigError, match="rank_by"):
-        time_to_target.check("20", None, list(ROWS))
+        target.check("20", None, list(ROWS))
 
 
 def test_a_number_is_reached_where_the_curves_get_there(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from made_records import make_grid, make_record, write_record
 
 from bench.analysis.facts import Facts
-from bench.analysis.time_to_target import with_target
+from bench.analysis.target import with_target
 from bench.config import grid as grids
 from bench.config.paths import ROOT
 from bench.config.spec import Grid, ReportSpec

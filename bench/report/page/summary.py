@@ -6,7 +6,6 @@ may have chosen is told as such, and a question that nothing was measured for is
 
 from __future__ import annotations
 
-import itertools
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +22,16 @@ from bench.analysis import (
     time_to_target,
 )
 from bench.analysis.cells import Cell
-from bench.analysis.stats import ALPHA, all_pairs_p, holm, pairs_needed, sign_flip_p, smallest_p
+from bench.analysis.stats import (
+    ALPHA,
+    all_pairs_p,
+    holm,
+    pairs_needed,
+    sign_flip_p,
+    smallest_p,
+    spearman,
+    spearman_p,
+)
 from bench.config import columns as vocabulary
 from bench.config.spec import Claim, Grid
 from bench.report.tables import brief
@@ -224,7 +232,7 @@ def _sureness(order: Ranking) -> Sentence:
         return Sentence(asks, f"open with {n} {drawn}s", said, "open")
     values = [[seeds[cell.name][seed] for seed in sorted(common)] for cell in order.cells]
     # In the order of `pairs`, which begins with those of the winner.
-    adjusted = holm(list(itertools.chain.from_iterable(all_pairs_p(values))))[: len(others)]
+    adjusted = holm(all_pairs_p(values))[: len(others)]
     behind = [
         order.sign * statistics.fmean(a - b for a, b in zip(values[0], theirs, strict=True)) >= 0
         for theirs in values[1:]
@@ -304,9 +312,9 @@ def _paper(
         ours = [float(i) for i in range(len(names))]
         means = [order.sign * s.mean for c in order.cells if c.name in values
                  if (s := c.stat(order.metric))]  # fmt: skip
-        rho = paper_numbers.spearman(means, [values[name] for name in names])
+        rho = spearman(means, [values[name] for name in names])
         if rho is not None and len(ours) > 3:
-            p = checks.shuffled(means, [values[name] for name in names])
+            p = spearman_p(means, [values[name] for name in names])
             if p <= ALPHA:
                 way = "agrees" if rho > 0 else "is the reverse"
                 tone = "yes" if rho > 0 else "no"

@@ -118,7 +118,7 @@ def main_table(facts: Facts, table: Table) -> tuple[Grille, dict[str, Any]]:
             heads.append(Head(key, "every run", numeric=True, group="main"))
         elif key == "=span":
             kinds = {s.interval.kind for s in stats if s and s.interval}
-            name = "95 % interval" if kinds == {"bootstrap"} else "range of runs"
+            name = "95 % interval" if kinds == {"t"} else "range of runs"
             heads.append(Head(key, name, numeric=True, group="main"))
         elif key == "=place":
             heads.append(Head(key, "place", "ours / paper", True, "paper"))
