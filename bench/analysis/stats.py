@@ -61,7 +61,7 @@ def sign_flip_p(differences: ArrayLike) -> float:
     Args:
         differences: [n], one per pair; none gives 1.
     """
-    return float(_sign_flip_p(np.asarray(differences, dtype=np.float64)[None])[0])
+    return float(sign_flip_p_values(np.asarray(differences, dtype=np.float64)[None])[0])
 
 
 def all_pairs_p(values: ArrayLike) -> list[float]:
@@ -74,11 +74,11 @@ def all_pairs_p(values: ArrayLike) -> list[float]:
         In the order of `itertools.combinations`: row 0 against 1, 2, …; row 1 against 2, …
     """
     x = np.asarray(values, dtype=np.float64)
-    return [float(p) for i in range(len(x) - 1) for p in _sign_flip_p(x[i] - x[i + 1 :])]
+    return [float(p) for i in range(len(x) - 1) for p in sign_flip_p_values(x[i] - x[i + 1 :])]
 
 
-def _sign_flip_p(d: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[k, n] differences -> [k] p-values.
+def sign_flip_p_values(d: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return `sign_flip_p` of each row: [k, n] differences -> [k] p-values.
 
     Not `scipy.stats.permutation_test`: equal sums of numbers in another order may differ in their
     last digit, which that takes for a difference, and a page tests thousands of pairs of rows.
