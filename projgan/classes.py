@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from projgan.data import Dataset
+from projgan.data.dataset import Dataset
 from projgan.errors import ConfigError
 from projgan.rng import Coordinates
 
@@ -52,7 +52,7 @@ def labels_of(generator: nn.Module, where: Coordinates, label: int | None) -> Te
 
 def shares(dataset: Dataset, chosen: np.ndarray, classes: int) -> tuple[Tensor, np.ndarray]:
     """How often each class is among the training images, and their classes."""
-    assert dataset.labels is not None  # as projgan.data.check_data has seen
+    assert dataset.labels is not None  # as projgan.data.dataset.check_data has seen
     labels = dataset.labels[chosen]
     counts = torch.from_numpy(np.bincount(labels, minlength=classes)).float()
     return counts / counts.sum(), labels

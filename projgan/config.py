@@ -19,7 +19,7 @@ def _require(ok: bool, message: str) -> None:
         raise ConfigError(message)
 
 
-LIKENESSES = ("clevr",)  # data sets that are rendered here (projgan.data.RENDERED)
+LIKENESSES = ("clevr",)  # data sets that are rendered here (projgan.data.dataset.RENDERED)
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Projection:
     csm: Literal["text", "author", "released"] = "text"  # which account of CSM; see projection.py
     init: Literal["kaiming", "torch", "rotation"] = "kaiming"  # paper, released code, ablation
     channels: int = 64  # CCM output of the shallowest level; doubles with each level
-    # Against learning few images by heart, in training alone (projgan/disturb.py).
+    # Against learning few images by heart, in training alone (projgan/augment/features.py).
     drop_levels: float = 0.0  # chance that a level's discriminator sits out a step
     drop_channels: float = 0.0  # chance that a channel of the projected maps does
     noise: float = 0.0  # on the projected maps, relative to their standard deviation
@@ -289,7 +289,7 @@ class Train:
     # step after it. Without norm_group batch norm sees so few, so this is another protocol. None =
     # the whole batch.
     micro_batch: int | None = None
-    # The faster forms of projgan/fast.py, equal up to rounding; false = the plain eager path.
+    # The faster forms of projgan/speed/fast.py, equal up to rounding; false = the plain eager path.
     fast: bool = True
     # bf16: networks under autocast to bfloat16; statistics, spectral norm, losses, weights and
     # evaluation stay float32.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from projgan import fast
+from projgan.speed import fast
 
 
 def sn_conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1, padding: int = 0,

@@ -15,14 +15,14 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from projgan import fast
 from projgan.classes import labels_of
 from projgan.config import Config, from_dict
 from projgan.errors import DataError
 from projgan.files import write_bytes_atomic
 from projgan.generators import build_generator
 from projgan.rng import Coordinates, Stream
-from projgan.standing import standing_statistics
+from projgan.speed import fast
+from projgan.standing_statistics import standing_statistics
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -131,7 +131,8 @@ def load_generator(
         path: a .safetensors file. It holds the averaged weights and, as training has them, copies
             of the raw generator's batch-norm statistics.
         norms: "standing": statistics of the averaged weights take their place
-            (`projgan.standing`), computed here; "copied": they stay, as in the released code.
+            (`projgan.standing_statistics`), computed here; "copied": they stay, as in the
+            released code.
         device: where the generator is put. None = the CPU.
 
     Returns:

@@ -17,28 +17,29 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from projgan import config, fast
-from projgan.ada import Adaptive
-from projgan.baselines import FastGANHeads, OnImages
+from projgan import config
+from projgan.augment.ada import Adaptive
+from projgan.augment.diffaug import augment, blur
+from projgan.augment.features import disturb, level_weights
 from projgan.checkpoint import load_checkpoint, save_checkpoint
 from projgan.classes import labels_for, shares
-from projgan.compiled import NOT_COMPILED, Compiling
 from projgan.config import AVERAGES, Config, from_dict
-from projgan.data import Dataset, open_dataset, sample_order, training_indices
-from projgan.diffaug import augment, blur
-from projgan.discriminator import ProjectedDiscriminator, build_discriminator
-from projgan.disturb import disturb, level_weights
+from projgan.data.dataset import Dataset, open_dataset, sample_order, training_indices
+from projgan.data.loading import Loader, ahead_for, as_floats
+from projgan.discriminators.baselines import FastGANHeads, OnImages
+from projgan.discriminators.projected import ProjectedDiscriminator, build_discriminator
 from projgan.divergence import LossWatch, TrainingDiverged, check_weights, keep_evidence
 from projgan.ema import ema_beta, ema_update
 from projgan.errors import ConfigError, UserError
 from projgan.generators import build_generator
 from projgan.layers import seeded
-from projgan.ledger import Ledger
-from projgan.loading import Loader, ahead_for, as_floats
 from projgan.losses import discriminator_loss, generator_loss, gradient_penalty
 from projgan.parallel import World, group_batch_norm, join
-from projgan.regularise import PathLength, due
+from projgan.penalties import PathLength, due
 from projgan.rng import Coordinates, Stream
+from projgan.speed import fast
+from projgan.speed.compiled import NOT_COMPILED, Compiling
+from projgan.speed.step_times import Ledger
 
 CHECKPOINT_SECONDS = 300  # at most this much training is lost to a crash
 WARMUP_STEPS = 5  # steps of a session whose time is not counted as throughput
@@ -54,14 +55,15 @@ class Snapshot:
     Attributes:
         nimg: real images shown to the discriminator so far.
         generator: the averaged generator, in eval mode, on `device`. Its batch-norm statistics are
-            copies of the raw generator's; `projgan.standing` gives it its own.
+            copies of the raw generator's; `projgan.standing_statistics` gives it its own.
         discriminator: for distances in the run's own features.
         train_seconds: time spent in training steps, over all sessions of the run.
         images_per_s: steady state of this session, warm-up and the steps that were sampled for
             the ledger left out. None = too few steps.
         warmup_seconds: time of the first steps, compilation included.
         final: whether the run's budget is used up.
-        ledger: where the time of this session's steps went (`projgan.ledger`). None = no sample.
+        ledger: where the time of this session's steps went (`projgan.speed.step_times`).
+            None = no sample.
         beside: by name, what the average can be compared with while it is trained: `raw`, the
             generator that is trained, and the averages of `train.averages`.
     """
@@ -91,7 +93,7 @@ class Trainer:
     ):
         """
         Args:
-            switches: of `projgan.fast`. None = as `cfg.train.fast` says.
+            switches: of `projgan.speed.fast`. None = as `cfg.train.fast` says.
         """
         self.cfg = cfg
         self.device = device

@@ -23,7 +23,7 @@ from bench.metrics.evaluate import Scores
 from bench.run import runner
 from bench.store.record import Record
 from projgan.config import Config, Data, Generator, Train
-from projgan.data import Dataset
+from projgan.data.dataset import Dataset
 from projgan.generators import build_generator
 from projgan.train import Snapshot
 

@@ -31,7 +31,7 @@ from bench.report.sample_sheets import sheets
 from projgan.backbones.build import read_weights
 from projgan.checkpoint import load_checkpoint, read_checkpoint
 from projgan.config import Data
-from projgan.data import open_dataset
+from projgan.data.dataset import open_dataset
 from projgan.errors import DataError, UserError
 from projgan.sample import load_generator
 

@@ -10,7 +10,7 @@ import torch
 
 from projgan import config as c
 from projgan.parallel import world
-from projgan.standing import standing_statistics
+from projgan.standing_statistics import standing_statistics
 from projgan.train import train
 
 CFG = c.Config(

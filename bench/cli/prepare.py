@@ -13,7 +13,7 @@ from projgan.config import Data
 from projgan.errors import DataError, UserError
 
 if TYPE_CHECKING:
-    from projgan.sources import Classes, ImageSource
+    from projgan.data.sources import Classes, ImageSource
 
 Echo = Callable[[str], None]
 
@@ -48,9 +48,9 @@ def prepare(
         UserError: a name or setting that is wrong, a source of another size than the data set's,
             an image that cannot be read.
     """
-    from projgan.data import RENDERED
-    from projgan.prepare import prepare as pack
-    from projgan.prepare import summary
+    from projgan.data.dataset import RENDERED
+    from projgan.data.prepare import prepare as pack
+    from projgan.data.prepare import summary
 
     changes = yaml_types.parse_overrides(overrides)
     size, how = changes.get("data.resolution", Data().resolution), changes.get("data.filter")

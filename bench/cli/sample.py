@@ -18,10 +18,10 @@ from bench.config.spec import RunSpec
 from bench.run.preflight import check_folder
 from bench.store import record as records
 from projgan.classes import known_classes
+from projgan.data.sources import SUFFIXES
 from projgan.errors import DataError, UserError
 from projgan.files import write_bytes_atomic
 from projgan.sample import generate, image_grid, interpolate, load_generator
-from projgan.sources import SUFFIXES
 
 COLUMNS = 8
 IMAGES, OF_EACH_CLASS = 64, 8  # where n is not given

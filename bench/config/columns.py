@@ -40,7 +40,7 @@ MEASURED = {
     "kimg": Column("kimg", "images", "k"),
     "n": Column("n", "n", decimals=0),
 }
-# Where the time of a training step goes (projgan/ledger.py), in its order.
+# Where the time of a training step goes (projgan/speed/step_times.py), in its order.
 SHARES = ("data", "augmentation", "generator", "backbone", "projection", "discriminator",
           "optimiser", "average", "idle", "rest")  # fmt: skip
 MEASURED |= {f"share_{part}": Column(f"share_{part}", part, "%", decimals=1) for part in SHARES}

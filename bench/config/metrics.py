@@ -253,9 +253,9 @@ _ENTRIES = (
 )
 
 # Whose batch-norm statistics a generator is measured with (`eval.norms`), and the version of how
-# they are computed: the averaged generator with its own (`projgan.standing`); with those of the
-# raw generator, as the released code does; the raw generator with its own; and so the averages of
-# other half-lives that a run with `train.averages` keeps.
+# they are computed: the averaged generator with its own (`projgan.standing_statistics`); with those
+# of the raw generator, as the released code does; the raw generator with its own; and so the
+# averages of other half-lives that a run with `train.averages` keeps.
 NORMS = {"standing": 1, "copied": 1, "raw": 1, **dict.fromkeys(AVERAGES, 1)}
 EVAL_NORMS = ("standing", "copied")
 

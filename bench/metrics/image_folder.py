@@ -18,9 +18,9 @@ import PIL
 from numpy.typing import NDArray
 from PIL import features
 
+from projgan.data.sources import open_source, shown
 from projgan.errors import DataError
 from projgan.files import sha256_of
-from projgan.sources import open_source, shown
 
 Images = NDArray[np.uint8]
 JPEG = (".jpg", ".jpeg")
@@ -109,7 +109,7 @@ class ImageSet:
 
 
 def open_images(path: Path, key: str = "path") -> ImageSet:
-    """Images of a .npy array, or of whatever `projgan.sources` reads.
+    """Images of a .npy array, or of whatever `projgan.data.sources` reads.
 
     Args:
         path: the folder or file.

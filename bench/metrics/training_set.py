@@ -17,7 +17,7 @@ from torch import Tensor
 from bench.metrics.extractors import BATCH, Extractor, Images
 from projgan.classes import ConditionalHeads
 from projgan.config import Data
-from projgan.data import Dataset, subset_order
+from projgan.data.dataset import Dataset, subset_order
 
 LIMIT = 2000  # images of each kind that are looked at, at most
 NO_HELD_OUT = "no images are held out: data.subset is the whole data set"

@@ -36,7 +36,7 @@ def check(
     Raises:
         UserError: one line about the first fault found.
     """
-    from projgan.data import check_data, open_dataset
+    from projgan.data.dataset import check_data, open_dataset
 
     folders = {"runs_dir": runs_dir, "results_dir": results_dir, "data_dir": data_dir}
     for key, folder in folders.items():
@@ -71,7 +71,7 @@ def check(
 def check_classes(runs: Sequence[RunSpec], data_dir: Path) -> None:
     """Refuses data.classes that are not those of the data, where these are at hand."""
     for data in dict.fromkeys(run.config.data for run in runs if run.config.data.classes):
-        from projgan.data import check_data, find_prepared
+        from projgan.data.dataset import check_data, find_prepared
 
         if find_prepared(data, data_dir) is not None:
             check_data(data, data_dir)
@@ -94,7 +94,7 @@ def check_folder(key: str, folder: Path) -> None:
 
 def _check_networks(cfg: Config) -> None:
     """Builds the networks: unknown names, weights that are not there, maps that do not fit."""
-    from projgan.discriminator import build_discriminator
+    from projgan.discriminators.projected import build_discriminator
     from projgan.generators import build_generator
 
     build_generator(cfg)

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from projgan import fast
 from projgan.config import Config
 from projgan.parallel import world
+from projgan.speed import fast
 from projgan.train import Snapshot, Trainer
 
 _SIDE = {"cpu": 1024, "cuda": 8192}  # of the matrices

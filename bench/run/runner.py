@@ -45,13 +45,13 @@ from bench.store.record import Record
 from projgan.backbones import build_backbone, describe
 from projgan.checkpoint import load_checkpoint, previous
 from projgan.config import AVERAGES, Config
-from projgan.data import Dataset, open_dataset, subset_fingerprint, training_indices
-from projgan.discriminator import build_projection
+from projgan.data.dataset import Dataset, open_dataset, subset_fingerprint, training_indices
+from projgan.discriminators.projected import build_projection
 from projgan.errors import DataError, UserError
 from projgan.files import remove_leftovers, write_bytes_atomic
 from projgan.parallel import world
 from projgan.sample import generate, image_grid, load_generator, save_generator
-from projgan.standing import standing_statistics
+from projgan.standing_statistics import standing_statistics
 from projgan.train import Snapshot, train
 from projgan.weights import beside
 

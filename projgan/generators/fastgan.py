@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from projgan import fast
 from projgan.config import Config
 from projgan.layers import NormalisedStart, doubled, gate, sn_conv
 from projgan.rng import Coordinates, Stream
+from projgan.speed import fast
 
 # Channels at each resolution, as multiples of `generator.width`.
 MULTIPLIERS = {4: 16.0, 8: 8.0, 16: 4.0, 32: 2.0, 64: 2.0, 128: 1.0, 256: 0.5, 512: 0.25, 1024: 0.125}  # fmt: skip  # noqa: E501

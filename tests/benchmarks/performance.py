@@ -24,10 +24,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.config import grid as grids
 from bench.run.roofline import roofline, synchronise
 from bench.store.environment import environment
-from projgan import fast
 from projgan.config import Backbone, Config, Data, Train
 from projgan.errors import unknown
 from projgan.files import write_between, write_json_atomic
+from projgan.speed import fast
 from projgan.train import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,7 +94,7 @@ class Stepper:
     """Steps of one variant, timed.
 
     Args:
-        switches: of `projgan.fast`.
+        switches: of `projgan.speed.fast`.
     """
 
     def __init__(self, cfg: Config, switches: frozenset[str], device: torch.device) -> None:

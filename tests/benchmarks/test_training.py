@@ -21,11 +21,11 @@ from torch import Tensor
 
 from bench.config import grid as grids
 from bench.run.roofline import synchronise
-from projgan import fast
-from projgan.data import open_dataset
-from projgan.diffaug import augment
-from projgan.loading import Loader
+from projgan.augment.diffaug import augment
+from projgan.data.dataset import open_dataset
+from projgan.data.loading import Loader
 from projgan.rng import Coordinates, Stream
+from projgan.speed import fast
 from projgan.train import Trainer
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

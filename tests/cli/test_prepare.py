@@ -25,14 +25,14 @@ from PIL import Image
 from bench.cli.main import main
 from bench.cli.prepare import known
 from bench.config import paths
-from projgan import data as datasets
-from projgan import prepare as preparing
-from projgan import sources
 from projgan.config import LIKENESSES, Data
-from projgan.data import open_dataset, subset_fingerprint, training_indices
+from projgan.data import dataset as datasets
+from projgan.data import prepare as preparing
+from projgan.data import sources
+from projgan.data.dataset import open_dataset, subset_fingerprint, training_indices
+from projgan.data.prepare import prepare
+from projgan.data.sources import open_source
 from projgan.errors import ConfigError, DataError
-from projgan.prepare import prepare
-from projgan.sources import open_source
 
 COUNT = 7
 RNG = np.random.default_rng(0)

@@ -18,7 +18,7 @@ import projgan
 from bench.cli import main
 from bench.config.paths import RunPaths
 from bench.config.spec import ReportSpec
-from projgan import standing
+from projgan import standing_statistics
 from projgan.config import Config, Data, Generator
 from projgan.generators import build_generator
 from projgan.rng import Coordinates, Stream
@@ -38,7 +38,7 @@ OF_CLASSES = {
 @pytest.fixture(autouse=True)
 def few_latents(monkeypatch: pytest.MonkeyPatch) -> None:
     """Statistics of the averaged weights from few latents: quick, and the same everywhere."""
-    monkeypatch.setattr(standing, "LATENTS", 64)
+    monkeypatch.setattr(standing_statistics, "LATENTS", 64)
 
 
 def kept(folder: Path, cfg: Config, nimg: int, seed: int = 0) -> torch.nn.Module:
@@ -53,7 +53,7 @@ def kept(folder: Path, cfg: Config, nimg: int, seed: int = 0) -> torch.nn.Module
     (folder / "snapshots").mkdir(parents=True, exist_ok=True)
     (folder / "spec.json").write_text("{}")
     save_generator(RunPaths(folder).snapshot(nimg), generator, cfg, nimg)
-    return standing.standing_statistics(generator)
+    return standing_statistics.standing_statistics(generator)
 
 
 def sample(tmp_path: Path, *arguments: str) -> int:

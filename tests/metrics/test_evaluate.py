@@ -231,7 +231,7 @@ def test_a_runs_own_features_after_its_projection(tmp_path: Path) -> None:
     """CCM and CSM are those of the run's discriminator, on the same maps and in the same pass."""
     from projgan.backbones import build_backbone
     from projgan.config import from_dict
-    from projgan.discriminator import build_discriminator, build_projection
+    from projgan.discriminators.projected import build_discriminator, build_projection
 
     lab = {"backbone": {"name": "resnet18", "zoo": "lab"}, "data": {"resolution": 32}}
     cfg = from_dict({**lab, "projection": {"channels": 8}})

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench.metrics.image_folder import ImageSet, open_images
-from projgan import sources
+from projgan.data import sources
 from projgan.errors import DataError
 
 RNG = np.random.default_rng(0)

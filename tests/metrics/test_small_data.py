@@ -18,9 +18,9 @@ from bench.config.paths import RunPaths
 from bench.config.spec import EvalSpec, RunSpec
 from bench.metrics.training_set import NO_HELD_OUT, logit_gap, mean_logits, memorised, split
 from bench.run.runner import execute
+from projgan.augment.features import disturb, level_weights
 from projgan.config import Backbone, Config, Data, Discriminator, Generator, Projection, Train
-from projgan.data import Dataset, training_indices
-from projgan.disturb import disturb, level_weights
+from projgan.data.dataset import Dataset, training_indices
 from projgan.errors import ConfigError
 from projgan.files import write_json_atomic
 from projgan.losses import discriminator_loss, generator_loss

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from projgan.ada import KIMG, ada, adjust
+from projgan.augment.ada import KIMG, ada, adjust
 from projgan.rng import Coordinates, Stream
 
 

@@ -12,7 +12,7 @@ from small_config import SMALL
 from bench.cli import main
 from bench.config.paths import RunPaths
 from bench.store import record as records
-from projgan import standing
+from projgan import standing_statistics
 from projgan.checkpoint import read_checkpoint
 from projgan.config import AVERAGES, Train
 from projgan.train import Trainer, train
@@ -81,7 +81,7 @@ def test_one_run_is_measured_with_all_of_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(standing, "LATENTS", 128)
+    monkeypatch.setattr(standing_statistics, "LATENTS", 128)
     monkeypatch.setattr("bench.report.build._pictures", lambda *args: {})
     Path("made.yaml").write_text(GRID)
     assert main.main(["grid=made.yaml", "dispatch=inprocess"]) == 0, capsys.readouterr().err

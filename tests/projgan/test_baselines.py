@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from projgan.baselines import FastGANHeads, _quadrant
+from projgan.discriminators.baselines import FastGANHeads, _quadrant
 
 
 def test_logits_of_two_scales() -> None:

@@ -12,13 +12,13 @@ from PIL import Image
 
 from projgan.classes import labels_for
 from projgan.config import Backbone, Config, Data, Discriminator, Generator, Projection, Train
-from projgan.discriminator import build_discriminator
+from projgan.data.prepare import prepare
+from projgan.discriminators.projected import build_discriminator
 from projgan.errors import ConfigError, DataError
 from projgan.generators import build_generator
-from projgan.prepare import prepare
 from projgan.rng import Coordinates, Stream
 from projgan.sample import generate, interpolate, load_generator, save_generator
-from projgan.standing import standing_statistics
+from projgan.standing_statistics import standing_statistics
 from projgan.train import Trainer, train
 
 CPU = torch.device("cpu")
@@ -135,7 +135,7 @@ def test_such_a_run_resumes_to_the_bit_and_draws_classes_as_the_data_have_them(
 def test_real_images_are_shown_with_their_own_class(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from projgan.data import open_dataset
+    from projgan.data.dataset import open_dataset
 
     dataset = open_dataset(CFG.data, data_dir)
     by_pixels = {x.tobytes(): int(c) for x, c in zip(dataset.images, dataset.labels, strict=True)}  # type: ignore[arg-type]

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from projgan import data
 from projgan.config import Data
-from projgan.data import check_data, open_dataset, sample_order, training_indices
+from projgan.data import dataset
+from projgan.data.dataset import check_data, open_dataset, sample_order, training_indices
+from projgan.data.sources import decode_image, fit
 from projgan.errors import ConfigError, DataError, UserError
-from projgan.sources import decode_image, fit
 
 CLEVR = Data(name="clevr", resolution=32, images=20)
 
@@ -65,8 +65,8 @@ def test_pixels_are_hashed_once_per_process_and_again_when_they_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hashed: list[Path] = []
-    real = data.sha256_of
-    monkeypatch.setattr(data, "sha256_of", lambda path: hashed.append(path) or real(path))
+    real = dataset.sha256_of
+    monkeypatch.setattr(dataset, "sha256_of", lambda path: hashed.append(path) or real(path))
     open_dataset(CLEVR, tmp_path)
     open_dataset(CLEVR, tmp_path)
     assert len(hashed) == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from projgan.diffaug import augment, color, cutout, translation
+from projgan.augment.diffaug import augment, color, cutout, translation
 from projgan.rng import Coordinates, Stream
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from projgan.config import Backbone, Config, Data, Discriminator, Projection
-from projgan.discriminator import IndependentHeads, block_count, build_discriminator
+from projgan.discriminators.projected import IndependentHeads, block_count, build_discriminator
 from projgan.errors import ConfigError
 from projgan.layers import millions
 

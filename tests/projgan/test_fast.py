@@ -16,18 +16,18 @@ from torch.nn.utils.parametrizations import spectral_norm
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from projgan import fast
 from projgan.backbones import build_backbone
 from projgan.backbones.lab import LAB_NETWORKS
-from projgan.compiled import Compiling
 from projgan.config import (
     Backbone,
     Config,
     Projection,
     Train,
 )
+from projgan.discriminators.projection import Projection as Mixing
 from projgan.errors import ConfigError
-from projgan.projection import Projection as Mixing
+from projgan.speed import fast
+from projgan.speed.compiled import Compiling
 from projgan.train import Trainer
 
 
@@ -303,7 +303,7 @@ def test_bfloat16_keeps_statistics_and_weights_in_float32_and_stays_near() -> No
 def test_without_a_compiler_a_run_goes_on_and_says_why(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("projgan.compiled.shutil.which", lambda name: None)
+    monkeypatch.setattr("projgan.speed.compiled.shutil.which", lambda name: None)
     cfg = replace(CFG, train=replace(CFG.train, compile=True))
     assert_equal_up_to_rounding(one_step(CFG, fast.ALL), one_step(cfg, fast.ALL))
     assert "no C++ compiler is on the path; going on without" in caplog.text
@@ -337,7 +337,7 @@ def test_cuda_graphs_without_a_gpu_are_left_out_in_one_line(
     with pytest.raises(ConfigError, match=r"train\.compile=true too"):
         Train(cuda_graphs=True)
     asked: list[object] = []
-    monkeypatch.setattr("projgan.compiled.obstacle", lambda device: "")
+    monkeypatch.setattr("projgan.speed.compiled.obstacle", lambda device: "")
     monkeypatch.setattr(nn.Module, "compile", lambda self, options: asked.append(options))
     cfg = replace(CFG, train=replace(CFG.train, compile=True, cuda_graphs=True))
     assert_equal_up_to_rounding(one_step(CFG, fast.ALL), one_step(cfg, fast.ALL))
@@ -372,7 +372,7 @@ def test_what_cannot_be_recorded_is_compiled_and_else_eager(
         layer(torch.ones(1, 2))
         return done
 
-    monkeypatch.setattr("projgan.compiled.obstacle", lambda device: "")
+    monkeypatch.setattr("projgan.speed.compiled.obstacle", lambda device: "")
     monkeypatch.setattr(nn.Module, "compile", compile)
     compiling = Compiling([layer], torch.device("cuda"), graphs=True)
     while done < 6:
@@ -391,7 +391,7 @@ def test_what_cannot_be_recorded_is_compiled_and_else_eager(
 def test_an_error_of_the_step_itself_is_no_reason_to_fall_back(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("projgan.compiled.obstacle", lambda device: "")
+    monkeypatch.setattr("projgan.speed.compiled.obstacle", lambda device: "")
     monkeypatch.setattr(nn.Module, "compile", lambda self, options: None)
     compiling = Compiling([nn.Linear(2, 2)], torch.device("cpu"), graphs=False)
 

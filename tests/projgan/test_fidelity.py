@@ -16,10 +16,10 @@ from torch.nn import functional as F
 
 from projgan.config import Discriminator
 from projgan.config import Projection as Settings
-from projgan.discriminator import IndependentHeads
+from projgan.discriminators.projected import IndependentHeads
+from projgan.discriminators.projection import Projection
 from projgan.layers import millions
 from projgan.losses import discriminator_loss, generator_loss
-from projgan.projection import Projection
 
 CHANNELS = (24, 40, 112, 320)  # EfficientNet-Lite1 at strides 4, 8, 16, 32
 RELEASED = Discriminator(depth="matched", logits="native", reduce="mean")

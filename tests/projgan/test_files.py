@@ -198,7 +198,7 @@ DIRECT = {
     "bench/dispatch/code_snapshot.py": "a folder that is renamed into its place when it is whole",
     "bench/run/throughput.py": "no file, a switch of the kernel",
     "projgan/checkpoint.py": "into memory",
-    "projgan/prepare.py": "grows over sessions, and counts once its meta.json is there",
+    "projgan/data/prepare.py": "grows over sessions, and counts once its meta.json is there",
     "bench/metrics/statistics.py": "into memory",
 }
 
@@ -217,7 +217,9 @@ def writes(call: ast.Call) -> bool:
 
 def test_every_file_is_written_aside_and_renamed() -> None:
     found = set()
-    for path in [*ROOT.glob("projgan/*.py"), *ROOT.glob("bench/**/*.py")]:
+    making = ROOT / "projgan/pretrain"  # run by hand, once
+    files = [*ROOT.glob("projgan/**/*.py"), *ROOT.glob("bench/**/*.py")]
+    for path in (p for p in files if making not in p.parents):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         if any(isinstance(node, ast.Call) and writes(node) for node in ast.walk(tree)):
             found.add(str(path.relative_to(ROOT)))

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from projgan.data import sample_order
-from projgan.loading import Loader, ahead_for, as_floats
+from projgan.data.dataset import sample_order
+from projgan.data.loading import Loader, ahead_for, as_floats
 
 CPU = torch.device("cpu")
 IMAGES = np.arange(12 * 3 * 4 * 4, dtype=np.uint8).reshape(12, 3, 4, 4)

@@ -10,13 +10,13 @@ import torch
 from small_config import OTHERS, SMALL
 from torch import Tensor, nn
 
-from projgan import fast
 from projgan.config import Config, Train
 from projgan.errors import ConfigError
 from projgan.generators import build_generator
 from projgan.layers import Normalised
 from projgan.parallel import GroupedBatchNorm, group_batch_norm
 from projgan.sample import load_generator, save_generator
+from projgan.speed import fast
 from projgan.train import Trainer, micro_batches
 
 STEPS = {

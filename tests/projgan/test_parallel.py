@@ -17,7 +17,7 @@ from train_together import CFG
 from projgan.checkpoint import read_checkpoint
 from projgan.errors import ConfigError
 from projgan.parallel import GroupedBatchNorm, World, group_batch_norm, world
-from projgan.standing import standing_statistics
+from projgan.standing_statistics import standing_statistics
 from projgan.train import Trainer, train
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,8 +13,8 @@ from scipy.ndimage import gaussian_filter
 from small_config import SMALL
 from torch import Tensor, nn
 
+from projgan.augment.diffaug import augment, blur
 from projgan.config import Augment, Config, Discriminator, Projection, Train
-from projgan.diffaug import augment, blur
 from projgan.errors import ConfigError
 from projgan.losses import discriminator_loss, generator_loss
 from projgan.rng import Coordinates, Stream

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from bench.run.roofline import roofline
-from projgan import fast
 from projgan.config import Backbone, Config, Data, Discriminator, Generator, Projection, Train
+from projgan.speed import fast
 
 TINY = Config(
     data=Data(name="clevr", resolution=32),

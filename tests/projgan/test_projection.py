@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from projgan.config import Projection as Settings
-from projgan.projection import Projection
+from projgan.discriminators.projection import Projection
 
 CHANNELS = (24, 40, 112, 320)  # EfficientNet-Lite1 at strides 4/8/16/32
 

@@ -18,10 +18,10 @@ import pytest
 from PIL import Image
 
 from bench.cli.main import main
-from projgan import prepare as preparing
-from projgan import sources
 from projgan.config import Data
-from projgan.data import open_dataset
+from projgan.data import prepare as preparing
+from projgan.data import sources
+from projgan.data.dataset import open_dataset
 
 RNG = np.random.default_rng(0)
 Capture = pytest.CaptureFixture[str]

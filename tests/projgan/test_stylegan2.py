@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from projgan.baselines import StyleGAN2Heads, minibatch_std
 from projgan.config import Config, Discriminator, Generator
-from projgan.discriminator import build_discriminator
+from projgan.discriminators.baselines import StyleGAN2Heads, minibatch_std
+from projgan.discriminators.projected import build_discriminator
 from projgan.generators import build_generator
 from projgan.generators.stylegan2 import ModulatedConv2d, StyleGAN2, channels_at
 from projgan.layers import Blur, EqualConv2d, EqualLinear

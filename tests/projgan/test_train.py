@@ -21,10 +21,10 @@ from projgan.config import (
     Optim,
     Train,
 )
-from projgan.data import open_dataset, sample_order
+from projgan.data.dataset import open_dataset, sample_order
+from projgan.data.loading import as_floats
 from projgan.errors import ConfigError, UserError
 from projgan.layers import seeded
-from projgan.loading import as_floats
 from projgan.rng import Coordinates, Stream
 from projgan.sample import generate, image_grid, load_generator, save_generator, to_uint8
 from projgan.train import Trainer, TrainingDiverged, micro_batches, round_up, train

@@ -21,8 +21,8 @@ from bench.config.spec import RunSpec
 from bench.metrics.evaluate import evaluate
 from bench.metrics.reference import Reference
 from bench.store import record as records
-from projgan import standing
-from projgan.data import open_dataset
+from projgan import standing_statistics
+from projgan.data.dataset import open_dataset
 from projgan.sample import generate, load_generator
 
 GRID = """
@@ -43,7 +43,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("norms")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(standing, "LATENTS", 128)
+        patch.setattr(standing_statistics, "LATENTS", 128)
         patch.setattr("bench.report.build._pictures", lambda *args: {})
         Path("made.yaml").write_text(GRID)
         assert main.main(["grid=made.yaml", "dispatch=inprocess"]) == 0
@@ -64,7 +64,7 @@ def typed(
 
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(standing, "LATENTS", 128)
+    monkeypatch.setattr(standing_statistics, "LATENTS", 128)
     monkeypatch.setattr("bench.report.build._pictures", lambda *args: {})
     monkeypatch.setattr("projgan.train.Trainer.step", no_training)
 

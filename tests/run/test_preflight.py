@@ -57,7 +57,9 @@ def test_folders_are_packed_and_nothing_is_rendered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     opened: list[Data] = []
-    monkeypatch.setattr("projgan.data.open_dataset", lambda data, place, show: opened.append(data))
+    monkeypatch.setattr(
+        "projgan.data.dataset.open_dataset", lambda data, place, show: opened.append(data)
+    )
     runs = grid.load("smoke", "lab").runs
     folders = tuple(tmp_path / name for name in ("runs", "results", "data"))
     preflight.check(runs, *folders)

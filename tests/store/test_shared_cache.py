@@ -24,7 +24,7 @@ from bench.store.shared_cache import Check, once
 from projgan.backbones import build_backbone
 from projgan.backbones.registry import WEIGHTS
 from projgan.config import Backbone, Data
-from projgan.data import open_dataset
+from projgan.data.dataset import open_dataset
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -19,10 +19,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from projgan import fast
-from projgan.ada import ada
+from projgan.augment.ada import ada
 from projgan.config import Augment, Config, Projection
 from projgan.rng import Coordinates, Stream
+from projgan.speed import fast
 from projgan.train import Trainer
 
 META = torch.device("meta")

@@ -16,15 +16,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from projgan import fast
 from projgan.backbones import build_backbone
-from projgan.baselines import FastGANDiscriminator, OnImages, Seen, StyleGAN2Discriminator
 from projgan.classes import ConditionalHeads
 from projgan.config import Config, Discriminator
+from projgan.discriminators.baselines import (
+    FastGANDiscriminator,
+    OnImages,
+    Seen,
+    StyleGAN2Discriminator,
+)
+from projgan.discriminators.projection import LEVELS, Projection, Projections
 from projgan.errors import ConfigError
 from projgan.layers import NormalisedConv2d, seeded, sn_conv
 from projgan.parallel import group_batch_norm
-from projgan.projection import LEVELS, Projection, Projections
+from projgan.speed import fast
 
 # A 4x4 kernel without padding turns a 7x7 map into 4x4 logits. At 224 px the last maps are 7x7.
 _MAP_FOR_4X4 = 7

@@ -18,10 +18,10 @@ from typing import Any, Literal
 import numpy as np
 
 from projgan.config import Data
-from projgan.data import IMAGES, META, ORDER, TARGETS, prepared_folder, write_header
+from projgan.data.dataset import IMAGES, META, ORDER, TARGETS, prepared_folder, write_header
+from projgan.data.sources import Classes, ImageSource, fit, open_source, shown
 from projgan.errors import DataError, UserError
 from projgan.files import replacing, write_json_atomic
-from projgan.sources import Classes, ImageSource, fit, open_source, shown
 
 CHUNK = 256  # images between two notes of how far it is
 

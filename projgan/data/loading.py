@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from projgan.data import sample_order
+from projgan.data.dataset import sample_order
 
 AHEAD = 4  # batches that are read or being read while a step runs on a GPU
 THREADS = 4  # that read them

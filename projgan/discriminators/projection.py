@@ -22,8 +22,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from projgan import config, fast
-from projgan.merged import Linear2d, MergedLevel
+from projgan import config
+from projgan.speed import fast
+from projgan.speed.merged import Linear2d, MergedLevel
 
 LEVELS = 4  # maps of a feature network
 

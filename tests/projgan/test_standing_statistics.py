@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bench.metrics.evaluate import evaluate
 from bench.metrics.reference import Reference
-from projgan import fast, standing
+from projgan import standing_statistics as standing
 from projgan.config import Augment, Discriminator, Generator, Optim, Train
 from projgan.generators import GENERATORS, build_generator
 from projgan.generators.fastgan import FastGAN
@@ -23,7 +23,8 @@ from projgan.layers import Normalised
 from projgan.parallel import World, group_batch_norm
 from projgan.rng import Coordinates, Stream
 from projgan.sample import generate
-from projgan.standing import standing_statistics
+from projgan.speed import fast
+from projgan.standing_statistics import standing_statistics
 from projgan.train import Snapshot, train
 
 LATENTS = 50_000

@@ -18,12 +18,12 @@ from bench.analysis.cells import Run
 from bench.config import grid as grids
 from bench.config.columns import SHARES
 from bench.run.roofline import flops_per_image, throughput
-from projgan import fast, ledger
 from projgan.config import (
     Train,
 )
 from projgan.divergence import LossWatch
-from projgan.ledger import PARTS, Ledger
+from projgan.speed import fast, step_times
+from projgan.speed.step_times import PARTS, Ledger
 from projgan.train import Snapshot, Trainer, train
 
 CPU = torch.device("cpu")
@@ -150,7 +150,7 @@ def test_on_a_gpu_laps_lie_between_events_that_nothing_waits_for(
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda _: waits.append(accounts.active))
     for _ in range(2):
-        with accounts.step(ledger.SAMPLE_EVERY // 2):
+        with accounts.step(step_times.SAMPLE_EVERY // 2):
             time.sleep(0.02)
             accounts.mark("data")
             time.sleep(0.04)
@@ -167,7 +167,7 @@ def test_on_a_gpu_laps_lie_between_events_that_nothing_waits_for(
 def test_looking_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     ends = []
     for every in (1, 10**9):
-        monkeypatch.setattr(ledger, "SAMPLE_EVERY", every)
+        monkeypatch.setattr(step_times, "SAMPLE_EVERY", every)
         trainer = Trainer(CFG, CPU)
         for number in range(1, 4):
             with trainer.ledger.step(number):
@@ -208,7 +208,7 @@ def test_the_backward_pass_is_divided_where_gradients_arrive(part: str) -> None:
     network = networks[part]
     assert network is not None
     network.register_forward_hook(hook)
-    with trainer.ledger.step(ledger.SAMPLE_EVERY // 2):
+    with trainer.ledger.step(step_times.SAMPLE_EVERY // 2):
         trainer.step(torch.zeros(8, 3, 32, 32), torch.arange(8))
     spent = trainer.ledger.parts
     assert spent[part] > 0.3 > sum(spent[name] for name in PARTS[:-2] if name != part)
@@ -217,7 +217,7 @@ def test_the_backward_pass_is_divided_where_gradients_arrive(part: str) -> None:
 def test_a_shared_machine_is_noticed() -> None:
     """A thread that waits while the clock runs had no processor."""
     accounts = Ledger(CPU)
-    with accounts.step(ledger.SAMPLE_EVERY // 2):
+    with accounts.step(step_times.SAMPLE_EVERY // 2):
         threading.Event().wait(0.05)
         accounts.mark("data")
     found = accounts.summary(None)

@@ -2,7 +2,8 @@
 
 A packed data set is a folder `images.npy` ([N, 3, R, R] uint8) + `meta.json` (count, SHA-256 and
 origin). It is made once, checked by its hash whenever it is opened, and made again when damaged.
-One that `projgan.prepare` made is found by its name, and may have classes and an order of its own.
+One that `projgan.data.prepare` made is found by its name, and may have classes and an order of its
+own.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ import numpy as np
 
 from projgan import scenes
 from projgan.config import Data
+from projgan.data.sources import ImageSource, fit, open_source
 from projgan.errors import DataError, UserError
 from projgan.files import replacing, sha256_of, write_json_atomic
-from projgan.sources import ImageSource, fit, open_source
 
 RENDERED = {"clevr": 8192}  # data sets that are rendered here, and how many images they have
 RENDER_SEED = 0

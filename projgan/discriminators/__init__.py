@@ -1,0 +1,1 @@
+"""Discriminators: the paper's, on projected features at several scales, and those beside it."""
