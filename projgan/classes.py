@@ -1,4 +1,4 @@
-"""Class-conditional training: the class of a generated image, and what discriminators make of it.
+"""Class-conditional training: classes of generated images, and conditional discriminators.
 
 The generator gets an embedding of the class beside the latent; the discriminators end in a vector
 for each place, which is projected onto an embedding of the class (Miyato and Koyama, ICLR 2018).
@@ -20,7 +20,10 @@ _PART = 4  # of a latent's stream: latent, mixing, path noise have others
 
 
 def labels_for(generator: nn.Module, where: Coordinates) -> Tensor | None:
-    """The classes [N] int64 of the images at `where`, as often as in the data; None = none."""
+    """Return classes [N] int64 for the samples at `where`, as frequent as in the data.
+
+    None = the generator is not conditional.
+    """
     shares = getattr(generator, "class_share", None)
     if shares is None:
         return None
@@ -28,21 +31,21 @@ def labels_for(generator: nn.Module, where: Coordinates) -> Tensor | None:
     return (u >= shares.cumsum(0)[None, :-1]).sum(dim=1)
 
 
-def known_classes(generator: nn.Module) -> int:
-    """How many classes a generator tells apart; 0 = it was trained without."""
+def class_count(generator: nn.Module) -> int:
+    """Return the number of classes that a generator was trained with; 0 = none."""
     shares = getattr(generator, "class_share", None)
     return 0 if shares is None else len(shares)
 
 
-def labels_of(generator: nn.Module, where: Coordinates, label: int | None) -> Tensor | None:
-    """As `labels_for`, or the class `label` for every image at `where`.
+def labels_or(generator: nn.Module, where: Coordinates, label: int | None) -> Tensor | None:
+    """Return classes as `labels_for` does, or the class `label` for every sample at `where`.
 
     Raises:
         ConfigError: the generator has no such class, or none at all.
     """
     if label is None:
         return labels_for(generator, where)
-    known = known_classes(generator)
+    known = class_count(generator)
     if not known:
         raise ConfigError(f"class={label}: the generator was trained without classes; leave class=")
     if not 0 <= label < known:
@@ -50,8 +53,17 @@ def labels_of(generator: nn.Module, where: Coordinates, label: int | None) -> Te
     return torch.full((len(where.index),), label, dtype=torch.int64, device=where.index.device)
 
 
-def shares(dataset: Dataset, chosen: np.ndarray, classes: int) -> tuple[Tensor, np.ndarray]:
-    """How often each class is among the training images, and their classes."""
+def class_frequencies(
+    dataset: Dataset, chosen: np.ndarray, classes: int
+) -> tuple[Tensor, np.ndarray]:
+    """Return how often each class is among the training images, and their classes.
+
+    Args:
+        chosen: [n] int64, indices of the training images in the data set.
+
+    Returns:
+        [classes] float32 with a sum of 1, and [n] int64.
+    """
     assert dataset.labels is not None  # as projgan.data.dataset.check_data has seen
     labels = dataset.labels[chosen]
     counts = torch.from_numpy(np.bincount(labels, minlength=classes)).float()

@@ -74,7 +74,7 @@ def replacing(path: Path, keep: Path | None = None) -> Iterator[BinaryIO]:
                 os.replace(path, keep)
         os.replace(name, path)
     except BaseException:
-        with suppress(OSError):  # what went wrong is told, not that tidying up did too
+        with suppress(OSError):  # the first error is raised, not that of tidying up
             Path(name).unlink(missing_ok=True)
         raise
     _sync(path.parent)

@@ -30,7 +30,7 @@ class Stream(IntEnum):
     AUGMENT_FAKE_D = 7
     AUGMENT_FAKE_G = 8
     QUADRANT = 9  # which quarter of a real image FastGAN's discriminator rebuilds
-    DISTURB = 10  # levels and channels of the projection that a step leaves out
+    FEATURE_DROPOUT = 10  # levels and channels of the projection that a step drops
     NOISE_REAL = 11  # noise on projected maps of real images
     NOISE_FAKE_D = 12
     NOISE_FAKE_G = 13

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from projgan.classes import labels_of
+from projgan.classes import labels_or
 from projgan.config import Config, from_dict
 from projgan.errors import DataError
 from projgan.files import write_bytes_atomic
@@ -57,7 +57,7 @@ def generate(
         index = torch.tensor(indices[start : start + batch], dtype=torch.int64, device=device)
         where = Coordinates(seed, Stream.LATENT_EVAL, index)
         how = {} if truncation == 1.0 else {"truncation": truncation}
-        labels = labels_of(generator, where, label)
+        labels = labels_or(generator, where, label)
         said: dict[str, Any] = how if labels is None else {**how, "labels": labels}
         yield to_uint8(generator(where.normal(z_dim), where, **said))
 
@@ -89,7 +89,7 @@ def interpolate(
     z = where.normal(int(generator.z_dim))  # type: ignore[arg-type]
     at = torch.linspace(0, 1, steps + 2, device=device)[:-1, None]
     noise = Coordinates(seed, Stream.LATENT_EVAL, index[:1].expand(steps + 1))
-    drawn = labels_of(generator, where, label)
+    drawn = labels_or(generator, where, label)
     for i, (a, b) in enumerate(zip(z, z.roll(-1, dims=0), strict=True)):
         how = {} if drawn is None else {"labels": drawn[i].expand(steps + 1)}
         if hasattr(generator, "synthesis"):

@@ -1,11 +1,15 @@
-"""The story of one run: train(cfg, run_dir) yields the averaged generator as it improves."""
+"""Training of one run: `train(cfg, run_dir, …)` yields the averaged generator as it improves.
+
+`Trainer` has the networks and the training step, `Session` the images, the position and the
+checkpoint around it; `train` is the loop.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
@@ -20,12 +24,12 @@ from torch import Tensor, nn
 from projgan import config
 from projgan.augment.ada import Adaptive
 from projgan.augment.diffaug import augment, blur
-from projgan.augment.features import disturb, level_weights
+from projgan.augment.features import augment_features, level_weights
 from projgan.checkpoint import load_checkpoint, save_checkpoint
-from projgan.classes import labels_for, shares
+from projgan.classes import class_frequencies, labels_for
 from projgan.config import AVERAGES, Config, from_dict
 from projgan.data.dataset import Dataset, open_dataset, sample_order, training_indices
-from projgan.data.loading import Loader, ahead_for, as_floats
+from projgan.data.loading import Batch, Loader, ahead_for, as_floats
 from projgan.discriminators.baselines import FastGANHeads, OnImages
 from projgan.discriminators.projected import ProjectedDiscriminator, build_discriminator
 from projgan.divergence import LossWatch, TrainingDiverged, check_weights, keep_evidence
@@ -39,7 +43,7 @@ from projgan.penalties import PathLength, due
 from projgan.rng import Coordinates, Stream
 from projgan.speed import fast
 from projgan.speed.compiled import NOT_COMPILED, Compiling
-from projgan.speed.step_times import Ledger
+from projgan.speed.step_times import StepTimer
 
 CHECKPOINT_SECONDS = 300  # at most this much training is lost to a crash
 WARMUP_STEPS = 5  # steps of a session whose time is not counted as throughput
@@ -55,17 +59,17 @@ class Snapshot:
     Attributes:
         nimg: real images shown to the discriminator so far.
         generator: the averaged generator, in eval mode, on `device`. Its batch-norm statistics are
-            copies of the raw generator's; `projgan.standing_statistics` gives it its own.
+            copies of the raw generator's; `projgan.standing_statistics` computes its own.
         discriminator: for distances in the run's own features.
         train_seconds: time spent in training steps, over all sessions of the run.
-        images_per_s: steady state of this session, warm-up and the steps that were sampled for
-            the ledger left out. None = too few steps.
+        images_per_s: steady state of this session, without warm-up and without the steps that
+            the timer sampled. None = too few steps.
         warmup_seconds: time of the first steps, compilation included.
         final: whether the run's budget is used up.
-        ledger: where the time of this session's steps went (`projgan.speed.step_times`).
-            None = no sample.
-        beside: by name, what the average can be compared with while it is trained: `raw`, the
-            generator that is trained, and the averages of `train.averages`.
+        step_times: where the time of this session's steps went
+            (`projgan.speed.step_times`). None = no step was sampled.
+        other_generators: by name, what the average can be compared with while it is trained:
+            `raw`, the generator that is trained, and the averages of `train.averages`.
     """
 
     nimg: int
@@ -77,12 +81,12 @@ class Snapshot:
     images_per_s: float | None
     warmup_seconds: float
     final: bool
-    ledger: dict[str, Any] | None = None
-    beside: Mapping[str, nn.Module] = field(default_factory=dict)
+    step_times: dict[str, Any] | None = None
+    other_generators: Mapping[str, nn.Module] = field(default_factory=dict)
 
 
 class Trainer:
-    """Networks, optimisers and one training step (Algorithm: one D step, one G step, EMA)."""
+    """Networks, optimisers and the training step: a step of D, a step of G, the moving average."""
 
     def __init__(
         self,
@@ -93,7 +97,7 @@ class Trainer:
     ):
         """
         Args:
-            switches: of `projgan.speed.fast`. None = as `cfg.train.fast` says.
+            switches: names of `projgan.speed.fast.SWITCHES`. None = as `cfg.train.fast` says.
         """
         self.cfg = cfg
         self.device = device
@@ -132,20 +136,20 @@ class Trainer:
             parts = [self.generator, d.backbone, d.projection, d.heads]
             networks = [part for part in parts if part is not None]
             self.compiling = Compiling(networks, device, cfg.train.cuda_graphs)
-        self.ledger = Ledger(device)
+        self.timer = StepTimer(device)
         share, unit = self.world.share(cfg.train.batch), cfg.train.least_part(self.world.size)
         self.parts = micro_batches(share.stop - share.start, cfg.train.micro_batch, unit)
         # Classes of the real images at some indices; training sets it to those of each batch.
-        self.labels_of: Callable[[Tensor], Tensor] = lambda index: index % cfg.data.classes
+        self.real_labels: Callable[[Tensor], Tensor] = lambda index: index % cfg.data.classes
         self.number = 0  # of the step; some regularisers have their turn now and then
 
     def _place(self, module: nn.Module) -> None:
-        """On the device, in the layout, with the faster forms that were chosen."""
+        """Moves a network to the device, in the layout and with the faster forms of this run."""
         fast.enable(module, self.fast)
         module.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
 
     def state(self) -> dict[str, Any]:
-        """All that changes during training, and the frozen projection as a witness."""
+        """Return all that changes during training, and the frozen projection, to be checked."""
         projection = self.discriminator.projection
         return {
             "generator": self.generator.state_dict(),
@@ -160,6 +164,7 @@ class Trainer:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
+        """Takes over what `state` returned."""
         self.generator.load_state_dict(state["generator"])
         self.discriminator.heads.load_state_dict(state["heads"])
         self.average.load_state_dict(state["average"])
@@ -196,31 +201,31 @@ class Trainer:
         heads = self.discriminator.heads
         heads.requires_grad_(True)
         loss_d = self._descend(self.optim_d, heads, self.discriminator_loss, real, index)
-        self.adaptive.follow(self.number, self.cfg.train.batch, self.world)
+        self.adaptive.update(self.number, self.cfg.train.batch, self.world)
         heads.requires_grad_(False)
         loss_g = self._descend(self.optim_g, self.generator, self.generator_loss, real, index)
         return loss_d, loss_g
 
     def discriminator_loss(self, real: Tensor, index: Tensor) -> Tensor:
-        """Frozen features of real and fake in one pass, without gradient; then the heads."""
+        """Return the loss of D: frozen features without gradient, then the trained heads."""
         cfg, discriminator = self.cfg, self.discriminator
         with torch.no_grad():
             shown = self._augment(real, Stream.AUGMENT_REAL, index)
             fake = self._fake(Stream.LATENT_D, Stream.AUGMENT_FAKE_D, index)
             maps_real, maps_fake = self._features(shown, fake)
-            maps_real = self._disturbed(maps_real, Stream.NOISE_REAL, index)
-            maps_fake = self._disturbed(maps_fake, Stream.NOISE_FAKE_D, index)
+            maps_real = self._augment_features(maps_real, Stream.NOISE_REAL, index)
+            maps_fake = self._augment_features(maps_fake, Stream.NOISE_FAKE_D, index)
         d = cfg.discriminator
         on_real, on_fake = (due(weight, d.r1_every, self.number) for weight in (d.r1, d.r2))
         if on_real:
             maps_real = [m.detach().requires_grad_() for m in maps_real]
         if on_fake:
             maps_fake = [m.detach().requires_grad_() for m in maps_fake]
-        labels = self.labels_of(index) if cfg.data.classes else None
-        logits_real = as_float(discriminator.judge(maps_real, labels))
-        drawn = labels_for(self.generator, self._draw(Stream.LATENT_D, index))
-        logits_fake = as_float(discriminator.judge(maps_fake, drawn))
-        self.adaptive.see(logits_real)
+        labels_real = self.real_labels(index) if cfg.data.classes else None
+        logits_real = as_float(discriminator.logits(maps_real, labels_real))
+        labels_fake = labels_for(self.generator, self._coordinates(Stream.LATENT_D, index))
+        logits_fake = as_float(discriminator.logits(maps_fake, labels_fake))
+        self.adaptive.observe(logits_real)
         how = (d.reduce, cfg.train.loss, self._weights(logits_real), self.balanced)
         loss = discriminator_loss(logits_real, logits_fake, *how)
         if on_real:
@@ -228,41 +233,44 @@ class Trainer:
         if on_fake:
             loss = loss + gradient_penalty(maps_fake, logits_fake) * (d.r2 / 2 * d.r1_every)
         if isinstance(discriminator.heads, FastGANHeads):  # it also learns to rebuild real images
-            quadrant = (self._draw(Stream.QUADRANT, index).uniform(1)[:, 0] * 4).long()
+            quadrant = (self._coordinates(Stream.QUADRANT, index).uniform(1)[:, 0] * 4).long()
             loss = loss + discriminator.heads.reconstruction(shown, quadrant)
         return loss
 
     def _features(self, real: Tensor, fake: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """The frozen maps of both."""
+        """Return the frozen, projected maps of real and of generated images."""
         features, n = self.discriminator.features, len(real)
         if "together" not in self.fast:
-            return features(real, self._seen), features(fake, self._seen)
+            return features(real, self._on_part), features(fake, self._on_part)
         both = torch.cat([real, fake]).contiguous(memory_format=self.layout)
-        maps = features(both, self._seen)
+        maps = features(both, self._on_part)
         return [m[:n] for m in maps], [m[n:] for m in maps]
 
-    def _disturbed(self, maps: list[Tensor], stream: Stream, index: Tensor) -> list[Tensor]:
-        """Projected maps as a step shows them to the discriminators; images stay as they are."""
+    def _augment_features(self, maps: list[Tensor], stream: Stream, index: Tensor) -> list[Tensor]:
+        """Return projected maps with dropout and noise as configured; images stay as they are."""
         if self.discriminator.projection is None:
             return maps
         cfg, count = self.cfg, len(maps) - self.cfg.discriminator.extra_rgb
-        where = self._draw(stream, index)
-        told = (cfg.projection, cfg.train.seed, self.number, where)
-        return [*disturb(maps[:count], *told), *maps[count:]]
+        where = self._coordinates(stream, index)
+        augmented = augment_features(
+            maps[:count], cfg.projection, cfg.train.seed, self.number, where
+        )
+        return [*augmented, *maps[count:]]
 
     def _weights(self, logits: list[Tensor]) -> Tensor | None:
-        """What each discriminator counts for in this step."""
+        """Return each discriminator's weight [levels] in this step; None = all alike."""
         seed = self.cfg.train.seed
         return level_weights(self.cfg.projection, seed, self.number, len(logits), self.device)
 
     @property
     def balanced(self) -> bool:
+        """Whether the losses are balanced between sides and images (`train.feedback`)."""
         return self.cfg.train.feedback == "balanced"
 
-    def _seen(self, part: str, inputs: list[Tensor], outputs: list[Tensor]) -> None:
-        """The ledger's marks on both ways through a frozen part."""
-        self.ledger.mark(part)
-        self.ledger.when_gradient_arrives(part, inputs)
+    def _on_part(self, part: str, inputs: list[Tensor], outputs: list[Tensor]) -> None:
+        """Marks the forward pass of a frozen part, and its backward pass, in the timer."""
+        self.timer.mark(part)
+        self.timer.when_gradient_arrives(part, inputs)
 
     def update_average(self, nimg: int) -> None:
         """Moves the averaged generators after a step that ended at `nimg` images."""
@@ -272,32 +280,33 @@ class Trainer:
         ema_update(self.average, self.generator, beta, together)
         for name, average in self.averages.items():  # the half-life is in the exponent
             ema_update(average, self.generator, beta ** (1 / AVERAGES[name]), together)
-        self.ledger.mark("average")
+        self.timer.mark("average")
 
     def generator_loss(self, real: Tensor, index: Tensor) -> Tensor:
-        """The gradient passes through heads, projection and backbone into the images."""
+        """Return the loss of G, whose gradient passes heads, projection and backbone to images."""
         fake = self._fake(Stream.LATENT_G, Stream.AUGMENT_FAKE_G, index)
-        maps = self.discriminator.features(fake, self._seen)
-        self.ledger.when_gradient_arrives("discriminator", [m for m in maps if m is not fake])
-        maps = self._disturbed(maps, Stream.NOISE_FAKE_G, index)
-        drawn = labels_for(self.generator, self._draw(Stream.LATENT_G, index))
-        logits = as_float(self.discriminator.judge(maps, drawn))
+        maps = self.discriminator.features(fake, self._on_part)
+        self.timer.when_gradient_arrives("discriminator", [m for m in maps if m is not fake])
+        maps = self._augment_features(maps, Stream.NOISE_FAKE_G, index)
+        labels = labels_for(self.generator, self._coordinates(Stream.LATENT_G, index))
+        logits = as_float(self.discriminator.logits(maps, labels))
         how = (self.cfg.discriminator.reduce, self.cfg.train.loss)
-        beside = self._real_logits(real, index) if self.cfg.train.loss == "relativistic" else None
-        loss = generator_loss(logits, *how, self._weights(logits), self.balanced, beside)
+        relativistic = self.cfg.train.loss == "relativistic"
+        logits_real = self._real_logits(real, index) if relativistic else None
+        loss = generator_loss(logits, *how, self._weights(logits), self.balanced, logits_real)
         g = self.cfg.generator
         if due(g.path_length, g.path_length_every, self.number):
-            where = self._draw(Stream.LATENT_G, index)
+            where = self._coordinates(Stream.LATENT_G, index)
             loss = loss + self.path_length.penalty(self.generator, where, self.world)
         return loss
 
     @torch.no_grad()
     def _real_logits(self, real: Tensor, index: Tensor) -> list[Tensor]:
-        """What the discriminators now say of the real images that they learned from."""
+        """Return the discriminators' logits on the real images that they have just learned from."""
         shown = self._augment(real, Stream.AUGMENT_REAL, index)
-        maps = self._disturbed(self.discriminator.features(shown), Stream.NOISE_REAL, index)
-        labels = self.labels_of(index) if self.cfg.data.classes else None
-        return as_float(self.discriminator.judge(maps, labels))
+        maps = self._augment_features(self.discriminator.features(shown), Stream.NOISE_REAL, index)
+        labels = self.real_labels(index) if self.cfg.data.classes else None
+        return as_float(self.discriminator.logits(maps, labels))
 
     def _descend(
         self,
@@ -308,7 +317,7 @@ class Trainer:
         index: Tensor,
     ) -> Tensor:
         """One step of an optimiser on the mean loss of the batch, micro-batch by micro-batch."""
-        account = "generator" if module is self.generator else "discriminator"
+        part_name = "generator" if module is self.generator else "discriminator"
         optimiser.zero_grad(set_to_none=True)
         total: Tensor | None = None
         for part in self.parts:
@@ -316,55 +325,67 @@ class Trainer:
                 loss = loss_of(real[part], index[part])
             if (share := len(index[part]) / len(index)) != 1:
                 loss = loss * share
-            self.ledger.mark("discriminator")
+            self.timer.mark("discriminator")
             loss.backward()
-            self.ledger.mark(account)
+            self.timer.mark(part_name)
             total = loss.detach() if total is None else total + loss.detach()
         assert total is not None
         total = self.world.average(total, module.parameters())
         optimiser.step()
-        self.ledger.mark("optimiser")
+        self.timer.mark("optimiser")
         return total
 
-    def use_shares(self, share: Tensor) -> None:
-        """Takes how often each class occurs among the training images."""
+    def use_class_frequencies(self, frequencies: Tensor) -> None:
+        """Sets how often the generators draw each class.
+
+        Args:
+            frequencies: [classes] float, of the training images; their sum is 1.
+        """
         for generator in (self.generator, self.average, *self.averages.values()):
-            generator.get_buffer("class_share").copy_(share)
+            generator.get_buffer("class_share").copy_(frequencies)
 
     def use_labels(self, first: int, labels: Tensor) -> None:
-        """Takes the classes [N] of the real images that are shown next, from index `first` on."""
-        self.labels_of = lambda index: labels[index - first]
+        """Sets the classes [N] int64 of the next real images, whose first index is `first`."""
+        self.real_labels = lambda index: labels[index - first]
 
-    def _draw(self, stream: Stream, index: Tensor) -> Coordinates:
+    def _coordinates(self, stream: Stream, index: Tensor) -> Coordinates:
+        """Return where the samples [N] of a step find their random numbers in a stream."""
         return Coordinates(self.cfg.train.seed, stream, index)
 
     def _fake(self, stream: Stream, augmentation: Stream, index: Tensor) -> Tensor:
-        where = self._draw(stream, index)
+        where = self._coordinates(stream, index)
         z, labels = where.normal(self.cfg.generator.z_dim), labels_for(self.generator, where)
         how = {} if labels is None else {"labels": labels}
         images = self.generator(z, where, **how).float()
-        self.ledger.mark("generator")
-        self.ledger.when_gradient_arrives("augmentation", [images])
+        self.timer.mark("generator")
+        self.timer.when_gradient_arrives("augmentation", [images])
         return self._augment(images, augmentation, index)
 
     def _augment(self, images: Tensor, stream: Stream, index: Tensor) -> Tensor:
-        where = self._draw(stream, index)
+        where = self._coordinates(stream, index)
         a, seen = self.cfg.augment, self.number * self.cfg.train.batch
         images = blur(images, a.blur_sigma * max(0.0, 1 - seen / (a.blur_fade_kimg * 1000)))
         shown = self.adaptive(augment(images, a.policy, where), where)
-        self.ledger.mark("augmentation")
+        self.timer.mark("augmentation")
         return shown
 
 
 def as_float(logits: list[Tensor]) -> list[Tensor]:
-    """Losses are taken in float32 whatever the networks compute in."""
+    """Return logits in float32, in which losses are computed whatever the networks' precision."""
     return [x.float() for x in logits]
 
 
 def adam(
     module: nn.Module, cfg: config.Optim, rate: float, rescale: bool, every: int, fused: bool
 ) -> torch.optim.Adam:
-    """Adam, shrunk where asked for as lazy regularisation every so many steps wants it."""
+    """Return Adam over a module's parameters.
+
+    Args:
+        rate: learning rate.
+        rescale: corrects rate and betas for a regulariser that is computed on one step in `every`
+            (lazy regularisation, Karras et al., CVPR 2020, Appendix B).
+        fused: one operator over all weights.
+    """
     shrink = every / (every + 1) if rescale else 1.0
     betas = (cfg.beta1**shrink, cfg.beta2**shrink)
     one_by_one = {"fused": False, "foreach": False}
@@ -384,152 +405,233 @@ def train(
     """Trains a Projected GAN, or goes on with it where `run_dir` holds a checkpoint.
 
     Args:
-        cfg: what to train.
+        cfg: the run's configuration.
         run_dir: keeps `checkpoint.pt`.
         data_dir: where packed data sets are kept.
         snapshot_at: yield at the first batch that reaches each of these numbers of images; the
             end of the budget always yields.
         on_progress: called with the number of images after each step.
         on_data: called with (done, total) while images are rendered or packed.
-        should_stop: asked after each step; where it says so, training ends early, its checkpoint
-            written.
+        should_stop: asked after each step; when it returns true, training ends early, after its
+            checkpoint was written.
 
     Yields:
         A Snapshot, always after its checkpoint was written. After a crash the snapshot that was
         resumed from comes again, so that no evaluation is lost.
+
+    Raises:
+        UserError: the checkpoint belongs to another configuration.
+        TrainingDiverged: a loss or a weight is not finite; `run_dir/diverged` has the evidence.
     """
-    # Data and networks.
-    world = join()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dataset = open_dataset(cfg.data, data_dir, on_data)
-    chosen = training_indices(cfg.data, len(dataset.images), dataset.order)
-    trainer = Trainer(cfg, device, world)
-    labels = None
-    if cfg.data.classes:
-        share, labels = shares(dataset, chosen, cfg.data.classes)
-        trainer.use_shares(share)
-    batch = cfg.train.batch
-    mine = world.share(batch)
-    loader = Loader(dataset.images, chosen, labels, cfg.train.seed, batch, mine, device,
-                    ahead_for(device))  # fmt: skip
-    total = round_up(round(cfg.train.total_kimg * 1000), batch)
-    due = sorted({min(round_up(n, batch), total) for n in snapshot_at} | {total})
+    session = Session(cfg, run_dir, data_dir, on_data)
+    timer, total = session.trainer.timer, session.total
+    due = {min(round_up(n, cfg.train.batch), total) for n in snapshot_at} | {total}
 
-    # Resume.
-    checkpoint = run_dir / "checkpoint.pt"
-    identity = json.dumps(asdict(cfg), sort_keys=True)
-    nimg, train_seconds = 0, 0.0
-    state = load_checkpoint(checkpoint, ("config", "nimg", "train_seconds", "trainer"))
-    if state is not None:
-        if not same_run(state["config"], cfg):
-            raise UserError(f"{checkpoint} belongs to another configuration; move it away")
-        try:
-            trainer.load_state(state["trainer"])
-            nimg, train_seconds = int(state["nimg"]), float(state["train_seconds"])
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f"{checkpoint} fits other networks ({reason}); move it away") from None
-        log.info("Going on from %d images", nimg)
-    if world.said(nimg) != nimg:
-        raise UserError(f"{checkpoint} is not the same for all processes; put it on a shared disk")
+    session.resume()
+    if session.nimg in due:
+        with timer.outside_steps("evaluation"):
+            yield session.snapshot()
 
-    steps, steady_images, steady_seconds, warmup_seconds = 0, 0, 0.0, 0.0
-    saved_at = time.monotonic()
-
-    watch = LossWatch()
-    ledger = trainer.ledger
-
-    def examine(weights: bool = False) -> None:
-        """Stops a run that diverged, and keeps the evidence."""
-        try:
-            watch.check()
-            if weights:
-                check_weights((trainer.generator, trainer.discriminator.heads), nimg)
-        except TrainingDiverged as error:
-            if world.is_first:
-                at = sample_order(cfg.train.seed, error.nimg - batch, batch, len(chosen))
-                keep_evidence(run_dir / "diverged", error, chosen[at].tolist(), trainer.state())
-            raise
-
-    def save() -> None:
-        nonlocal saved_at
-        examine(weights=True)
-        if not world.is_first:
-            return
-        position = {"config": identity, "nimg": nimg, "train_seconds": train_seconds}
-        save_checkpoint(checkpoint, {**position, "trainer": trainer.state()})
-        saved_at = time.monotonic()
-
-    def snapshot() -> Snapshot:
-        speed = steady_images / steady_seconds if steady_images else None
-        spent = ledger.summary(batch / speed if speed else None)
-        return Snapshot(nimg, trainer.average, trainer.discriminator, dataset, device,
-                        train_seconds, speed, warmup_seconds, nimg >= total, spent,
-                        {"raw": trainer.generator, **trainer.averages})  # fmt: skip
-
-    if nimg in due:
-        with ledger.outside_steps("evaluation"):
-            yield snapshot()
-    with closing(loader.batches(nimg, total)) as batches:
-        while nimg < total:
+    with closing(session.batches()) as batches:
+        while session.nimg < total:
             started = time.perf_counter()
-            steps += 1
-
-            # One batch, from its coordinates, and one step on it.
-            with ledger.step(steps):
-                pixels, classes = next(batches)
-                index = torch.arange(nimg, nimg + batch, device=device)[mine]
-                real = as_floats(pixels)
-                if classes is not None:
-                    trainer.use_labels(nimg + mine.start, classes)
-                if cfg.data.mirror:
-                    flip = Coordinates(cfg.train.seed, Stream.FLIP, index).uniform(1) < 0.5
-                    real = torch.where(flip[:, :, None, None], real.flip(3), real)
-                ledger.mark("data")
-                trainer.number = nimg // batch
-                losses = trainer.step(real, index)
-                nimg += batch
-                trainer.update_average(nimg)
-            watch.add(nimg, losses)
-
-            # The clock of training: the first steps of a session warm up, sampled ones are slow.
-            if steps % FINITE_CHECK_STEPS == 0 or nimg in due:
-                examine()  # waits for the device, so that the clock is synchronised
-            elif steps == WARMUP_STEPS or ledger.samples(steps + 1):
-                ledger.synchronise()
-            seconds = time.perf_counter() - started
-            train_seconds += seconds
-            ledger.outside["training"] += seconds
-            if steps <= WARMUP_STEPS:
-                warmup_seconds += seconds
-            elif not ledger.samples(steps):
-                steady_images += batch
-                steady_seconds += seconds
+            session.step(batches)
+            session.wait_if_timed(check_losses=session.nimg in due)
+            session.count_seconds(time.perf_counter() - started)
             if on_progress:
-                on_progress(nimg)
+                on_progress(session.nimg)
 
-            # Keep, then show.
-            stop = world.said(should_stop is not None and should_stop())
-            if nimg in due or stop or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
-                with ledger.outside_steps("checkpoint"):
-                    save()
-            if nimg in due:
-                with ledger.outside_steps("evaluation"):
-                    yield snapshot()
+            stop = session.world.said(should_stop is not None and should_stop())
+            if session.nimg in due or stop or session.seconds_since_save() > CHECKPOINT_SECONDS:
+                with timer.outside_steps("checkpoint"):
+                    session.save()
+            if session.nimg in due:
+                with timer.outside_steps("evaluation"):
+                    yield session.snapshot()
             if stop:
                 return
 
 
+class Session:
+    """One session of a run: its networks and images, how far it is, and how fast.
+
+    Attributes:
+        nimg: real images shown to the discriminator, over all sessions of the run.
+        total: images of the whole budget, a multiple of the batch.
+        steps: steps of this session.
+        train_seconds: time spent in training steps, over all sessions of the run.
+        warmup_seconds: time of this session's first `WARMUP_STEPS` steps.
+        steady_images, steady_seconds: of the steps after them that the timer did not sample.
+    """
+
+    def __init__(
+        self,
+        cfg: Config,
+        run_dir: Path,
+        data_dir: Path,
+        on_data: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self.cfg, self.run_dir = cfg, run_dir
+        self.checkpoint = run_dir / "checkpoint.pt"
+        self.world = join()
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.dataset = open_dataset(cfg.data, data_dir, on_data)
+        self.chosen = training_indices(cfg.data, len(self.dataset.images), self.dataset.order)
+        self.trainer = Trainer(cfg, self.device, self.world)
+        labels = None
+        if cfg.data.classes:
+            frequencies, labels = class_frequencies(self.dataset, self.chosen, cfg.data.classes)
+            self.trainer.use_class_frequencies(frequencies)
+        self.share = self.world.share(cfg.train.batch)
+        self.loader = Loader(self.dataset.images, self.chosen, labels, cfg.train.seed,
+                             cfg.train.batch, self.share, self.device,
+                             ahead_for(self.device))  # fmt: skip
+        self.total = round_up(round(cfg.train.total_kimg * 1000), cfg.train.batch)
+        self.nimg = self.steps = 0
+        self.train_seconds = self.warmup_seconds = 0.0
+        self.steady_images, self.steady_seconds = 0, 0.0
+        self.losses = LossWatch()
+        self.saved_at = time.monotonic()
+
+    def resume(self) -> None:
+        """Goes on from the newest whole checkpoint, if there is one.
+
+        Raises:
+            UserError: it belongs to another configuration or to other networks, or the processes
+                of this run read different ones.
+        """
+        path = self.checkpoint
+        state = load_checkpoint(path, ("config", "nimg", "train_seconds", "trainer"))
+        if state is not None:
+            if not same_run(state["config"], self.cfg):
+                raise UserError(f"{path} belongs to another configuration; move it away")
+            try:
+                self.trainer.load_state(state["trainer"])
+                self.nimg, self.train_seconds = int(state["nimg"]), float(state["train_seconds"])
+            except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                raise UserError(f"{path} fits other networks ({reason}); move it away") from None
+            log.info("Going on from %d images", self.nimg)
+        if self.world.said(self.nimg) != self.nimg:
+            raise UserError(f"{path} is not the same for all processes; put it on a shared disk")
+        self.saved_at = time.monotonic()
+
+    def batches(self) -> Generator[Batch, None, None]:
+        """Yield the batches that are left of the budget, this process's share of each."""
+        return self.loader.batches(self.nimg, self.total)
+
+    def step(self, batches: Iterator[Batch]) -> None:
+        """Trains on the next batch: a step of D, a step of G, a step of the moving averages."""
+        cfg, trainer, batch = self.cfg, self.trainer, self.cfg.train.batch
+        self.steps += 1
+        with trainer.timer.step(self.steps):
+            pixels, classes = next(batches)
+            index = torch.arange(self.nimg, self.nimg + batch, device=self.device)[self.share]
+            real = as_floats(pixels)
+            if classes is not None:
+                trainer.use_labels(self.nimg + self.share.start, classes)
+            if cfg.data.mirror:
+                flip = Coordinates(cfg.train.seed, Stream.FLIP, index).uniform(1) < 0.5
+                real = torch.where(flip[:, :, None, None], real.flip(3), real)
+            trainer.timer.mark("data")
+            trainer.number = self.nimg // batch
+            losses = trainer.step(real, index)
+            self.nimg += batch
+            trainer.update_average(self.nimg)
+        self.losses.add(self.nimg, losses)
+
+    def wait_if_timed(self, check_losses: bool) -> None:
+        """Waits for the device where the clock of training is read, and looks at the losses there.
+
+        Args:
+            check_losses: in this step; otherwise every `FINITE_CHECK_STEPS` steps.
+        """
+        timer = self.trainer.timer
+        if check_losses or self.steps % FINITE_CHECK_STEPS == 0:
+            self.check_finite()  # fetches the losses, so that the device has done its work
+        elif self.steps == WARMUP_STEPS or timer.samples(self.steps + 1):
+            timer.synchronise()
+
+    def count_seconds(self, seconds: float) -> None:
+        """Adds the wall clock of a step: warm-up and sampled steps do not count as throughput."""
+        self.train_seconds += seconds
+        self.trainer.timer.outside["training"] += seconds
+        if self.steps <= WARMUP_STEPS:
+            self.warmup_seconds += seconds
+        elif not self.trainer.timer.samples(self.steps):
+            self.steady_images += self.cfg.train.batch
+            self.steady_seconds += seconds
+
+    def check_finite(self, weights: bool = False) -> None:
+        """Stops a run that diverged, and keeps the evidence.
+
+        Args:
+            weights: checks the weights of G and of the discriminators too, not the losses alone.
+
+        Raises:
+            TrainingDiverged: a loss or a weight is infinite or not a number.
+        """
+        try:
+            self.losses.check()
+            if weights:
+                trained = (self.trainer.generator, self.trainer.discriminator.heads)
+                check_weights(trained, self.nimg)
+        except TrainingDiverged as error:
+            if self.world.is_first:
+                seed, batch = self.cfg.train.seed, self.cfg.train.batch
+                order = sample_order(seed, error.nimg - batch, batch, len(self.chosen))
+                images = self.chosen[order].tolist()
+                keep_evidence(self.run_dir / "diverged", error, images, self.trainer.state())
+            raise
+
+    def save(self) -> None:
+        """Writes the checkpoint, in the first process alone.
+
+        Raises:
+            TrainingDiverged: the state is not finite and must not become a checkpoint.
+        """
+        self.check_finite(weights=True)
+        if not self.world.is_first:
+            return
+        identity = json.dumps(asdict(self.cfg), sort_keys=True)
+        position = {"nimg": self.nimg, "train_seconds": self.train_seconds}
+        state = {"config": identity, **position, "trainer": self.trainer.state()}
+        save_checkpoint(self.checkpoint, state)
+        self.saved_at = time.monotonic()
+
+    def seconds_since_save(self) -> float:
+        """Return the seconds since the last checkpoint, or since the session began."""
+        return time.monotonic() - self.saved_at
+
+    def snapshot(self) -> Snapshot:
+        """Return the state that is evaluated."""
+        trainer = self.trainer
+        speed = self.steady_images / self.steady_seconds if self.steady_images else None
+        return Snapshot(
+            nimg=self.nimg,
+            generator=trainer.average,
+            discriminator=trainer.discriminator,
+            dataset=self.dataset,
+            device=self.device,
+            train_seconds=self.train_seconds,
+            images_per_s=speed,
+            warmup_seconds=self.warmup_seconds,
+            final=self.nimg >= self.total,
+            step_times=trainer.timer.summary(self.cfg.train.batch / speed if speed else None),
+            other_generators={"raw": trainer.generator, **trainer.averages},
+        )
+
+
 def round_up(n: int, batch: int) -> int:
-    """The number of images after the first whole batch that reaches n."""
+    """Return the number of images after the first whole batch that reaches n."""
     return -(-max(n, 1) // batch) * batch
 
 
 def micro_batches(n: int, size: int | None, unit: int = 1) -> list[slice]:
-    """A batch of n in as few parts of at most `size` as there can be, all but equally large.
+    """Return the fewest parts of at most `size` that a batch of n can be cut into, equally large.
 
     Args:
-        unit: of this many samples each part is made: the groups of batch norm.
+        unit: each part has a multiple of this many samples: the groups of batch norm.
     """
     if size is not None and size < min(unit, n):
         raise ConfigError(
@@ -543,7 +645,7 @@ def micro_batches(n: int, size: int | None, unit: int = 1) -> list[slice]:
 
 
 def same_run(text: str, cfg: Config) -> bool:
-    """Whether a configuration as a checkpoint holds it is `cfg`, micro-batches aside.
+    """Return whether the configuration in a checkpoint is `cfg`, without `train.micro_batch`.
 
     Fields that came later than the checkpoint are at their defaults.
     """

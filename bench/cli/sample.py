@@ -17,7 +17,7 @@ from bench.config.paths import RunPaths
 from bench.config.spec import RunSpec
 from bench.run.preflight import check_folder
 from bench.store import record as records
-from projgan.classes import known_classes
+from projgan.classes import class_count
 from projgan.data.sources import SUFFIXES
 from projgan.errors import DataError, UserError
 from projgan.files import write_bytes_atomic
@@ -77,7 +77,7 @@ def draw(
         raise UserError(
             f"truncation={truncation}: generator.name={cfg.generator.name} has no styles; leave it"
         )
-    every, known = of_class == "all", known_classes(generator)
+    every, known = of_class == "all", class_count(generator)
     if every and not known:
         raise UserError(f"class=all: {path} was trained without classes; leave class=")
     n = n or (OF_EACH_CLASS if every else IMAGES)

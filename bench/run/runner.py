@@ -319,11 +319,12 @@ class _Session:
         started = time.monotonic()
         self.progress.evaluate(nimg)
         self.describe(snapshot)
-        generator, norms = with_norms(snapshot.generator, snapshot.beside), self.spec.eval.norms
+        generator = with_norms(snapshot.generator, snapshot.other_generators)
+        norms = self.spec.eval.norms
         if snapshot.images_per_s is not None:
             record["throughput"] = throughput(snapshot, self.spec.config)
-        if snapshot.ledger is not None:
-            record["ledger"] = snapshot.ledger
+        if snapshot.step_times is not None:
+            record["ledger"] = snapshot.step_times
         entry = self.entry(nimg)
         if entry is not None:  # the clock in the checkpoint knows better than a recovered entry
             entry["train_seconds"] = snapshot.train_seconds

@@ -100,7 +100,7 @@ def _colour(x: Tensor, p: float, where: Coordinates) -> Tensor:
     one, zero = torch.ones_like(u[:, 0]), torch.zeros_like(u[:, 0])
     eye = torch.eye(3, device=x.device)
     grey = torch.full((3,), 1 / math.sqrt(3), device=x.device)
-    along = torch.outer(grey, grey)  # projects a colour onto its luma
+    luma = torch.outer(grey, grey)  # [3, 3], projects a colour onto its luma
     turn = eye.roll(1, dims=1)
     cross = turn.T - turn  # cross @ v is the cross product of (1, 1, 1) and v
 
@@ -110,10 +110,10 @@ def _colour(x: Tensor, p: float, where: Coordinates) -> Tensor:
     angle = torch.where(apply[:, 3], (u[:, 1] * 2 - 1) * math.pi, zero)[:, None, None]
     saturation = torch.where(apply[:, 4], torch.exp2(g[:, 2]), one)[:, None, None]
 
-    flip = eye - 2 * along * inverted
+    flip = eye - 2 * luma * inverted
     # Rodrigues' formula, about the grey axis.
-    hue = along + angle.cos() * (eye - along) + angle.sin() * cross / math.sqrt(3)
-    mix = (along + (eye - along) * saturation) @ hue @ flip * contrast
+    hue = luma + angle.cos() * (eye - luma) + angle.sin() * cross / math.sqrt(3)
+    mix = (luma + (eye - luma) * saturation) @ hue @ flip * contrast
     # Brightness comes first, so all that follows acts on it too.
     offset = (mix @ torch.ones(3, device=x.device)) * brightness[:, None]
     mixed = torch.einsum("nij,njhw->nihw", mix.to(x.dtype), x)
@@ -141,11 +141,11 @@ def _rotate(angle: Tensor) -> Tensor:
 
 
 class Adaptive:
-    """The probability of augmentation, held where the discriminator is as sure as it should be.
+    """The probability of augmentation, moved so that the discriminator stays as sure as a target.
 
     Attributes:
-        target: what the mean sign of the logits of real images is held at; 0 = never augments.
-        p: the probability now.
+        target: mean sign of the logits on real images that is aimed at; 0 = never augments.
+        p: the current probability, in [0, 1].
     """
 
     def __init__(self, target: float) -> None:
@@ -156,13 +156,18 @@ class Adaptive:
     def __call__(self, images: Tensor, where: Coordinates) -> Tensor:
         return ada(images, self.p, where) if self.target else images
 
-    def see(self, logits: list[Tensor]) -> None:
-        """Notes how sure the discriminator is of a batch (or part) of real images."""
+    def observe(self, logits: list[Tensor]) -> None:
+        """Keeps the mean sign of the logits on a batch (or part) of real images."""
         if self.target:
             self._signs.append(torch.stack([x.detach().sign().mean() for x in logits]).mean())
 
-    def follow(self, number: int, batch: int, world: World) -> None:
-        """Moves p after every few steps; `number` counts steps from 0, `batch` images in each."""
+    def update(self, number: int, batch: int, world: World) -> None:
+        """Moves p after every `EVERY` steps.
+
+        Args:
+            number: of the step, from 0.
+            batch: images of a step, over all processes.
+        """
         if not self.target or (number + 1) % EVERY or not self._signs:
             return
         mean = float(world.average(torch.stack(self._signs).mean(), ()))

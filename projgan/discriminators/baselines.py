@@ -1,6 +1,6 @@
 """Discriminators of the methods that the paper compares with: StyleGAN2's and FastGAN's own.
 
-Both look at RGB images and have the parts that a projected discriminator has (`features`, `judge`,
+Both look at RGB images and have the parts that a projected discriminator has (`features`, `logits`,
 `heads`), so that one training step serves all. FastGAN's also rebuilds what it saw: its decoders
 are trained on real images to keep the features complete (Liu et al., ICLR 2021, Section 3.2).
 """
@@ -20,8 +20,8 @@ from projgan.config import Config
 from projgan.generators.stylegan2 import channels_at
 from projgan.layers import EqualConv2d, EqualLinear, scaled_leaky_relu, seeded, sn_conv
 
-# Is told the name of a frozen part, what came in and what went out.
-Seen = Callable[[str, list[Tensor], list[Tensor]], None]
+# Called with the name of a frozen part, its inputs and its outputs.
+OnPart = Callable[[str, list[Tensor], list[Tensor]], None]
 
 LARGEST_BODY = 256  # pixels of the largest map that FastGAN's blocks see
 
@@ -33,21 +33,21 @@ class OnImages(nn.Module):
     projection = None
     heads: nn.Module
 
-    def features(self, images: Tensor, seen: Seen | None = None) -> list[Tensor]:
+    def features(self, images: Tensor, on_part: OnPart | None = None) -> list[Tensor]:
         return [images]
 
-    def judge(self, maps: list[Tensor], labels: Tensor | None = None) -> list[Tensor]:
-        """Images -> logits, one [N, 1, h, w] for each head.
+    def logits(self, maps: list[Tensor], labels: Tensor | None = None) -> list[Tensor]:
+        """Return logits of images [N, 3, R, R], one [N, 1, h, w] for each head.
 
         Args:
             labels: [N] int64, classes, where the discriminator is conditional.
         """
         given = maps[0]
-        logits: list[Tensor] = self.heads(given) if labels is None else self.heads(given, labels)
-        return logits
+        found: list[Tensor] = self.heads(given) if labels is None else self.heads(given, labels)
+        return found
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> list[Tensor]:
-        return self.judge(self.features(images), labels)
+        return self.logits(self.features(images), labels)
 
 
 class ResidualBlock(nn.Module):

@@ -22,7 +22,7 @@ from projgan.config import Config, Discriminator
 from projgan.discriminators.baselines import (
     FastGANDiscriminator,
     OnImages,
-    Seen,
+    OnPart,
     StyleGAN2Discriminator,
 )
 from projgan.discriminators.projection import LEVELS, Projection, Projections
@@ -201,32 +201,32 @@ class ProjectedDiscriminator(nn.Module):
                 self.heads = ConditionalHeads(self.heads, cfg.data.classes, d.cmap)
         self.extra_rgb = d.extra_rgb
 
-    def features(self, images: Tensor, seen: Seen | None = None) -> list[Tensor]:
-        """Images [N, 3, R, R] in [-1, 1] -> projected maps of the chosen levels.
+    def features(self, images: Tensor, on_part: OnPart | None = None) -> list[Tensor]:
+        """Return the projected maps of the chosen levels for images [N, 3, R, R] in [-1, 1].
 
         Args:
-            seen: is told the name of each frozen part, its inputs and its outputs.
+            on_part: called with the name of each frozen part, its inputs and its outputs.
         """
         features = self.backbone(images)
-        if seen is not None:
-            seen("backbone", [images], features)
+        if on_part is not None:
+            on_part("backbone", [images], features)
         maps = self.projection(features)
-        if seen is not None:
-            seen("projection", features, maps)
+        if on_part is not None:
+            on_part("projection", features, maps)
         chosen = [maps[at] for at in self.taken]
         return [*chosen, images] if self.extra_rgb else chosen
 
-    def judge(self, maps: list[Tensor], labels: Tensor | None = None) -> list[Tensor]:
-        """Projected maps -> logits, one [N, 1, h, w] for each discriminator.
+    def logits(self, maps: list[Tensor], labels: Tensor | None = None) -> list[Tensor]:
+        """Return logits of projected maps, one [N, 1, h, w] for each discriminator.
 
         Args:
             labels: [N] int64, classes, where the discriminators are conditional.
         """
-        logits: list[Tensor] = self.heads(maps) if labels is None else self.heads(maps, labels)
-        return logits
+        found: list[Tensor] = self.heads(maps) if labels is None else self.heads(maps, labels)
+        return found
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> list[Tensor]:
-        return self.judge(self.features(images), labels)
+        return self.logits(self.features(images), labels)
 
 
 def on_rgb(cfg: Config) -> LevelDiscriminator:
@@ -245,7 +245,7 @@ class RGBDiscriminator(OnImages):
             if cfg.data.classes:
                 self.heads = ConditionalHeads(self.heads, cfg.data.classes, cfg.outputs)
 
-    def judge(self, maps: list[Tensor], labels: Tensor | None = None) -> list[Tensor]:
+    def logits(self, maps: list[Tensor], labels: Tensor | None = None) -> list[Tensor]:
         return [self.heads(maps[0])] if labels is None else self.heads(maps[0], labels)
 
 

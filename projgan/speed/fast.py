@@ -1,4 +1,4 @@
-"""What makes a training step faster without changing what it computes, each thing under a name.
+"""Faster forms of parts of a training step that compute the same, each under a name.
 
 Every entry of `SWITCHES` is exact: with it and without it a step gives the same numbers up to the
 rounding of another order of summation (tests/projgan/test_fast.py holds that). A module that has a
@@ -161,8 +161,8 @@ class _Spectral(torch.autograd.Function):
         shape = (len(left), len(right))
         moved = [t.permute(ctx.order) for t in (gradients[0], out)]
         g, w = (t.reshape(shape) for t in moved)
-        along = torch.dot(g.reshape(-1), w.reshape(-1))
-        grad = torch.addr(g, left * -along, right).div_(sigma)
+        inner = torch.dot(g.reshape(-1), w.reshape(-1))
+        grad = torch.addr(g, left * -inner, right).div_(sigma)
         back = [ctx.order.index(i) for i in range(4)]
         return grad.view(moved[1].shape).permute(back), None, None, None, None
 

@@ -1,7 +1,7 @@
 """Where a run's time goes: every part of a training step measured, on sampled steps only.
 
 One step in `SAMPLE_EVERY` is divided by a lap timer: each mark puts the time since the mark before
-it on one account. The backward pass is divided where gradients arrive at the tensors between two
+it to one part. The backward pass is divided where gradients arrive at the tensors between two
 networks. A sampled step begins and ends with the device's work done, so that neither it nor the
 steps beside it have the other's work on their clock, and is kept out of the throughput; the other
 steps carry no clock but the run's own.
@@ -9,7 +9,7 @@ steps carry no clock but the run's own.
 On a CPU a lap is the processor time of the thread that trains, and what the wall clock shows
 beyond it is `idle`: the process was ready and something else had the core, or it slept. On a GPU a
 lap is the time between two events on its stream, which nothing waits for before the step's end; a
-gap in which it waited for the host is on the account of what came next, so `idle` is not measured.
+gap in which it waited for the host counts for the part that came next, so `idle` is not measured.
 """
 
 from __future__ import annotations
@@ -26,13 +26,21 @@ from torch import Tensor
 SAMPLE_EVERY = 32  # steps
 CONTENDED = 0.1  # idle share of the sampled steps from which a machine counts as shared
 
-# Accounts of a step in its order; `rest` is what no mark explains.
+# Parts of a step in its order; `rest` is the time that no mark explains.
 PARTS = ("data", "augmentation", "generator", "backbone", "projection", "discriminator",
          "optimiser", "average", "idle", "rest")  # fmt: skip
 
 
-class Ledger:
-    """The accounts of one session."""
+class StepTimer:
+    """Seconds that each part of the training steps of one session took.
+
+    Attributes:
+        active: whether the current step is divided into parts.
+        steps: steps that were divided.
+        seconds: wall clock of these steps.
+        parts: seconds by part, summed over these steps.
+        outside: seconds of the session by what it did: training, checkpoints, evaluation.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -42,7 +50,7 @@ class Ledger:
         self.parts = dict.fromkeys(PARTS, 0.0)
         self.outside = {"training": 0.0, "checkpoint": 0.0, "evaluation": 0.0}
         self._started = time.perf_counter()
-        self._laps: list[tuple[str, Any]] = []  # of the step that is divided: (account, its end)
+        self._laps: list[tuple[str, Any]] = []  # of the step that is divided: (part, its end)
 
     @staticmethod
     def samples(number: int) -> bool:
@@ -69,16 +77,16 @@ class Ledger:
         wall = time.perf_counter() - began
         self.seconds += wall
         self.steps += 1
-        explained = self._settle()
+        explained = self._add_laps()
         self.parts["rest"] += wall - explained
 
     def mark(self, part: str) -> None:
-        """Puts the time since the last mark on an account."""
+        """Adds the time since the last mark to a part."""
         if self.active:
             self._laps.append((part, self._clock()))
 
-    def _settle(self) -> float:
-        """Enters the laps of a step in the accounts; returns the seconds that these are."""
+    def _add_laps(self) -> float:
+        """Adds the laps of a step to their parts; returns their sum in seconds."""
         total = 0.0
         for (_, start), (part, end) in pairwise(self._laps):
             if self.device.type == "cuda":
@@ -111,7 +119,7 @@ class Ledger:
 
     @contextmanager
     def outside_steps(self, what: str) -> Iterator[None]:
-        """Puts the time of a block between steps on an account of the session."""
+        """Adds the time of a block between steps to `outside`."""
         started = time.perf_counter()
         try:
             yield
@@ -119,10 +127,10 @@ class Ledger:
             self.outside[what] += time.perf_counter() - started
 
     def summary(self, steady_step: float | None) -> dict[str, Any] | None:
-        """What a record keeps; None = no step was sampled yet.
+        """Return the shares of the parts, as a record keeps them; None = no step was sampled yet.
 
         Args:
-            steady_step: seconds of a step that was not sampled, for comparison.
+            steady_step: seconds of a step that was not sampled, for comparison; None = unknown.
         """
         if not self.steps:
             return None

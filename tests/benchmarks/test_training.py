@@ -97,7 +97,7 @@ def test_discriminator(benchmark: BenchmarkFixture, trainer: Trainer, images: Te
     with torch.no_grad():
         maps = d.features(images)
     d.heads.requires_grad_(True)
-    timed(benchmark, lambda: sum(x.mean() for x in d.judge(maps)).backward())
+    timed(benchmark, lambda: sum(x.mean() for x in d.logits(maps)).backward())
 
 
 def test_diffaugment(benchmark: BenchmarkFixture, images: Tensor, index: Tensor) -> None:

@@ -18,7 +18,7 @@ from bench.config.paths import RunPaths
 from bench.config.spec import EvalSpec, RunSpec
 from bench.metrics.training_set import NO_HELD_OUT, logit_gap, mean_logits, memorised, split
 from bench.run.runner import execute
-from projgan.augment.features import disturb, level_weights
+from projgan.augment.features import augment_features, level_weights
 from projgan.config import Backbone, Config, Data, Discriminator, Generator, Projection, Train
 from projgan.data.dataset import Dataset, training_indices
 from projgan.errors import ConfigError
@@ -103,23 +103,23 @@ def test_a_run_measures_both_and_says_why_not(tmp_path: Path) -> None:
 def test_a_step_leaves_out_the_same_channels_of_all_images() -> None:
     maps = [torch.ones(4, 64, 2, 2), torch.ones(4, 32, 2, 2)]
     where = Coordinates(0, 11, torch.arange(4))
-    dropped = disturb(maps, Projection(drop_channels=0.5), 0, 3, where)
+    dropped = augment_features(maps, Projection(drop_channels=0.5), 0, 3, where)
     for x in dropped:
         alive = x[:, :, 0, 0] != 0
         assert (alive == alive[0]).all() and 0.2 < alive.float().mean() < 0.8
         assert x.mean() == pytest.approx(1.0)  # what is left stands for all
-    again = disturb(maps, Projection(drop_channels=0.5), 0, 3, where)
-    other = disturb(maps, Projection(drop_channels=0.5), 0, 4, where)
+    again = augment_features(maps, Projection(drop_channels=0.5), 0, 3, where)
+    other = augment_features(maps, Projection(drop_channels=0.5), 0, 4, where)
     assert torch.equal(again[0], dropped[0]) and not torch.equal(other[0], dropped[0])
-    assert disturb(maps, Projection(), 0, 3, where) is maps
+    assert augment_features(maps, Projection(), 0, 3, where) is maps
 
 
 def test_noise_is_relative_to_the_maps_and_follows_the_images() -> None:
     x = 10 * torch.randn(64, 8, 4, 4, generator=torch.Generator().manual_seed(0))
     where = Coordinates(0, 11, torch.arange(64))
-    (noisy,) = disturb([x], Projection(noise=0.5), 0, 0, where)
+    (noisy,) = augment_features([x], Projection(noise=0.5), 0, 0, where)
     assert (noisy - x).std() == pytest.approx(5.0, rel=0.05)
-    (again,) = disturb([x], Projection(noise=0.5), 0, 9, where)
+    (again,) = augment_features([x], Projection(noise=0.5), 0, 9, where)
     assert torch.equal(again, noisy)
 
 

@@ -53,7 +53,7 @@ def test_they_change_nothing_else_and_resume_to_the_bit(tmp_path: Path) -> None:
             running.close()
             running = train(cfg, tmp_path / name, tmp_path / "data", (32,))
         *_, last = running
-        assert set(last.beside) == {"raw", *(AVERAGES if cfg is CFG else ())}
+        assert set(last.other_generators) == {"raw", *(AVERAGES if cfg is CFG else ())}
         ends[name] = read_checkpoint(tmp_path / name / "checkpoint.pt")["trainer"]
     for part in ("generator", "heads", "average"):
         for key, value in ends["whole"][part].items():

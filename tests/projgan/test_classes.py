@@ -144,7 +144,7 @@ def test_real_images_are_shown_with_their_own_class(
 
     def watched(self: Trainer, real: torch.Tensor, index: torch.Tensor) -> object:
         pixels = ((real + 1) * 127.5).round().to(torch.uint8).numpy()
-        labels = self.labels_of(index).tolist()
+        labels = self.real_labels(index).tolist()
         assert labels == [by_pixels[x.tobytes()] for x in pixels]
         seen.extend(labels)
         return step(self, real, index)

@@ -1,4 +1,4 @@
-"""The ledger: every part of a sampled step on its account, and nothing disturbed by looking."""
+"""Step times: every part of a sampled step is counted, and nothing disturbed by looking."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from projgan.config import (
 )
 from projgan.divergence import LossWatch
 from projgan.speed import fast, step_times
-from projgan.speed.step_times import PARTS, Ledger
+from projgan.speed.step_times import PARTS, StepTimer
 from projgan.train import Snapshot, Trainer, train
 
 CPU = torch.device("cpu")
@@ -38,7 +38,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
 
 
 def test_a_run_accounts_for_its_sampled_steps(trained: Snapshot) -> None:
-    found = trained.ledger
+    found = trained.step_times
     assert found is not None and found["sampled_steps"] == 1  # step 16 of 20
     assert list(found["shares"]) == list(PARTS) == list(SHARES)
     assert sum(found["shares"].values()) == pytest.approx(1)
@@ -58,7 +58,7 @@ def test_sampled_steps_do_not_count_as_throughput(
     whole = Trainer.step
 
     def step(self: Trainer, real: Tensor, index: Tensor) -> object:
-        if self.ledger.active:
+        if self.timer.active:
             time.sleep(20)
         return whole(self, real, index)
 
@@ -73,9 +73,9 @@ def test_sampled_steps_do_not_count_as_throughput(
     monkeypatch.setattr(time, "perf_counter", lambda: now() + slept)
     monkeypatch.setattr(Trainer, "step", step)
     *_, last = train(CFG, tmp_path, tmp_path / "data", ())
-    assert last.images_per_s is not None and last.ledger is not None
-    assert last.ledger["sampled_step_s"] > 20 > 5 * 8 / last.images_per_s
-    assert last.ledger["contended"] and last.ledger["shares"]["idle"] > 0.9
+    assert last.images_per_s is not None and last.step_times is not None
+    assert last.step_times["sampled_step_s"] > 20 > 5 * 8 / last.images_per_s
+    assert last.step_times["contended"] and last.step_times["shares"]["idle"] > 0.9
     assert last.train_seconds > 20 > last.warmup_seconds
 
 
@@ -102,10 +102,10 @@ def test_no_step_has_another_ones_work_on_its_clock(
     monkeypatch.setattr(time, "perf_counter", lambda: now() + spent)
     monkeypatch.setattr(Trainer, "step", step)
     monkeypatch.setattr(LossWatch, "check", waiting)
-    monkeypatch.setattr(Ledger, "synchronise", wait)
+    monkeypatch.setattr(StepTimer, "synchronise", wait)
     *_, last = train(CFG, tmp_path, tmp_path / "data", ())
-    assert last.ledger is not None and last.images_per_s is not None
-    assert 20 < last.ledger["sampled_step_s"] < 30
+    assert last.step_times is not None and last.images_per_s is not None
+    assert 20 < last.step_times["sampled_step_s"] < 30
     assert 20 < 8 / last.images_per_s < 30
     assert 100 < last.warmup_seconds < 150
 
@@ -146,7 +146,7 @@ def test_on_a_gpu_laps_lie_between_events_that_nothing_waits_for(
 ) -> None:
     """Its events are stood in for: what is held here is the bookkeeping."""
     waits: list[bool] = []
-    accounts = Ledger(torch.device("cuda"))
+    accounts = StepTimer(torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda _: waits.append(accounts.active))
     for _ in range(2):
@@ -170,11 +170,11 @@ def test_looking_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(step_times, "SAMPLE_EVERY", every)
         trainer = Trainer(CFG, CPU)
         for number in range(1, 4):
-            with trainer.ledger.step(number):
+            with trainer.timer.step(number):
                 real = torch.linspace(-1, 1, 8 * 3 * 32 * 32).view(8, 3, 32, 32)
                 trainer.step(real, torch.arange(8 * number, 8 * number + 8))
                 trainer.update_average(8 * number)
-        assert trainer.ledger.steps == (3 if every == 1 else 0)
+        assert trainer.timer.steps == (3 if every == 1 else 0)
         ends.append(torch.cat([p.flatten() for p in trainer.average.parameters()]))
     assert torch.equal(*ends)
 
@@ -208,15 +208,15 @@ def test_the_backward_pass_is_divided_where_gradients_arrive(part: str) -> None:
     network = networks[part]
     assert network is not None
     network.register_forward_hook(hook)
-    with trainer.ledger.step(step_times.SAMPLE_EVERY // 2):
+    with trainer.timer.step(step_times.SAMPLE_EVERY // 2):
         trainer.step(torch.zeros(8, 3, 32, 32), torch.arange(8))
-    spent = trainer.ledger.parts
+    spent = trainer.timer.parts
     assert spent[part] > 0.3 > sum(spent[name] for name in PARTS[:-2] if name != part)
 
 
 def test_a_shared_machine_is_noticed() -> None:
     """A thread that waits while the clock runs had no processor."""
-    accounts = Ledger(CPU)
+    accounts = StepTimer(CPU)
     with accounts.step(step_times.SAMPLE_EVERY // 2):
         threading.Event().wait(0.05)
         accounts.mark("data")
@@ -233,15 +233,15 @@ def test_what_a_record_keeps_of_it(trained: Snapshot) -> None:
     with FlopCounterMode(display=False) as counter:
         plain.step(torch.zeros(8, 3, 32, 32), torch.arange(8))
     assert found["gflop_per_image"] == pytest.approx(counter.get_total_flops() / 8e9, rel=1e-6)
-    run = Run(None, Path(), "finished", record={"throughput": found, "ledger": trained.ledger})  # type: ignore[arg-type]
+    run = Run(None, Path(), "finished", record={"throughput": found, "ledger": trained.step_times})  # type: ignore[arg-type]
     assert run.value("s_per_kimg") == pytest.approx(1000 / found["images_per_s"])
-    assert trained.ledger is not None
-    assert run.value("share_backbone") == 100 * trained.ledger["shares"]["backbone"]
-    assert run.contended == trained.ledger["contended"]
+    assert trained.step_times is not None
+    assert run.value("share_backbone") == 100 * trained.step_times["shares"]["backbone"]
+    assert run.contended == trained.step_times["contended"]
     old = Run(None, Path(), "finished", record={"throughput": {"images_per_s": 8.0}})  # type: ignore[arg-type]
     assert old.value("share_backbone") is None and old.why_missing("share_rest") == "not recorded"
     assert run.value("warmup_s") == trained.warmup_seconds > 0
-    session = trained.ledger["session"]
+    session = trained.step_times["session"]
     assert run.value("checkpoint_s") == session["checkpoint_s"] > 0
     assert run.value("unexplained_s") == session["rest_s"]
     assert old.value("unexplained_s") is None and old.why_missing("warmup_s") == "not recorded"
