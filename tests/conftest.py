@@ -26,3 +26,9 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Drills on a cluster, which wait for most of their time, come first and beside others."""
     items.sort(key=lambda item: "slurm" not in item.keywords)
+    of_a_gpu = [item for item in items if "gpu" in item.keywords]
+    if of_a_gpu:
+        import torch
+
+        for item in of_a_gpu if not torch.cuda.is_available() else ():
+            item.add_marker(pytest.mark.skip(reason="needs a GPU"))

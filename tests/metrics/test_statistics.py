@@ -81,7 +81,7 @@ def test_sums_on_a_device_are_those_of_the_host(size: int, monkeypatch: pytest.M
     np.testing.assert_allclose(device.cov, host.cov, rtol=0, atol=1e-12)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_sums_on_a_gpu_are_those_of_the_host() -> None:
     x = torch.randn(300, 64, generator=torch.Generator().manual_seed(0)) + 100
     accumulator = Accumulator()

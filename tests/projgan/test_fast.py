@@ -403,7 +403,7 @@ def test_an_error_of_the_step_itself_is_no_reason_to_fall_back(
     assert not caplog.messages
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_replayed_graphs_compute_the_same() -> None:
     device = torch.device("cuda")
     cfg = replace(CFG, train=replace(CFG.train, compile=True, cuda_graphs=True))

@@ -129,7 +129,7 @@ def test_only_a_gpu_is_read_ahead_for() -> None:
     assert as_floats(torch.tensor([0, 255], dtype=torch.uint8)).tolist() == [-1, 1]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_pinned_batches_arrive_as_they_are() -> None:
     """Many small copies behind a busy device: none sees the memory of another batch."""
     device = torch.device("cuda")

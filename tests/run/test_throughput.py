@@ -62,7 +62,7 @@ def test_says_when_it_is_the_whole_process(
     assert 20 < got["peak_mb"] < 200_000
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_counts_what_torch_allocated_on_the_gpu() -> None:
     device = torch.device("cuda")
     peak = PeakMemory(device)
