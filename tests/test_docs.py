@@ -6,6 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
+import metrics_docs
 import pytest
 
 from bench.cli import main
@@ -102,6 +103,12 @@ def test_links_lead_somewhere(page: Path) -> None:
             heads = re.findall(r"^#+ (.*)$", (page.parent / path).read_text(), re.MULTILINE)
             known = [re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads]
             assert anchor in known, f"{page.name}: {target}"
+
+
+def test_the_table_of_metrics_is_that_of_their_rows() -> None:
+    """`python tests/metrics_docs.py` writes it."""
+    text = metrics_docs.PAGE.read_text(encoding="utf-8")
+    assert f"{metrics_docs.BEGIN}\n{metrics_docs.markdown()}{metrics_docs.END}" in text
 
 
 def test_every_page_is_reached_from_the_readme() -> None:

@@ -30,19 +30,24 @@ class Computation:
     Attributes:
         function: `FILE.FUNCTION` of bench/metrics/: (real, fake, certified) -> parts, as
             `bench.metrics.evaluate.Compute` has it.
-        text: in words, for a page's evidence.
+        text: in words, for a page's evidence and for docs/metrics.md.
         needs_all: when it needs the features of every generated image, and not only of those that
             come first by content: "never", "certified" (for numbers that are published) or
             "always".
+        source: the paper that defines it.
     """
 
     function: str
     text: str
     needs_all: str = "never"
+    source: str = ""
 
 
 FRECHET = Computation(
-    "fid.frechet", "Fréchet distance of two Gaussians fitted to the features", "certified"
+    "fid.frechet",
+    "Fréchet distance of two Gaussians fitted to the features",
+    "certified",
+    "Heusel et al. 2017, Eq. 6; Dowson and Landau 1982",
 )
 FRECHET_BY_N = replace(
     FRECHET,
@@ -50,12 +55,21 @@ FRECHET_BY_N = replace(
     text=f"{FRECHET.text}, covariances divided by n",
 )
 FRECHET_INF = Computation(
-    "fid.frechet_inf", "Fréchet distance, extrapolated to endless images", "always"
+    "fid.frechet_inf",
+    "Fréchet distance, extrapolated to endless images",
+    "always",
+    "Chong and Forsyth 2020",
 )
-KERNEL = Computation("kernel.compare", "kernel distance (MMD², cubic kernel), unbiased")
+KERNEL = Computation(
+    "kernel.compare",
+    "kernel distance (MMD², cubic kernel), unbiased",
+    source="Bińkowski et al. 2018",
+)
 NEIGHBOURS = Computation("neighbours.compare", "by k nearest neighbours in feature space")
-SLICED = Computation("patches.compare", "sliced Wasserstein distance")
-INCEPTION_SCORE = Computation("inception.score", "Inception score")
+SLICED = Computation(
+    "patches.compare", "sliced Wasserstein distance", source="Karras et al. 2018, Section 5"
+)
+INCEPTION_SCORE = Computation("inception.score", "Inception score", source="Salimans et al. 2016")
 # What `bench.metrics.training_set` measures.
 OF_TRAINING = Computation("", "of the images and the discriminator of training")
 
@@ -81,6 +95,8 @@ class Metric:
     # Of the computation: function, kernel, divisor, preprocessing. Raise it where one of them
     # changes a value: values of another version are stale, and are measured again.
     version: int = 1
+    about: str = ""  # in words, for docs/metrics.md, after what `compute` says of itself
+    source: str = ""  # the paper that proposes it. "" = that of `compute`
 
 
 @dataclass(frozen=True)
@@ -169,8 +185,18 @@ EACH = "*"
 _LEVELS = ("l1", "l2", "l3", "l4")
 
 
+_MANIFOLD = (
+    "share of one side's images inside the other side's manifold, k = 3",
+    "Kynkäänniemi et al. 2019, Eq. 1 and 2",
+)
+_DENSITY = (
+    "density and coverage of the real manifold, k = 5; density may exceed 1",
+    "Naeem et al. 2020, Eq. 3 and 4",
+)
+
+
 def _neighbours(extractor: str, suffix: str, mark: str) -> tuple[Metric, ...]:
-    """Precision, recall, density and coverage in one extractor's features."""
+    """Return precision, recall, density and coverage in one extractor's features."""
     return tuple(
         Metric(
             f"{part}{suffix}",
@@ -182,8 +208,14 @@ def _neighbours(extractor: str, suffix: str, mark: str) -> tuple[Metric, ...]:
             lower_is_better=False,
             part=part,
             version=2,
+            about=about,
+            source=source,
         )
-        for part in ("precision", "recall", "density", "coverage")
+        for parts, (about, source) in (
+            (("precision", "recall"), _MANIFOLD),
+            (("density", "coverage"), _DENSITY),
+        )
+        for part in parts
     )
 
 
@@ -194,13 +226,32 @@ _ENTRIES = (
     Metric("kid_lab", "kid_lab", "KID-lab x1000", "x1000", "lab", KERNEL, version=2),
     # The four feature levels of one reference backbone, the same for every row of a grid.
     *(
-        Metric(f"fd_{level}", "fd_levels", f"FD-{level.upper()}", "", "levels", FRECHET, level)
+        Metric(
+            f"fd_{level}",
+            "fd_levels",
+            f"FD-{level.upper()}",
+            "",
+            "levels",
+            FRECHET,
+            level,
+            about="on the four levels of one named backbone",
+            source="the paper, Table 1",
+        )
         for level in _LEVELS
     ),
     # The four feature levels of the run's own backbone: comparable within a row only. After its
     # discriminator's projection they are what the discriminator sees.
     *(
-        Metric(f"own_{level}", "own_levels", f"own FD-{level.upper()}", "", "own", FRECHET, level)
+        Metric(
+            f"own_{level}",
+            "own_levels",
+            f"own FD-{level.upper()}",
+            "",
+            "own",
+            FRECHET,
+            level,
+            about="on the four levels of the run's own backbone",
+        )
         for level in _LEVELS
     ),
     *(
@@ -212,15 +263,44 @@ _ENTRIES = (
             "own",
             FRECHET,
             f"{stage}_{level}",
+            about=f"after the run's own {stage.upper()}",
         )
         for stage in ("ccm", "csm")
         for level in _LEVELS
     ),
-    Metric("swd", "swd", "SWD x1000", "x1000", "patches", SLICED, EACH, version=2),
+    Metric(
+        "swd",
+        "swd",
+        "SWD x1000",
+        "x1000",
+        "patches",
+        SLICED,
+        EACH,
+        version=2,
+        about="on patches of a Laplacian pyramid",
+    ),
     *_neighbours("lab", "_lab", "-lab"),
-    Metric("fid", "fid", "FID", "", "inception", FRECHET),
+    Metric(
+        "fid",
+        "fid",
+        "FID",
+        "",
+        "inception",
+        FRECHET,
+        about="clean-fid's `clean` mode",
+        source="Heusel et al. 2017; Parmar et al. 2022",
+    ),
     Metric("fid_inf", "fid_inf", "FID-inf", "", "inception", FRECHET_INF, version=2),
-    Metric("fid_legacy", "fid_legacy", "FID (legacy resize)", "", "inception_legacy", FRECHET),
+    Metric(
+        "fid_legacy",
+        "fid_legacy",
+        "FID (legacy resize)",
+        "",
+        "inception_legacy",
+        FRECHET,
+        about="clean-fid's `legacy_pytorch` mode",
+        source="Heusel et al. 2017",
+    ),
     Metric(
         "fid_nvlabs",
         "fid_nvlabs",
@@ -229,8 +309,19 @@ _ENTRIES = (
         "inception_graph",
         FRECHET_BY_N,
         version=2,
+        about="the resize inside the Inception graph, as the released code has it",
+        source="Karras et al. 2020",
     ),
-    Metric("kid", "kid", "KID x1000", "x1000", "inception", KERNEL, version=2),
+    Metric(
+        "kid",
+        "kid",
+        "KID x1000",
+        "x1000",
+        "inception",
+        KERNEL,
+        version=2,
+        about="clean-fid's `clean` mode",
+    ),
     Metric(
         "is",
         "is",
@@ -241,15 +332,54 @@ _ENTRIES = (
         "logits",
         lower_is_better=False,
         version=2,
+        about="ten parts",
     ),
     *_neighbours("vgg16", "", ""),
-    Metric("fd_dinov2", "fd_dinov2", "FD-DINOv2", "", "dinov2", FRECHET),
-    Metric("fd_clip", "fd_clip", "FD-CLIP", "", "clip", FRECHET),
-    Metric("fd_swav", "fd_swav", "FD-SwAV", "", "swav", FRECHET),
-    Metric("logit_gap", "logit_gap", "logit gap", "", TRAINING, OF_TRAINING, generated=False),
-    Metric("memorised", "memorised", "memorised %", "%", TRAINING, OF_TRAINING),
-    Metric("fd_mobilenet", "fd_mobilenet", "FD-MobileNet", "", "mobilenet", FRECHET),
-    Metric("kid_mobilenet", "kid_mobilenet", "KID-MobileNet x1000", "x1000", "mobilenet", KERNEL),
+    Metric(
+        "fd_dinov2", "fd_dinov2", "FD-DINOv2", "", "dinov2", FRECHET, source="Stein et al. 2023"
+    ),
+    Metric("fd_clip", "fd_clip", "FD-CLIP", "", "clip", FRECHET, source="Kynkäänniemi et al. 2023"),
+    Metric("fd_swav", "fd_swav", "FD-SwAV", "", "swav", FRECHET, source="Morozov et al. 2021"),
+    Metric(
+        "logit_gap",
+        "logit_gap",
+        "logit gap",
+        "",
+        TRAINING,
+        OF_TRAINING,
+        generated=False,
+        about="how much surer the discriminators are of training images than of held-out ones, "
+        "in standard deviations",
+    ),
+    Metric(
+        "memorised",
+        "memorised",
+        "memorised %",
+        "%",
+        TRAINING,
+        OF_TRAINING,
+        about="share of generated images nearer to a training than to a held-out image; 50 = "
+        "none is learned by heart",
+        source="after Meehan et al. 2020",
+    ),
+    Metric(
+        "fd_mobilenet",
+        "fd_mobilenet",
+        "FD-MobileNet",
+        "",
+        "mobilenet",
+        FRECHET,
+        about="a small network that pip brings, images at 128 px",
+    ),
+    Metric(
+        "kid_mobilenet",
+        "kid_mobilenet",
+        "KID-MobileNet x1000",
+        "x1000",
+        "mobilenet",
+        KERNEL,
+        about="a small network that pip brings, images at 128 px",
+    ),
 )
 
 # Whose batch-norm statistics a generator is measured with (`eval.norms`), and the version of how

@@ -77,7 +77,7 @@ def _lite(number: int, tag: str, top1: float, params_m: float, note: str = "") -
     )
 
 
-def _beyond(
+def of_timm(
     label: str,
     family: str,
     tag: str,
@@ -86,7 +86,17 @@ def _beyond(
     hooks: tuple[int, ...] = (),
     widths: tuple[int, ...] = (),
 ) -> Entry:
-    """A network that the paper does not have: no lab counterpart."""
+    """Return a row for a network of timm without a lab counterpart.
+
+    Args:
+        label: as tables show it.
+        family: architecture; a metric whose network's family has a word in common is flagged.
+        tag: timm's name with the tag of the weights.
+        pretraining: data sets joined by ", then ", and after the last comma what was learned.
+        size: transformers: pixels that images are resized to.
+        hooks: transformers: the four blocks after which maps are taken, from 1.
+        widths: transformers: channels of the four maps.
+    """
     network = Network(
         label, family, "timm", tag, pretraining, size=size, hooks=hooks, widths=widths
     )
@@ -235,44 +245,44 @@ BACKBONES: dict[str, Entry] = {
         )
     ),
     # The author tried VGG for the reviewers; ResNets with torchvision's own weights.
-    "vgg16": _beyond("VGG16", "VGG", "vgg16.tv_in1k", _IMAGENET),
-    "vgg16_bn": _beyond("VGG16-BN", "VGG", "vgg16_bn.tv_in1k", _IMAGENET),
-    "resnet34": _beyond("ResNet34", "ResNet", "resnet34.tv_in1k", _IMAGENET),
-    "resnet50_tv": _beyond("ResNet50 (torchvision)", "ResNet", "resnet50.tv_in1k", _IMAGENET),
-    "resnet101": _beyond("ResNet101", "ResNet", "resnet101.tv_in1k", _IMAGENET),
-    "resnet152": _beyond("ResNet152", "ResNet", "resnet152.tv_in1k", _IMAGENET),
+    "vgg16": of_timm("VGG16", "VGG", "vgg16.tv_in1k", _IMAGENET),
+    "vgg16_bn": of_timm("VGG16-BN", "VGG", "vgg16_bn.tv_in1k", _IMAGENET),
+    "resnet34": of_timm("ResNet34", "ResNet", "resnet34.tv_in1k", _IMAGENET),
+    "resnet50_tv": of_timm("ResNet50 (torchvision)", "ResNet", "resnet50.tv_in1k", _IMAGENET),
+    "resnet101": of_timm("ResNet101", "ResNet", "resnet101.tv_in1k", _IMAGENET),
+    "resnet152": of_timm("ResNet152", "ResNet", "resnet152.tv_in1k", _IMAGENET),
     # Beyond the paper.
-    "convnext_tiny": _beyond("ConvNeXt-T", "ConvNeXt", "convnext_tiny.fb_in1k", _IMAGENET),
-    "convnext_base": _beyond(
+    "convnext_tiny": of_timm("ConvNeXt-T", "ConvNeXt", "convnext_tiny.fb_in1k", _IMAGENET),
+    "convnext_base": of_timm(
         "ConvNeXt-B", "ConvNeXt", "convnext_base.fb_in22k_ft_in1k",
         "ImageNet-21k, then ImageNet-1k, labels",
     ),
     **{
-        f"dinov2_{size}": _beyond(
+        f"dinov2_{size}": of_timm(
             f"DINOv2 ViT-{size[0].upper()}/14", "ViT", f"vit_{size}_patch14_dinov2.lvd142m",
             "LVD-142M, no labels", 224, *taps,
         )
         for size, taps in _TAPS.items()
     },
     **{
-        f"dinov3_{size}": _beyond(
+        f"dinov3_{size}": of_timm(
             f"DINOv3 ViT-{size[0].upper()}/16", "ViT", f"vit_{size}_patch16_dinov3.lvd1689m",
             "LVD-1689M, no labels", 256, *taps,
         )
         for size, taps in _TAPS.items()
     },
-    "dinov3_convnext_tiny": _beyond(
+    "dinov3_convnext_tiny": of_timm(
         "DINOv3 ConvNeXt-T", "ConvNeXt", "convnext_tiny.dinov3_lvd1689m", "LVD-1689M, no labels"
     ),
-    "eva02_base": _beyond(
+    "eva02_base": of_timm(
         "EVA-02-B/14", "EVA ViT", "eva02_base_patch14_224.mim_in22k",
         "ImageNet-21k, masked CLIP features", 224, *_TAPS["base"],
     ),
-    "siglip_base": _beyond(
+    "siglip_base": of_timm(
         "SigLIP-B/16", "SigLIP ViT", "vit_base_patch16_siglip_224.webli", "WebLI, captions", 224,
         *_TAPS["base"],
     ),
-    "clip_vit_base": _beyond(
+    "clip_vit_base": of_timm(
         "CLIP ViT-B/16", "CLIP ViT", "vit_base_patch16_clip_224.openai",
         "OpenAI image-text pairs, captions", 224, *_TAPS["base"],
     ),
