@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import pandas as pd
+
 from bench.analysis import (
     cells,
     metric_agreement,
@@ -88,6 +90,42 @@ class Facts:
     def cells(self) -> list[Cell]:
         """The runs by row and axis values, in the grid's order."""
         return cells.cells(self.runs)
+
+    @cached_property
+    def values(self) -> pd.DataFrame:
+        """The numbers of all finished runs: lines by cell, seed and pretraining seed.
+
+        A column for each key that `Run.values` has; NaN where a run lacks it.
+        """
+        runs = [(cell.name, run) for cell in self.cells for run in cell.finished]
+        index = pd.MultiIndex.from_tuples(
+            [(name, *run.replicate) for name, run in runs], names=["cell", "seed", "pretrain_seed"]
+        )
+        return pd.DataFrame([run.values for _, run in runs], index=index)
+
+    @cached_property
+    def means(self) -> pd.DataFrame:
+        """The means of `values` by cell, in the grid's order."""
+        return self.values.groupby("cell", sort=False).mean()
+
+    @cached_property
+    def beside_paper(self) -> pd.DataFrame:
+        """The cells that the ranking and the paper's main column have, in the order of the ranking.
+
+        Columns: `ours` (mean) and `paper`, `place` and `paper_place` (from 1), `confidence`.
+        """
+        lines = []
+        if self.ranking and self.grid.report.paper:
+            key = paper_numbers.main_column(self.grid.report.paper)
+            for cell in self.ranking.cells:
+                number = self.paper[cell.name].get(key)
+                if number and number.value is not None:
+                    mean = self.ranking.stat(cell).mean
+                    lines.append((cell.name, mean, number.value, number.confidence))
+        frame = pd.DataFrame(lines, columns=["cell", "ours", "paper", "confidence"])
+        frame["place"] = range(1, len(frame) + 1)
+        frame["paper_place"] = frame["paper"].rank(method="first").astype(int)
+        return frame.set_index("cell")
 
     @cached_property
     def ranking(self) -> Ranking | None:

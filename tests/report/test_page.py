@@ -260,7 +260,7 @@ def test_each_level_is_coloured_by_its_ratio(tmp_path: Path) -> None:
         metrics = {f"fd_l{i}": i * factor for i in (1, 2, 3, 4)} | {"fd_lab": factor}
         write_record(tmp_path, spec, make_record(spec, {4000: metrics}))
     facts = Facts.read(grid, tmp_path)
-    (found,) = heats(facts, tables_of(facts)["table"])
+    (found,) = heats(facts)
     assert found.rows[0][1][1].opens == "EfficientNet-lite1/fd_l2"
     assert [[f.step for f in fields] for _, fields in found.rows] == [[-4] * 5, [2] * 5, [0] * 5]
     assert found.rows[0][1][0].text == "×0.25"
@@ -268,14 +268,14 @@ def test_each_level_is_coloured_by_its_ratio(tmp_path: Path) -> None:
 
 def test_a_ledger_is_averaged_over_the_runs_that_have_one(tmp_path: Path) -> None:
     facts = made(tmp_path, {"ResNet18": [4.0, 5.0], "ResNet50": [6.0, 7.0]})
-    assert ledger(facts.cells) is None
+    assert ledger(facts) is None
     for spec, idle in zip(facts.grid.runs, (0.25, 0.125, None, None), strict=True):
         if idle:
             shares = {"data": 0.5, "idle": idle, "rest": 0.5 - idle}
             extra = {"ledger": {"shares": shares, "contended": idle > 0.2}}
             write_record(tmp_path, spec, make_record(spec, {4000: {"fd_lab": 1.0}}, **extra))
     facts = Facts.read(facts.grid, tmp_path)
-    found = ledger(facts.cells)
+    found = ledger(facts)
     assert found is not None
     assert found.parts == ["data", "idle", "rest"]
     assert found.rows == [("ResNet18", [50.0, 18.8, 31.2])] and found.shared == ["ResNet18"]

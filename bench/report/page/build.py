@@ -43,7 +43,7 @@ def page(
     metric = ranking.metric if ranking else None
     main, opens = table.main_table(facts, tables["table"])
     drawn = figures.over_training(facts)
-    maps, bars = heat.heats(facts, tables["table"]), cost.costs(cells)
+    maps, bars = heat.heats(facts), cost.costs(facts)
     more = [f.opens for each in maps for _, fields in each.rows for f in fields if f.opens]
     more += [bar.opens for _, group in bars for bar in group]
     opens |= provenance.of_numbers(facts, (key for key in more if key not in opens))
@@ -71,10 +71,10 @@ def page(
         films=pictures.films(cells, metric),
         real=pictures.real(cells),
         costs=bars,
-        alike=cost.alike(cells),
+        alike=cost.alike(facts),
         anchors=anchors,
         best=[part.first.name for part in competitions(facts)],
-        ledger=cost.ledger(cells),
+        ledger=cost.ledger(facts),
         claims=[
             (claim, finding, [(line, _leads(line, anchors)) for line in finding.evidence])
             for claim, finding in facts.findings

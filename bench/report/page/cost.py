@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from bench.analysis.cells import Cell
+import pandas as pd
+
 from bench.config import columns as vocabulary
 from bench.report import tables
+
+if TYPE_CHECKING:
+    from bench.analysis.facts import Facts
+
+COSTS = ("images_per_s", "train_s", "eval_s", "peak_mb", "generator_m", "discriminator_m")
+ALIKE = 1.05  # what differs by less between the rows is said in words
 
 
 @dataclass(frozen=True)
@@ -20,43 +27,41 @@ class Bar:
     opens: str  # key of its evidence
 
 
-COSTS = ("images_per_s", "train_s", "eval_s", "peak_mb", "generator_m", "discriminator_m")
-ALIKE = 1.05  # what differs by less between the rows is told in words
-
-
-def costs(cells: Sequence[Cell]) -> list[tuple[str, list[Bar]]]:
+def costs(facts: Facts) -> list[tuple[str, list[Bar]]]:
     """Speed, time, memory and size as bars, where the rows differ in them."""
     found = []
-    for key in COSTS:
-        column = vocabulary.MEASURED[key]
-        stats = [(c.name, s) for c in cells if (s := c.stat(key))]
-        if not stats or _alike([s.mean for _, s in stats]):
+    for key, means in _means(facts).items():
+        if _alike(means):
             continue
-        top = max(s.mean for _, s in stats)
-        d = tables.decimals(s.mean for _, s in stats) if column.decimals is None else 0
+        column = vocabulary.MEASURED[key]
+        d = tables.decimals(means) if column.decimals is None else 0
         bars = [
-            Bar(name, f"{s.mean:.{d}f}", round(100 * s.mean / top, 1), f"{name}/{key}")
-            for name, s in stats
+            Bar(str(name), f"{mean:.{d}f}", round(100 * mean / means.max(), 1), f"{name}/{key}")
+            for name, mean in means.to_dict().items()
         ]
         found.append((f"{column.header} ({column.unit})", bars))
     return found
 
 
-def alike(cells: Sequence[Cell]) -> str:
+def alike(facts: Facts) -> str:
     """What all rows have nearly in common, in words; empty = nothing."""
-    said = []
-    for key in COSTS:
-        column, means = vocabulary.MEASURED[key], [s.mean for c in cells if (s := c.stat(key))]
-        if means and _alike(means):
+    words = []
+    for key, means in _means(facts).items():
+        if _alike(means):
+            column = vocabulary.MEASURED[key]
             d = tables.decimals(means) if column.decimals is None else column.decimals
-            low, high = f"{min(means):.{d}f}", f"{max(means):.{d}f}"
-            both = low if low == high else f"{low} to {high}"
-            said.append(f"{column.header} {both} {column.unit}")
-    return f"Nearly alike in all rows: {', '.join(said)}." if said else ""
+            ends = dict.fromkeys((f"{means.min():.{d}f}", f"{means.max():.{d}f}"))
+            words.append(f"{column.header} {' to '.join(ends)} {column.unit}")
+    return f"Nearly alike in all rows: {', '.join(words)}." if words else ""
 
 
-def _alike(means: Sequence[float]) -> bool:
-    return max(means) <= 0 or max(means) / max(min(means), 1e-9) < ALIKE
+def _means(facts: Facts) -> dict[str, pd.Series[float]]:
+    """The means of each cost that was measured, by cell."""
+    return {key: facts.means[key].dropna() for key in COSTS if key in facts.means}
+
+
+def _alike(means: pd.Series[float]) -> bool:
+    return bool(means.max() <= 0 or means.max() / max(means.min(), 1e-9) < ALIKE)
 
 
 @dataclass(frozen=True)
@@ -68,20 +73,15 @@ class Ledger:
     shared: list[str]  # rows whose machine had other work
 
 
-def ledger(cells: Sequence[Cell]) -> Ledger | None:
+def ledger(facts: Facts) -> Ledger | None:
     """The mean shares of each row's runs; None = no record keeps any."""
-    rows = []
-    for cell in cells:
-        means = {
-            part: stat.mean for part in vocabulary.SHARES if (stat := cell.stat(f"share_{part}"))
-        }
-        if means:
-            rows.append((cell, means))
-    found = [part for part in vocabulary.SHARES if any(part in means for _, means in rows)]
-    if not found:
+    parts = {f"share_{part}": part for part in vocabulary.SHARES}
+    shares = facts.means.reindex(columns=list(parts)).rename(columns=parts)
+    shares = shares.dropna(how="all").dropna(how="all", axis="columns").fillna(0.0).round(1)
+    if shares.empty:
         return None
+    slowed = {cell.name for cell in facts.cells if any(run.contended for run in cell.finished)}
+    rows = dict(zip(shares.index, shares.to_numpy().tolist(), strict=True))
     return Ledger(
-        found,
-        [(cell.name, [round(means.get(part, 0.0), 1) for part in found]) for cell, means in rows],
-        [cell.name for cell, _ in rows if any(run.contended for run in cell.finished)],
+        shares.columns.tolist(), list(rows.items()), [name for name in rows if name in slowed]
     )
