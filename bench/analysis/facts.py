@@ -103,6 +103,11 @@ class Facts:
         )
         return pd.DataFrame([run.values for _, run in runs], index=index)
 
+    def replicates(self, key: str, cells: Sequence[Cell]) -> pd.DataFrame:
+        """`key` by seed and pretraining seed (lines) and by cell (columns), where all have it."""
+        names = [cell.name for cell in cells]
+        return self.values.loc[names, key].unstack("cell").reindex(columns=names).dropna()
+
     @cached_property
     def means(self) -> pd.DataFrame:
         """The means of `values` by cell, in the grid's order."""
@@ -161,12 +166,16 @@ class Facts:
         return {name: found[place] for name, place in places.items() if place in found}
 
     @cached_property
+    def baselines(self) -> dict[str, Cell]:
+        """Cell name -> the cell that it is compared with, as `report.compare_to` says."""
+        return row_tests.baselines(self.grid, self.cells)
+
+    @cached_property
     def comparisons(self) -> dict[str, dict[str, row_tests.Comparison]]:
         """Metric of the table -> cell name -> the cell against the row it is compared with."""
-        against = row_tests.baselines(self.grid, self.cells)
         keys = vocabulary.expand(self.grid.report.columns)
         return {
-            key: row_tests.compare(self.cells, against, key, vocabulary.lower_is_better(key))
+            key: row_tests.compare(self.cells, self.baselines, key, vocabulary.lower_is_better(key))
             for key in keys
             if key in METRICS
         }

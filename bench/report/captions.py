@@ -15,6 +15,8 @@ from bench.report import manifest
 from bench.store.record import protocol
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from bench.analysis.facts import Facts
 
 BEST_NOTE = (
@@ -130,31 +132,20 @@ def on_rows(facts: Facts) -> dict[str, list[str]]:
 
 def rank_line(facts: Facts) -> str:
     """How far our ranking agrees with the paper's; empty = fewer than three rows."""
-    name, rank_by = facts.grid.report.paper, facts.grid.report.rank_by
-    if name is None or rank_by is None:
+    both, ranking, name = facts.beside_paper, facts.ranking, facts.grid.report.paper
+    if ranking is None or name is None or len(both) < 3:
         return ""
-    key = paper_numbers.main_column(name)
-    sign = 1 if vocabulary.lower_is_better(rank_by) else -1
-    pairs = [
-        (sign * ours.mean, theirs)
-        for cell in facts.cells
-        if (ours := cell.stat(rank_by))
-        and (theirs := facts.paper.get(cell.name, {}).get(key))
-        and theirs.value is not None
-    ]
-    what = "relative FID" if key == "paper_rel_fid" else "FID"
-    if len(pairs) < 3:
-        return ""
-    rho, tau = _correlations(pairs)
+    relative = paper_numbers.main_column(name) == "paper_rel_fid"
+    rho, tau = _correlations(both, ranking.sign)
     line = (
-        f"Spearman rank correlation with the paper's {what} over {len(pairs)} rows: {rho} "
-        f"(Kendall's tau {tau}; our ranking by {rank_by})."
+        f"Spearman rank correlation with the paper's {'relative FID' if relative else 'FID'} over "
+        f"{len(both)} rows: {rho} (Kendall's tau {tau}; our ranking by {ranking.metric})."
     )
-    sure = [pair for pair in pairs if not pair[1].confidence.startswith("memory")]
-    if 3 <= len(sure) < len(pairs):
+    sure = both[~both["confidence"].str.startswith("memory")]
+    if 3 <= len(sure) < len(both):
         line += (
             f" Without the paper's numbers from memory, over {len(sure)} rows: "
-            f"{_correlations(sure)[0]}."
+            f"{_correlations(sure, ranking.sign)[0]}."
         )
     return line
 
@@ -224,8 +215,9 @@ def _counts(cells: Sequence[Cell]) -> list[str]:
     return [f"{total - len(left)} of {total} runs finished ({', '.join(counts)})."]
 
 
-def _correlations(pairs: Sequence[tuple[float, paper_numbers.PaperValue]]) -> tuple[str, str]:
-    ours, theirs = [a for a, _ in pairs], [b.value or 0.0 for _, b in pairs]
+def _correlations(both: pd.DataFrame, sign: int) -> tuple[str, str]:
+    """Spearman's rho and Kendall's tau of our values and the paper's."""
+    ours, theirs = (sign * both["ours"]).tolist(), both["paper"].tolist()
     found = spearman(ours, theirs), kendall(ours, theirs)
     rho, tau = ("undefined" if x is None else f"{x:.2f}" for x in found)
     return rho, tau

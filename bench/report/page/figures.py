@@ -117,17 +117,14 @@ def scatters(facts: Facts) -> list[Figure]:
 
 def slopes(facts: Facts) -> Markup | None:
     """The paper's order beside ours; None = fewer than three rows have both."""
-    order, name, anchors = facts.ranking, facts.grid.report.paper, anchors_of(facts)
-    if order is None or name is None:
+    if facts.ranking is None or len(facts.beside_paper) < 3:
         return None
-    key, how = paper_numbers.main_column(name), figures.looks(facts.cells)
-    rows = []
-    for cell in order.cells:
-        number = facts.paper.get(cell.name, {}).get(key)
-        if number and number.value is not None:
-            ours = order.stat(cell).mean
-            rows.append((cell.name, how[cell.name], number.value, ours, anchors[cell.name]))
-    return figures.page_slope(rows, order.sign) if len(rows) > 2 else None
+    how, anchors = figures.looks(facts.cells), anchors_of(facts)
+    rows = [
+        (name, how[name], paper, ours, anchors[name])
+        for name, paper, ours in facts.beside_paper[["paper", "ours"]].itertuples()
+    ]
+    return figures.page_slope(rows, facts.ranking.sign)
 
 
 def _short(cell: Cell) -> str:

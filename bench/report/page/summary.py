@@ -8,20 +8,14 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from bench.analysis import (
-    checks,
-    feature_overlap,
-    metric_agreement,
-    paper_claims,
-    paper_numbers,
-    row_tests,
-    time_to_target,
-)
-from bench.analysis.cells import Cell
+from bench.analysis import checks, feature_overlap, metric_agreement, paper_numbers, time_to_target
+from bench.analysis.cells import Cell, Stat
+from bench.analysis.paper_claims import LEANS, Finding
 from bench.analysis.stats import (
     ALPHA,
     all_pairs_p,
@@ -33,13 +27,16 @@ from bench.analysis.stats import (
     spearman_p,
 )
 from bench.config import columns as vocabulary
-from bench.config.spec import Claim, Grid
+from bench.config.spec import Claim
 from bench.report.tables import brief
 
 if TYPE_CHECKING:
     from bench.analysis.facts import Facts, Ranking
 
 Tone = Literal["yes", "no", "open", "plain"]
+YES: Tone = "yes"
+NO: Tone = "no"
+OPEN: Tone = "open"
 PAPER = "Does the paper say so?"
 
 
@@ -57,34 +54,34 @@ class Sentence:
 
 def answer(facts: Facts) -> list[Sentence]:
     """The questions that a grid's records answer, the winner first."""
-    grid, cells, paper, panel = facts.grid, facts.cells, facts.paper, facts.agreement
-    order = facts.ranking
-    if order is None:
+    ranking = facts.ranking
+    if ranking is None:
         return []
-    apart = _conditions(facts, order)
-    if apart:
-        found = _first_at_each(apart, cells)
-        parts = {at: _paper(grid, part, paper) for at, part in apart.items()}
-        told = {at: sentences[0] for at, sentences in parts.items() if sentences}
-        found += [_merged(told, list(told.values()))] if told else []
+    if conditions := _conditions(facts, ranking):
+        found = _first_at_each(facts, conditions)
+        each = {name: _paper(facts, part) for name, part in conditions.items()}
+        found += _merged({name: sentences[0] for name, sentences in each.items() if sentences})
     else:
-        found = _against_axis(grid, cells, order)  # where there is one, it is what the grid asks
-        found += _first(order, cells)
-        found += _paper(grid, order, paper)
-    if grid.scale == "lab" and found[-1].asks == PAPER:
+        found = _against_axis(facts, ranking)  # where there is one, it is what the grid asks
+        found += _first(facts, ranking)
+        found += _paper(facts, ranking)
+    if facts.grid.scale == "lab" and found[-1].asks == PAPER:
         only = "Only orders can agree here: lab distances are not the paper's."
         found[-1] = replace(found[-1], says=f"{found[-1].says} {only}".strip())
-    found += _soon(grid, cells)
-    found += _findings(facts.findings)
-    if panel:
-        depends = metric_agreement.conclusion(panel, grid.report.rank_by)
-        alone = depends.startswith("The conclusion does not")
-        short = "all metrics agree" if alone else "not all metrics agree"
-        short = "not known" if depends.startswith("Whether") else short
-        found.append(
-            Sentence("Do other metrics agree?", short, depends, "yes" if alone else "open")
-        )
-    return found
+    return [*found, *_soon(facts), *_findings(facts.findings), *_agreement(facts)]
+
+
+def _agreement(facts: Facts) -> list[Sentence]:
+    """Whether the other metrics rank the rows alike."""
+    if facts.agreement is None:
+        return []
+    says = metric_agreement.conclusion(facts.agreement, facts.grid.report.rank_by)
+    short, tone = "not all metrics agree", OPEN
+    if says.startswith("The conclusion does not"):
+        short, tone = "all metrics agree", YES
+    elif says.startswith("Whether"):
+        short = "not known"
+    return [Sentence("Do other metrics agree?", short, says, tone)]
 
 
 def competitions(facts: Facts) -> list[Ranking]:
@@ -94,7 +91,7 @@ def competitions(facts: Facts) -> list[Ranking]:
     return list(_conditions(facts, facts.ranking).values()) or [facts.ranking]
 
 
-def _conditions(facts: Facts, order: Ranking) -> dict[str, Ranking]:
+def _conditions(facts: Facts, ranking: Ranking) -> dict[str, Ranking]:
     """The order at each choice of axis values, where a row competes with rows at the same alone.
 
     So it is where the grid holds its rows against one of them: nobody asks whether a network on all
@@ -106,233 +103,203 @@ def _conditions(facts: Facts, order: Ranking) -> dict[str, Ranking]:
     at = {cell.name: cell.name.removeprefix(f"{cell.row} · ") for cell in cells if cell.axes}
     found = {}
     for choice in dict.fromkeys(at.values()):
-        there = tuple(cell for cell in order.cells if at.get(cell.name) == choice)
+        there = tuple(cell for cell in ranking.cells if at.get(cell.name) == choice)
         if there:
-            found[choice] = replace(order, cells=there)
+            found[choice] = replace(ranking, cells=there)
     return found if len(found) > 1 else {}
 
 
-def _merged(names: Iterable[str], sentences: Sequence[Sentence]) -> Sentence:
-    """The same question asked at each choice of axis values."""
-    shorts = [s.short for s in sentences]
-    counts = {short: shorts.count(short) for short in shorts}
-    short = "; ".join(f"{said} ({n} of {len(shorts)})" for said, n in counts.items())
-    tones = {s.tone for s in sentences}
-    tone: Tone = tones.pop() if len(tones) == 1 else "open"
-    if len({s.says for s in sentences}) == 1:
-        return Sentence(sentences[0].asks, short, sentences[0].says, tone)
-    points = tuple((name, s.says) for name, s in zip(names, sentences, strict=True))
-    return Sentence(sentences[0].asks, short, "", tone, points)
+def _merged(sentences: Mapping[str, Sentence]) -> list[Sentence]:
+    """The same question asked at each choice of axis values, as one; none where nothing was."""
+    if not sentences:
+        return []
+    each = list(sentences.values())
+    counts = Counter(one.short for one in each)
+    short = "; ".join(f"{words} ({n} of {len(each)})" for words, n in counts.items())
+    tone = each[0].tone if len({one.tone for one in each}) == 1 else OPEN
+    if len({one.says for one in each}) == 1:
+        return [Sentence(each[0].asks, short, each[0].says, tone)]
+    points = tuple((name, one.says) for name, one in sentences.items())
+    return [Sentence(each[0].asks, short, "", tone, points)]
 
 
-def _first_at_each(apart: Mapping[str, Ranking], cells: Sequence[Cell]) -> list[Sentence]:
+def _first_at_each(facts: Facts, conditions: Mapping[str, Ranking]) -> list[Sentence]:
     """Which row is first at each choice of axis values, by how much, how surely."""
-    each = {at: _first(order, cells) for at, order in apart.items()}
-    firsts = [order.name(order.first) for order in apart.values()]
-    counts = {name: firsts.count(name) for name in firsts}
-    short = ", ".join(f"{name} ({n} of {len(firsts)})" for name, n in counts.items())
+    each = {name: _first(facts, ranking) for name, ranking in conditions.items()}
+    counts = Counter(ranking.name(ranking.first) for ranking in conditions.values())
+    short = ", ".join(f"{name} ({n} of {len(each)})" for name, n in counts.items())
     if len(counts) == 1:
-        short = f"{firsts[0]}, each of {len(firsts)} times"
-    sure = [found[-1] for found in each.values() if len(found) > 1]
-    if any(one.tone != "yes" for one in sure):
+        short = f"{next(iter(counts))}, each of {len(each)} times"
+    sure = {name: found[-1] for name, found in each.items() if len(found) > 1}
+    if any(one.tone != YES for one in sure.values()):
         short += ", not settled"
-    points = tuple((at, " ".join(one.says for one in found[:2])) for at, found in each.items())
+    points = tuple((name, " ".join(one.says for one in found[:2])) for name, found in each.items())
     wins = Sentence("Which wins?", short, "", points=points)
-    return [wins, _merged(each, sure)] if len(sure) == len(each) else [wins]
+    return [wins, *(_merged(sure) if len(sure) == len(each) else [])]
 
 
-def _first(order: Ranking, cells: Sequence[Cell]) -> list[Sentence]:
+def _first(facts: Facts, ranking: Ranking) -> list[Sentence]:
     """Which row is first, by how much, how surely."""
-    if len(order.cells) < 2:
-        return [_winner(order, cells, settled=True)]
-    sure = _sureness(order)
-    return [_winner(order, cells, sure.tone == "yes"), _margin(order), sure]
+    if len(ranking.cells) < 2:
+        return [_winner(facts, ranking, settled=True)]
+    sure = _sureness(facts, ranking)
+    return [_winner(facts, ranking, sure.tone == YES), _margin(ranking), sure]
 
 
-def _winner(order: Ranking, cells: Sequence[Cell], settled: bool) -> Sentence:
-    first, stat = order.first, order.stat(order.first)
-    if stat.interval:
-        kind = "range" if stat.interval.kind == "range" else "95 % interval"
-        spread = f" (mean of {stat.n} runs, {kind} {brief(stat.interval.low)} to "
-        spread += f"{brief(stat.interval.high)})"
-    else:
-        spread = " (one run, so nothing is known of its spread)"
-    level = [order.name(cell) for cell in order.cells if order.stat(cell).mean == stat.mean]
+def _winner(facts: Facts, ranking: Ranking, settled: bool) -> Sentence:
+    first, stat, name = ranking.first, ranking.stat(ranking.first), ranking.name(ranking.first)
+    level = [ranking.name(cell) for cell in ranking.cells if ranking.stat(cell).mean == stat.mean]
+    value = f"the {ranking.superlative} {ranking.header}: {brief(stat.mean)}"
     if len(level) > 1:
-        said = f"{_listed(level)} share the {order.superlative} {order.header}: {brief(stat.mean)}."
+        short, says = f"{len(level)} rows are level", f"{_listed(level)} share {value}."
     else:
-        said = f"{order.name(first)} has the {order.superlative} {order.header}: "
-        said += f"{brief(order.stat(first).mean)}{spread}."
-    rivals = [cell for cell in cells if cell.axes == first.axes or not order.one_condition]
-    if len(order.cells) < len(rivals):
-        said += f" {len(order.cells)} of {len(rivals)} rows have a result."
-    if flag := feature_overlap.of_cell(first, order.metric).reason:
-        said += f" Its number is flagged: {flag}."
-    name = order.name(first)
-    short = name if settled else f"{name} leads, not settled"
-    if len(level) > 1:
-        short = f"{len(level)} rows are level"
-    return Sentence("Which wins?", short, said, row=first.name)
+        short = name if settled else f"{name} leads, not settled"
+        says = f"{name} has {value}{_spread(stat)}."
+    rivals = [c for c in facts.cells if c.axes == first.axes or not ranking.one_condition]
+    if len(ranking.cells) < len(rivals):
+        says += f" {len(ranking.cells)} of {len(rivals)} rows have a result."
+    if flag := feature_overlap.of_cell(first, ranking.metric).reason:
+        says += f" Its number is flagged: {flag}."
+    return Sentence("Which wins?", short, says, row=first.name)
 
 
-def _margin(order: Ranking) -> Sentence:
-    first, second, last = order.first, order.cells[1], order.cells[-1]
+def _spread(stat: Stat) -> str:
+    if stat.interval is None:
+        return " (one run, so nothing is known of its spread)"
+    kind = "range" if stat.interval.kind == "range" else "95 % interval"
+    ends = f"{brief(stat.interval.low)} to {brief(stat.interval.high)}"
+    return f" (mean of {stat.n} runs, {kind} {ends})"
+
+
+def _margin(ranking: Ranking) -> Sentence:
+    first, second, last = ranking.first, ranking.cells[1], ranking.cells[-1]
 
     def named(cell: Cell) -> str:
-        return f"{order.name(cell)} ({brief(order.stat(cell).mean)})"
+        return f"{ranking.name(cell)} ({brief(ranking.stat(cell).mean)})"
 
-    word = "below" if order.sign == 1 else "above"
-    said = f"{_apart(order, second)} {word} the next, {named(second)}"
+    word = "below" if ranking.sign == 1 else "above"
+    said = f"{_apart(ranking, second)} {word} the next, {named(second)}"
     if last is not second:
-        said += f", and {_apart(order, last)} {word} the last, {named(last)}"
-    gap = abs(order.stat(second).mean - order.stat(first).mean)
-    short = f"{brief(gap)} {order.header} ahead of the next" if gap else "not at all"
+        said += f", and {_apart(ranking, last)} {word} the last, {named(last)}"
+    gap = abs(ranking.stat(second).mean - ranking.stat(first).mean)
+    short = f"{brief(gap)} {ranking.header} ahead of the next" if gap else "not at all"
     return Sentence("By how much?", short, f"{said}.")
 
 
-def _apart(order: Ranking, other: Cell) -> str:
-    a, b = order.stat(order.first).mean, order.stat(other).mean
+def _apart(ranking: Ranking, other: Cell) -> str:
+    a, b = ranking.stat(ranking.first).mean, ranking.stat(other).mean
     percent = 100 * abs(b - a) / b if b > 0 and a > 0 else None
     share = "" if percent is None else f" ({percent:.{0 if percent >= 1 else 1}f}%)"
     return f"{brief(abs(b - a))}{share}"
 
 
-def _sureness(order: Ranking) -> Sentence:
+def _sureness(facts: Facts, ranking: Ranking) -> Sentence:
     """The winner against every other row; it was picked after looking, so all pairs count."""
-    asks = "How sure?"
-    seeds = {cell.name: cell.by_seed(order.metric) for cell in order.cells}
-    common = set.intersection(*map(set, seeds.values()))
-    first, others = order.first, order.cells[1:]
-    n = len(common)
+    asks, first, others = "How sure?", ranking.first, ranking.cells[1:]
+    values = ranking.sign * facts.replicates(ranking.metric, ranking.cells)
+    n = len(values)
     if n == 0:
-        return Sentence(asks, "not testable", "The rows have no seed in common.", "open")
-    wins = sum(
-        min(seeds, key=lambda name: order.sign * seeds[name][seed]) == first.name for seed in common
-    )
-    # Where networks were pretrained more than once, a draw is a seed with one of them.
-    drawn = "draw" if len({draw[1:] for draw in common}) > 1 else "seed"
-    times = f"It is first in {wins} of {n} {drawn}{'s' if n > 1 else ''}."
+        return Sentence(asks, "not testable", "The rows have no seed in common.", OPEN)
+    wins = (values.idxmin(axis="columns") == first.name).sum()
+    # Where networks were pretrained more than once, a replicate is a seed with one of them.
+    several = values.index.get_level_values("pretrain_seed").nunique() > 1
+    unit = "replicate" if several else "seed"
+    times = f"It is first in {wins} of {n} {unit}{'s' if n > 1 else ''}."
     if n == 1:
-        said = "One seed shows one draw: another seed may turn the order round."
-        return Sentence(asks, "one seed: open", said, "open")
-    overlap = [order.name(cell) for cell in others if _overlap(order, cell)]
-    if overlap:
-        kind = "ranges" if order.stat(first).n < 5 else "intervals"
+        says = "One seed shows one case: another seed may turn the order round."
+        return Sentence(asks, "one seed: open", says, OPEN)
+    if overlap := [ranking.name(cell) for cell in others if _overlap(ranking, cell)]:
+        kind = "ranges" if ranking.stat(first).n < 5 else "intervals"
         times += f" The {kind} of {_listed(overlap)} overlap with its own."
-    pairs = len(order.cells) * len(others) // 2
-    holm_over = f" over all {pairs} pairs of rows" if pairs > 1 else ""
-    test = f"exact sign-flip test, Holm's correction{holm_over}, as the winner was picked after"
-    test += " looking"
-    if pairs == 1:
-        test = "exact sign-flip test"
+    pairs = len(ranking.cells) * len(others) // 2
+    test = "exact sign-flip test"
+    if pairs > 1:
+        test += f", Holm's correction over all {pairs} pairs of rows, as the winner was picked"
+        test += " after looking"
     if smallest_p(n) * pairs > ALPHA:
-        need = pairs_needed(pairs)
-        never = f"{n} {drawn}s can never settle it at 5 % ({test})"
-        said = f"{times} {never}: that takes {need} {drawn}s."
-        return Sentence(asks, f"open with {n} {drawn}s", said, "open")
-    values = [[seeds[cell.name][seed] for seed in sorted(common)] for cell in order.cells]
-    # In the order of `pairs`, which begins with those of the winner.
-    adjusted = holm(all_pairs_p(values))[: len(others)]
-    behind = [
-        order.sign * statistics.fmean(a - b for a, b in zip(values[0], theirs, strict=True)) >= 0
-        for theirs in values[1:]
-    ]  # over the common seeds, which may say otherwise than all runs
-    open_ = [
-        order.name(cell)
-        for cell, p, lost in zip(others, adjusted, behind, strict=True)
-        if p > ALPHA or lost
-    ]
-    worst = max(adjusted)
-    if not open_:
-        said = f"{times} It beats every other row (p ≤ {worst:.2g}; n = {n}; {test})."
-        return Sentence(asks, f"sure at 5 %, n = {n}", said, "yes")
-    beaten = len(others) - len(open_)
-    said = f"{times} It surely beats {beaten} of {len(others)} other rows at 5 %, and not "
-    said += f"{_listed(open_)} (n = {n}; {test})."
-    return Sentence(asks, f"beats {beaten} of {len(others)} for sure", said, "open")
+        need = f"that takes {pairs_needed(pairs)} {unit}s."
+        says = f"{times} {n} {unit}s can never settle it at 5 % ({test}): {need}"
+        return Sentence(asks, f"open with {n} {unit}s", says, OPEN)
+    # In the order of the pairs, which begins with those of the winner.
+    p = holm(all_pairs_p(values.to_numpy().T))[: len(others)]
+    # Over the common seeds, which may say otherwise than all runs.
+    ahead = values.sub(values[first.name], axis="index").mean() > 0
+    beaten = [q <= ALPHA and ahead[cell.name] for q, cell in zip(p, others, strict=True)]
+    if all(beaten):
+        says = f"{times} It beats every other row (p ≤ {max(p):.2g}; n = {n}; {test})."
+        return Sentence(asks, f"sure at 5 %, n = {n}", says, YES)
+    rest = [ranking.name(cell) for cell, sure in zip(others, beaten, strict=True) if not sure]
+    says = f"{times} It surely beats {sum(beaten)} of {len(others)} other rows at 5 %, and not "
+    says += f"{_listed(rest)} (n = {n}; {test})."
+    return Sentence(asks, f"beats {sum(beaten)} of {len(others)} for sure", says, OPEN)
 
 
-def _overlap(order: Ranking, other: Cell) -> bool:
-    a, b = order.stat(order.first).interval, order.stat(other).interval
+def _overlap(ranking: Ranking, other: Cell) -> bool:
+    a, b = ranking.stat(ranking.first).interval, ranking.stat(other).interval
     return bool(a and b and a.low <= b.high and b.low <= a.high)
 
 
-def _against_axis(grid: Grid, cells: Sequence[Cell], order: Ranking) -> list[Sentence]:
-    """Where a value of an axis is what everything is held against, such as random weights."""
-    axis, _, value = (grid.report.compare_to or "").partition("=")
-    if axis not in grid.axes:
+def _against_axis(facts: Facts, ranking: Ranking) -> list[Sentence]:
+    """Where all rows are compared with a value of an axis, such as random weights."""
+    axis, _, value = (facts.grid.report.compare_to or "").partition("=")
+    if axis not in facts.grid.axes:
         return []
     name = f"{axis.split('.')[-1]}={value}"
-    against = row_tests.baselines(grid, cells)
-    with_both = [
-        (cell, against[cell.name])
-        for cell in order.cells
-        if cell.name in against and against[cell.name].stat(order.metric)
-    ]
-    if not with_both:
-        return []
-    d = [order.sign * (order.stat(c).mean - order.stat(b).mean) for c, b in with_both]
-    better = sum(value < 0 for value in d)
-    worse = [cell.row for (cell, _), value in zip(with_both, d, strict=True) if value > 0]
-    said = f"{order.header} is better than at {name} in {better} of {len(d)} rows"
-    said += f", worse in {_listed(worse)}" if worse else ""
-    p = sign_flip_p(d)
-    said += f" (mean difference {order.sign * statistics.fmean(d):+.3g}"
-    said += f"; exact sign-flip test over rows, p = {p:.2g})." if len(d) > 1 else ")."
-    sure = smallest_p(len(d)) <= ALPHA and p <= ALPHA
-    tone: Tone = "open" if not sure else "yes" if statistics.fmean(d) < 0 else "no"
-    return [Sentence(f"Better than {name}?", f"in {better} of {len(d)} rows", said, tone)]
-
-
-def _paper(
-    grid: Grid, order: Ranking, paper: Mapping[str, paper_numbers.PaperRow]
-) -> list[Sentence]:
-    if grid.report.paper is None:
-        return []
-    key = paper_numbers.main_column(grid.report.paper)
-    what = vocabulary.PAPER[key].header.removeprefix("paper ")
-    known = {
-        cell.name: number
-        for cell in order.cells
-        if (number := paper.get(cell.name, {}).get(key)) and number.value is not None
+    bases = {cell: facts.baselines[cell].stat(ranking.metric) for cell in facts.baselines}
+    differences = {
+        cell.name: ranking.sign * (ranking.stat(cell).mean - base.mean)
+        for cell in ranking.cells
+        if (base := bases.get(cell.name))
     }
-    values = {name: number.value for name, number in known.items() if number.value is not None}
-    if len(values) < 2:
+    if not differences:
         return []
-    names = [cell.name for cell in order.cells if cell.name in values]  # our order
-    theirs = sorted(values, key=values.__getitem__)
-    best = theirs[0]
-    place = names.index(best) + 1
-    same = place == 1
-    called = next(order.name(cell) for cell in order.cells if cell.name == best)
-    said = f"The paper's first by {what} is {called} ({values[best]:g})"
-    said += ", as here." if same else f", here in place {place} of {len(names)}."
-    short, tone = ("the same first" if same else "another first"), "open"
-    if len(names) > 2:
-        ours = [float(i) for i in range(len(names))]
-        means = [order.sign * s.mean for c in order.cells if c.name in values
-                 if (s := c.stat(order.metric))]  # fmt: skip
-        rho = spearman(means, [values[name] for name in names])
-        if rho is not None and len(ours) > 3:
-            p = spearman_p(means, [values[name] for name in names])
-            if p <= ALPHA:
-                way = "agrees" if rho > 0 else "is the reverse"
-                tone = "yes" if rho > 0 else "no"
-                short += f", order {way}"
-            else:
-                way = "agrees no better than chance may" if rho > 0 else "does not agree"
-                short += ", order unsure" if rho > 0 else ", order disagrees"
-            said += f" The order of the {len(names)} rows {way}: Spearman's rho {rho:.2f}"
-            said += f" (permutation p = {p:.2g})."
-    doubtful = [n for n in names if known[n].note and known[n].confidence.startswith("memory")]
-    if doubtful:
-        said += f" {len(doubtful)} of the paper's numbers are from memory, not confirmed."
-    return [Sentence(PAPER, short, said, tone)]  # type: ignore[arg-type]
+    d = list(differences.values())
+    n, mean, p = len(d), statistics.fmean(d), sign_flip_p(d)
+    better = sum(difference < 0 for difference in d)
+    worse = [cell.row for cell in ranking.cells if differences.get(cell.name, 0) > 0]
+    says = f"{ranking.header} is better than at {name} in {better} of {n} rows"
+    says += f", worse in {_listed(worse)}" if worse else ""
+    says += f" (mean difference {ranking.sign * mean:+.3g}"
+    says += f"; exact sign-flip test over rows, p = {p:.2g})." if n > 1 else ")."
+    sure = smallest_p(n) <= ALPHA and p <= ALPHA
+    tone = OPEN if not sure else YES if mean < 0 else NO
+    return [Sentence(f"Better than {name}?", f"in {better} of {n} rows", says, tone)]
 
 
-def _soon(grid: Grid, cells: Sequence[Cell]) -> list[Sentence]:
+def _paper(facts: Facts, ranking: Ranking) -> list[Sentence]:
+    """Whether the paper has the same first row, and the same order."""
+    both = facts.beside_paper
+    both = both[both.index.isin([cell.name for cell in ranking.cells])]
+    if facts.grid.report.paper is None or len(both) < 2:
+        return []
+    key = paper_numbers.main_column(facts.grid.report.paper)
+    what = vocabulary.PAPER[key].header.removeprefix("paper ")
+    best, n = both["paper"].idxmin(), len(both)
+    place = both.index.tolist().index(best) + 1
+    called = next(ranking.name(cell) for cell in ranking.cells if cell.name == best)
+    says = f"The paper's first by {what} is {called} ({both['paper'].min():g})"
+    says += ", as here." if place == 1 else f", here in place {place} of {n}."
+    short, tone = ("the same first" if place == 1 else "another first"), OPEN
+    ours, theirs = (ranking.sign * both["ours"]).tolist(), both["paper"].tolist()
+    rho = spearman(ours, theirs)
+    if n > 3 and rho is not None:
+        p = spearman_p(ours, theirs)
+        if p <= ALPHA:
+            way, tone = ("agrees", YES) if rho > 0 else ("is the reverse", NO)
+            short += f", order {way}"
+        else:
+            way = "agrees no better than chance may" if rho > 0 else "does not agree"
+            short += ", order unsure" if rho > 0 else ", order disagrees"
+        says += f" The order of the {n} rows {way}: Spearman's rho {rho:.2f}"
+        says += f" (permutation p = {p:.2g})."
+    if doubtful := both["confidence"].str.startswith("memory").sum():
+        says += f" {doubtful} of the paper's numbers are from memory, not confirmed."
+    return [Sentence(PAPER, short, says, tone)]
+
+
+def _soon(facts: Facts) -> list[Sentence]:
     """How soon the target was reached: the paper's own measure of convergence."""
-    what, sure, found = time_to_target.soon(grid, cells)
+    what, sure, found = time_to_target.soon(facts.grid, facts.cells)
     others = [one for one in found if not one.is_reference]
     if not others:
         return []
@@ -360,14 +327,13 @@ def _times(factor: str) -> str:
     return f"{more}{float(factor.lstrip('>')):.3g} times"
 
 
-def _findings(findings: Sequence[tuple[Claim, paper_claims.Finding]]) -> list[Sentence]:
+def _findings(findings: Sequence[tuple[Claim, Finding]]) -> list[Sentence]:
     if not findings:
         return []
-    words = [finding.verdict for _, finding in findings]
-    counts = {word: words.count(word) for word in checks.WORDS if word in words}
-    leans = [f.leans for _, f in findings if f.verdict == "undecided" and f.leans is not None]
-    ways = [f"{leans.count(way)} {paper_claims.LEANS[way]} so far"
-            for way in (True, False) if way in leans]  # fmt: skip
+    seen = Counter(finding.verdict for _, finding in findings)
+    counts = {word: seen[word] for word in checks.WORDS if word in seen}
+    leans = Counter(finding.leans for _, finding in findings if finding.verdict == "undecided")
+    ways = [f"{leans[way]} {LEANS[way]} so far" for way in (True, False) if leans[way]]
     short = ", ".join(
         f"{n} {word}" + (f" ({', '.join(ways)})" if word == "undecided" and ways else "")
         for word, n in counts.items()
@@ -378,20 +344,16 @@ def _findings(findings: Sequence[tuple[Claim, paper_claims.Finding]]) -> list[Se
         for claim, finding in findings
         if finding.verdict == word
     )
-    tone: Tone = "open"
-    if "contradicted" in counts:
-        tone = "no"
-    elif set(counts) == {"supported"}:
-        tone = "yes"
+    tone = NO if "contradicted" in counts else YES if {*counts} == {"supported"} else OPEN
     return [Sentence("Do its findings hold?", short, "", tone, points)]
 
 
-def _measured(finding: paper_claims.Finding) -> str:
+def _measured(finding: Finding) -> str:
     """How sure a finding is, and which way an undecided one points."""
     parts = [f"p = {finding.p:.2g}"] if finding.p is not None else []
     parts += [f"n = {finding.counted}"] if finding.n else []
     if finding.verdict == "undecided" and finding.leans is not None:
-        parts.append(f"so far {paper_claims.LEANS[finding.leans]}")
+        parts.append(f"so far {LEANS[finding.leans]}")
     return f" ({', '.join(parts)})" if parts else ""
 
 

@@ -111,7 +111,7 @@ def main_table(facts: Facts, table: Table) -> tuple[Grille, dict[str, Any]]:
     shown = [*lead, *tail, *others, *papers[1:]]
 
     dots, ends = _strips(stats)
-    places = _places(facts, main_paper)
+    places = _places(facts)
     heads = []
     for key in shown:
         if key == "=runs":
@@ -203,21 +203,11 @@ def _span_field(stat: Any) -> Field:
     return Field(f"{brief(low)} – {brief(high)}", f"{low:.8g}")
 
 
-def _places(facts: Facts, key: str) -> dict[str, Field]:
-    """Rank in our order and in the paper's, over the rows that both have."""
-    order, paper = facts.ranking, facts.paper
-    if order is None or not key:
-        return {}
-    known = {
-        c.name: n.value
-        for c in order.cells
-        if (n := paper.get(c.name, {}).get(key)) and n.value is not None
-    }
-    ours = [c.name for c in order.cells if c.name in known]
-    theirs = sorted(known, key=lambda name: known[name])
+def _places(facts: Facts) -> dict[str, Field]:
+    """Place in our order and in the paper's, over the rows that both have."""
     return {
-        name: Field(f"{i + 1} / {theirs.index(name) + 1}", str(i + 1))
-        for i, name in enumerate(ours)
+        str(name): Field(f"{ours} / {theirs}", str(ours))
+        for name, ours, theirs in facts.beside_paper[["place", "paper_place"]].itertuples()
     }
 
 
