@@ -19,9 +19,11 @@ from bench.analysis import (
     paper_numbers,
     reproduction,
     row_tests,
+    signal_to_noise,
     time_to_target,
 )
 from bench.analysis.cells import Cell, Run, Stat
+from bench.analysis.checks import Finding
 from bench.config import columns as vocabulary
 from bench.config import grid as grids
 from bench.config.metrics import METRICS
@@ -201,12 +203,24 @@ class Facts:
         return time_to_target.values(self.grid, self.cells)
 
     @cached_property
-    def findings(self) -> list[tuple[Claim, paper_claims.Finding]]:
+    def times(self) -> time_to_target.Targets | None:
+        """When each cell reached its target. None = no target or no curve."""
+        return time_to_target.measure(self.grid, self.cells)
+
+    @cached_property
+    def signal(self) -> signal_to_noise.Signal | None:
+        """Signal to noise of the ranking metric. None = fewer than three seeds, or no spread."""
+        seeds = {run.spec.config.train.seed for run in self.runs if run.status == "finished"}
+        if self.ranking is None or len(seeds) < signal_to_noise.FEWEST_SEEDS:
+            return None
+        points = {cell.name: self.ranking.stat(cell).points for cell in self.ranking.cells}
+        return signal_to_noise.signal(points, self.ranking.sign == 1)
+
+    @cached_property
+    def findings(self) -> list[tuple[Claim, Finding]]:
         """What the records say of each of the paper's claims about this grid."""
         claims, _ = self._claims
-        return [
-            (claim, paper_claims.examine(claim, self.grid, Path(), self.cells)) for claim in claims
-        ]
+        return [(claim, paper_claims.examine(claim, self.grid, self.cells)) for claim in claims]
 
     @property
     def claims_fault(self) -> str:

@@ -8,16 +8,16 @@ nothing unless the grid file says why.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from bench.analysis.verdicts import LeakageWord
 from bench.config.metrics import EXTRACTOR_INFO, METRICS
 from projgan.backbones.registry import TOGETHER, describe
 
 if TYPE_CHECKING:
     from bench.analysis.cells import Cell
-    from bench.analysis.table import Table
     from bench.config.spec import RunSpec
     from projgan.config import Backbone
 
@@ -40,7 +40,7 @@ CONTAINS: dict[str, frozenset[str]] = {
 class Verdict:
     """On one backbone and one metric."""
 
-    kind: Literal["clear", "unknown", "shared"]
+    kind: LeakageWord
     reason: str = ""  # for a footnote; empty = clear
     own: bool = False  # whether the backbone itself is what measured
 
@@ -122,29 +122,6 @@ def shared_by(specs: Iterable[RunSpec], metric: str) -> dict[str, str]:
         found.setdefault(spec.row, []).append(leakage(spec, metric))
     worst = {row: _gravest(verdicts) for row, verdicts in found.items()}
     return {row: what.reason for row, what in worst.items() if what.kind == "shared"}
-
-
-def mark(table: Table, cells: Sequence[Cell], metric: str, keys: Collection[str]) -> Table:
-    """A table with its flagged values marked: a footnote, and a column of the CSV.
-
-    Args:
-        table: One row for each cell, which its first entry names.
-        cells: Whose rows they are.
-        metric: What the values are of, or derived from.
-        keys: The columns that hold them.
-    """
-    reasons = {cell.name: of_cell(cell, metric).reason for cell in cells}
-    rows = []
-    for row in table.rows:
-        reason = reasons.get(row.entries[0].text, "")
-        entries = tuple(
-            replace(entry, notes=(*entry.notes, reason), leakage=reason)
-            if reason and column.key in keys and (entry.value is not None or entry.text)
-            else entry
-            for column, entry in zip(table.columns, row.entries, strict=True)
-        )
-        rows.append(replace(row, entries=entries))
-    return replace(table, rows=tuple(rows))
 
 
 def data_sets(pretraining: str) -> frozenset[str]:

@@ -15,11 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from bench.analysis import feature_overlap
 from bench.analysis.cells import Cell
 from bench.analysis.stats import kendall
-from bench.analysis.table import Entry, Row, Table
-from bench.config.columns import Column
 from bench.config.metrics import METRICS
 from bench.config.spec import Grid
 
@@ -168,45 +165,6 @@ def conclusion(found: Panel, rank_by: str | None) -> str:
         )
         said.append(f"{name} ranks {found.first[lead]} first, {listed}")
     return f"The conclusion depends on the metric: {'. '.join(said)}."
-
-
-def table(grid: Grid, cells: Sequence[Cell], found: Panel) -> Table:
-    """The panel as a table, one line for each pair of metrics."""
-    specs = [cell.spec for cell in cells if cell.name in found.rows]
-    flagged = {m: feature_overlap.shared_by(specs, m) for m in found.metrics}
-
-    def entry(metric: str) -> Entry:
-        rows, of = len(flagged[metric]), len(specs)
-        notes = (f"flagged by leakage in {rows} of {of} rows",) if rows else ()
-        return Entry(text=METRICS[metric].header, notes=notes)
-
-    rows = []
-    for (one, other), tau in found.taus.items():
-        ends = (Entry(tau.low), Entry(tau.high)) if tau.low is not None else (Entry(), Entry())
-        value = Entry(tau.value) if tau.value is not None else Entry()
-        rows.append(Row((entry(one), entry(other), value, *ends)))
-    first = "; ".join(f"{METRICS[m].header}: {row}" for m, row in found.first.items())
-    seeds = (
-        f"From, to: 95 % of {RESAMPLES} draws of the seeds."
-        if any(tau.low is not None for tau in found.taus.values())
-        else "A row with a single run of all metrics: no interval."
-    )
-    return Table(
-        name=f"{grid.name}-agreement",
-        caption=(
-            f"Kendall's tau between metrics over {len(found.rows)} rows: 1 = the same order, 0 = "
-            "unrelated, -1 = the reverse."
-        ),
-        columns=(
-            Column("metric", "metric", text=True),
-            Column("other", "and", text=True),
-            Column("tau", "tau", decimals=2),
-            Column("from", "from", decimals=2),
-            Column("to", "to", decimals=2),
-        ),
-        rows=tuple(rows),
-        notes=(conclusion(found, grid.report.rank_by), f"First by {first}.", seeds),
-    )
 
 
 def _shown(tau: Tau) -> str:

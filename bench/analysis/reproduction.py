@@ -10,27 +10,16 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from bench.analysis import paper_numbers
 from bench.analysis.cells import Cell, Run, Stat
 from bench.analysis.feature_overlap import leakage
 from bench.analysis.stats import mean_interval
-from bench.analysis.table import Entry, Row, Table
-from bench.config.columns import Column
+from bench.analysis.verdicts import ON_VALUES, NumberWord
 from bench.config.metrics import METRICS
 from bench.config.spec import Grid, changed
 from projgan.config import LIKENESSES
-
-Word = Literal[
-    "reproduced",
-    "within seed noise",
-    "not reproduced",
-    "protocol differs",
-    "too few seeds",
-    "not run",
-    "paper's number unknown",
-]
 
 MARGIN = 0.05  # of the paper's number: how near counts as the same
 
@@ -64,7 +53,7 @@ Protocol = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Verdict:
-    word: Word
+    word: NumberWord
     reason: str = ""  # one line; empty = the word says it all
 
     @property
@@ -161,15 +150,12 @@ def judge(
         theirs = paper_protocol(grid.report.paper or "", column, cell)
         ours = measured | _alike([_extractor(run, key) for run in _counted(cell)]) if key else {}
         said = verdict(stat.points if stat else (), number.value, ours, theirs)
-        if said.word in _ON_VALUES and key not in OF_THE_NETWORK:
+        if said.word in ON_VALUES and key not in OF_THE_NETWORK:
             said = _with_doubts(said, paper_numbers.unconfirmed(grid.report.paper or ""))
         metric = key.rpartition(":")[2]
         leak = leakage(cell.spec, metric).reason if metric in METRICS else ""
         found.append(Judged(column, number, key, stat, said, leak))
     return found
-
-
-_ON_VALUES = ("reproduced", "within seed noise", "not reproduced")
 
 
 def _with_doubts(said: Verdict, fields: Sequence[str]) -> Verdict:
@@ -265,107 +251,6 @@ def _stat(cell: Cell, key: str, baseline: Cell | None) -> Stat | None:
             return None
         stat = Stat(tuple(point / divisor.mean for point in stat.points))
     return stat
-
-
-def beside(table: Table, judged: Sequence[Sequence[Judged]], column: str) -> Table:
-    """A grid's table with the verdict on the paper's main number in a column of its own.
-
-    Args:
-        table: one row per cell.
-        judged: what `judge` found for each row.
-        column: key of the paper's main column.
-    """
-    found = [next((j.verdict for j in row if j.column == column), None) for row in judged]
-    rows = tuple(
-        replace(
-            row,
-            entries=(
-                *row.entries,
-                Entry(text=said.word, notes=(said.text,) if said.reason else ())
-                if said
-                else Entry(),
-            ),
-        )
-        for row, said in zip(table.rows, found, strict=True)
-    )
-    reasons = tuple(said.reason if said else "" for said in found)
-    return replace(
-        table,
-        columns=(*table.columns, Column("verdict", "verdict", text=True, minor=True)),
-        rows=rows,
-        notes=(*table.notes, NOTE, *([LAB_NOTE] if {*table.extra["scale"]} == {"lab"} else [])),
-        extra={"verdict_reason": reasons, **table.extra},
-    )
-
-
-def table(grid: Grid, judged: Mapping[str, Sequence[Judged]], headers: Mapping[str, str]) -> Table:
-    """All verdicts of a grid, one line for each of the paper's numbers.
-
-    Args:
-        grid: whose report it is.
-        judged: by cell name.
-        headers: key of a column -> what it is called.
-    """
-    columns = (
-        Column("row", "row", text=True),
-        Column("number", "number", text=True),
-        Column("paper", "paper", paper=True, decimals=2),
-        Column("ours", "ours", decimals=2),
-        Column("from", "from", decimals=2),
-        Column("to", "to", decimals=2),
-        Column("n", "n", decimals=0),
-        Column("compared", "compared with", text=True),
-        Column("verdict", "verdict", text=True),
-    )
-    rows = []
-    for name, found in judged.items():
-        for one in found:
-            interval = mean_interval(one.stat.points) if one.stat else None
-            rows.append(
-                Row(
-                    (
-                        Entry(text=name),
-                        Entry(text=headers[one.column].removeprefix("paper ")),
-                        _paper_entry(one.paper),
-                        Entry(one.stat.mean) if one.stat else Entry(),
-                        Entry(interval.low) if interval else Entry(),
-                        Entry(interval.high) if interval else Entry(),
-                        Entry(float(one.stat.n)) if one.stat else Entry(),
-                        Entry(
-                            text=one.key,
-                            notes=(one.leakage,) if one.leakage else (),
-                            leakage=one.leakage,
-                        ),
-                        Entry(text=one.verdict.word, notes=(text,))
-                        if (text := one.verdict.text) != one.verdict.word
-                        else Entry(text=text),
-                    )
-                )
-            )
-    return Table(
-        name=f"{grid.name}-verdicts",
-        caption=f"The numbers of the paper's {grid.report.paper} against ours, scale {grid.scale}.",
-        columns=columns,
-        rows=tuple(rows),
-        notes=(NOTE, *([LAB_NOTE] if grid.scale == "lab" else [])),
-        extra={"reason": tuple(one.verdict.reason for found in judged.values() for one in found)},
-    )
-
-
-NOTE = (
-    f"Reproduced: the interval of our mean lies within {MARGIN:.0%} of the paper's number. Within "
-    "seed noise: it covers that number and is wider. A field of the protocol that differs or is "
-    "unknown rules both out. Ours is the best snapshot of each run, as the paper reports it."
-)
-LAB_NOTE = (
-    "At lab scale no number of the paper can be reproduced; the ranking and the claims "
-    "(do=claims) can be judged."
-)
-
-
-def _paper_entry(number: paper_numbers.PaperValue) -> Entry:
-    notes = (number.note,) if number.note else ()
-    return Entry(number.value, notes=notes, confidence=number.confidence)
 
 
 def _plain(value: Any) -> str:

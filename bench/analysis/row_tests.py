@@ -5,15 +5,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from bench.analysis.cells import Cell
 from bench.analysis.stats import ALPHA, holm, pairs_needed, sign_flip_p, smallest_p
-from bench.analysis.table import Entry, Row, Table
-from bench.config.columns import Column
+from bench.analysis.verdicts import RowWord
 from bench.config.spec import Grid, value_name
-
-Verdict = Literal["better", "worse", "undecided", "too few seeds"]
 
 TEST = "exact two-sided sign-flip test"
 
@@ -25,7 +21,7 @@ class Comparison:
     n: int  # common seeds
     difference: float  # mean over them, cell - baseline
     p: float | None  # sign-flip test, Holm over the column's rows. None = never below alpha
-    verdict: Verdict
+    verdict: RowWord
 
 
 def baselines(grid: Grid, cells: Sequence[Cell]) -> dict[str, Cell]:
@@ -78,7 +74,7 @@ def compare(
     found = {}
     for name, d in pairs.items():
         difference, p = statistics.fmean(d), adjusted.get(name)
-        verdict: Verdict = "undecided"
+        verdict: RowWord = "undecided"
         if p is None or at_best[name] > ALPHA:
             verdict = "too few seeds"
         elif p <= ALPHA:
@@ -110,94 +106,6 @@ def note(grid: Grid, found: Sequence[Mapping[str, Comparison]]) -> str:
         f"Not tested against {name}: with {most} common seed{'s' if most > 1 else ''} the {TEST} "
         f"can never reject at {ALPHA:.0%}{holm_over}; it needs {pairs_needed(rows)} seeds."
     )
-
-
-def seeds_table(
-    grid: Grid, cells: Sequence[Cell], metric: str, header: Column, lower_is_better: bool
-) -> Table | None:
-    """Every point of one metric, its interval, and the comparison with the baseline.
-
-    Args:
-        grid: Says what is compared.
-        cells: One line each.
-        metric: Key of the metric.
-        header: Its column in the main table.
-        lower_is_better: Which way is better.
-
-    Returns:
-        None where no cell has two finished runs.
-    """
-    stats = {cell.name: cell.stat(metric) for cell in cells}
-    if not any(stat and stat.n > 1 for stat in stats.values()):
-        return None
-    against = baselines(grid, cells)
-    found = compare(cells, against, metric, lower_is_better)
-    columns = [
-        Column("label", "row", text=True),
-        Column("n", "n", decimals=0),
-        Column(metric, header.header, header.unit),
-        Column("low", "from", header.unit),
-        Column("high", "to", header.unit),
-        Column("points", "all runs", text=True),
-    ]
-    if against:
-        columns += [
-            Column("difference", "difference"),
-            Column("p_holm", "p (Holm)", decimals=3),
-            Column("verdict", "verdict", text=True),
-        ]
-    rows = []
-    for cell in cells:
-        stat = stats[cell.name]
-        if stat is None:
-            rows.append(_empty(cell, len(columns)))
-            continue
-        interval, versus = stat.interval, found.get(cell.name)
-        entries = [
-            Entry(text=cell.name),
-            Entry(float(stat.n)),
-            Entry(stat.mean, bold=bool(versus and versus.verdict == "better")),
-            *((Entry(interval.low), Entry(interval.high)) if interval else (Entry(), Entry())),
-            Entry(text=", ".join(f"{point:.4g}" for point in stat.points)),
-        ]
-        if against and versus:
-            entries += [Entry(versus.difference), Entry(versus.p), Entry(text=_said(versus))]
-        elif against:
-            own = "baseline" if cell.name in {c.name for c in against.values()} else ""
-            entries += [Entry(), Entry(), Entry(text=own)]
-        rows.append(Row(tuple(entries)))
-    kinds = {s.interval.kind for s in stats.values() if s and s.interval}
-    words = [
-        "95 % interval of the mean by Student's t" if "t" in kinds else "",
-        "lowest and highest run where there are fewer than five" if "range" in kinds else "",
-    ]
-    name = grid.report.compare_to or grid.report.baseline
-    lines = [
-        f"From, to: {'; '.join(word for word in words if word)}.",
-        f"Difference: mean over the seeds that the row and {name} have in common."
-        if against
-        else "",
-        note(grid, [found]),
-    ]
-    return Table(
-        name=f"{grid.name}-seeds",
-        file="seeds",
-        caption=f"{header.header} of the last snapshot, run by run.",
-        columns=tuple(columns),
-        rows=tuple(rows),
-        notes=tuple(line for line in lines if line),
-    )
-
-
-def _said(versus: Comparison) -> str:
-    few = versus.verdict == "too few seeds"
-    return f"too few seeds ({versus.n})" if few else versus.verdict
-
-
-def _empty(cell: Cell, width: int) -> Row:
-    reason = cell.unfinished[0].reason if cell.unfinished else ""
-    status = cell.unfinished[0].status if cell.unfinished else "not measured"
-    return Row((Entry(text=cell.name), *[Entry()] * (width - 1)), status, reason)
 
 
 def _paired(cell: Cell, against: Mapping[str, Cell], metric: str) -> list[float]:

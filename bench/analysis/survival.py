@@ -53,22 +53,22 @@ class Median:
     high: float  # inf = not bounded by what was seen
 
 
-def scaled(values: Sequence[float], lower_is_better: bool = True, logs: bool = True) -> Array:
-    """Values so that lower is better and the noise is even.
+def scaled(values: Sequence[float], lower: bool = True, logs: bool = True) -> Array:
+    """Return values so that lower is better and the noise is even.
 
     Args:
         values: of one metric.
-        lower_is_better: False turns them round.
+        lower: is better; False turns them round.
         logs: take logarithms, as the noise of a distance is a share of it; 0 and less is -inf.
     """
     y = np.asarray(values, dtype=np.float64)
     if logs:
         y = np.log(y, out=np.full_like(y, -np.inf), where=y > 0)
-    return y if lower_is_better else -y
+    return y if lower else -y
 
 
 def first_below(curve: Curve, target: float, lower_is_better: bool = True) -> Reach:
-    """The paper's definition: the first evaluated snapshot whose value is below the target."""
+    """Return the first evaluated snapshot whose value is below the target, the paper's rule."""
     for images, seconds, value in curve:
         if value < target if lower_is_better else value > target:
             return Reach(images, seconds, True)
@@ -76,7 +76,7 @@ def first_below(curve: Curve, target: float, lower_is_better: bool = True) -> Re
 
 
 def noise(curves: Sequence[tuple[Sequence[int], Array]]) -> Noise | None:
-    """Noise of evaluations about smooth curves, pooled over runs.
+    """Return the noise of evaluations about smooth curves, pooled over runs.
 
     Each value is held against the line through its two neighbours (Gasser, Sroka and
     Jennen-Steinmetz, Biometrika 1986), over the logarithm of images, where curves bend least. The
@@ -120,7 +120,7 @@ class Lowest:
 
 
 def lowest(y: Array, known: Noise) -> Lowest:
-    """The stretch whose mean has the lowest upper bound, over all stretches at once.
+    """Return the stretch whose mean has the lowest upper bound, over all stretches at once.
 
     If the mean over a stretch is below the target, the curve is below it somewhere in there,
     whatever its shape. Bonferroni's correction over the n (n+1) / 2 stretches makes the bounds
@@ -138,7 +138,7 @@ def lowest(y: Array, known: Noise) -> Lowest:
 
 
 def crossing(curve: Curve, y: Array, target: float, known: Noise) -> Reach:
-    """The sound definition: whether a run reached the target for sure, and then when.
+    """Return whether a run surely reached the target, and then when.
 
     It has, if some stretch of the curve is below the target by more than the noise. When: at the
     first evaluated snapshot where the monotone fit, up to that stretch, is at the target.
@@ -159,7 +159,7 @@ def crossing(curve: Curve, y: Array, target: float, known: Noise) -> Reach:
 
 
 def own_best(curve: Curve, y: Array, share: float, known: Noise) -> Reach:
-    """When a run came within `share` of its own best, which every run does.
+    """Return when a run came within `share` of its own best, which every run does.
 
     Its best is the mean of its lowest stretch, not its lowest value, which noise decides.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -40,6 +41,26 @@ class Row:
     entries: tuple[Entry, ...]  # one per column
     status: str = "finished"
     reason: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        columns: Sequence[Column],
+        values: Mapping[str, Entry | float | str | None],
+        status: str = "finished",
+        reason: str = "",
+    ) -> Row:
+        """A row by the keys of its columns; what is not among the values is missing."""
+        found = (values.get(column.key) for column in columns)
+        entries = (
+            value
+            if isinstance(value, Entry)
+            else Entry(text=value)
+            if isinstance(value, str)
+            else Entry(value)
+            for value in found
+        )
+        return cls(tuple(entries), status, reason)
 
     @property
     def span(self) -> str:

@@ -285,8 +285,9 @@ def verify(options: Options) -> int:
 def claims(options: Options) -> int:
     """The paper's findings against the records: evidence, effect, verdict."""
     from bench.analysis import paper_claims as findings
-    from bench.analysis.checks import WORDS
+    from bench.analysis.facts import Facts
     from bench.analysis.stats import ALPHA
+    from bench.analysis.verdicts import CLAIM_WORDS
 
     known = grids.load_claims(options.scale)
     if options.grid is not None:
@@ -301,11 +302,12 @@ def claims(options: Options) -> int:
     }
     for claim in known:
         findings.check(claim, loaded[claim.grid])
-    found = [findings.examine(claim, loaded[claim.grid], options.runs_dir) for claim in known]
+    cells = {name: Facts.read(grid, options.runs_dir).cells for name, grid in loaded.items()}
+    found = [findings.examine(c, loaded[c.grid], cells[c.grid]) for c in known]
     for claim, finding in zip(known, found, strict=True):
         print(findings.to_text(claim, finding))
     words = [finding.verdict for finding in found]
-    counts = ", ".join(f"{words.count(word)} {word}" for word in WORDS)
+    counts = ", ".join(f"{words.count(word)} {word}" for word in CLAIM_WORDS)
     print(f"scale {options.scale}, each claim tested alone at {ALPHA:.0%}: {counts}")
     return OK
 

@@ -5,19 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from bench.analysis import (
-    feature_overlap,
-    metric_agreement,
-    paper_claims,
-    people,
-    reproduction,
-    row_tests,
-    time_to_target,
-)
 from bench.analysis.table import Table
-from bench.config import columns as vocabulary
 from bench.config.paths import ROOT
-from bench.report import main_table, parts, tables
+from bench.report import main_table, parts, side_tables, tables
 
 if TYPE_CHECKING:
     from bench.analysis.facts import Facts
@@ -26,24 +16,24 @@ if TYPE_CHECKING:
 def tables_of(facts: Facts) -> dict[str, Table]:
     """The tables that a grid has, by the name of their files; `table`, the main one, first."""
     grid, cells, report = facts.grid, facts.cells, facts.grid.report
+    rank_by = report.rank_by or ""
     found = {"table": main_table.build(facts)}
     if facts.judged:
-        headers = {key: column.header for key, column in vocabulary.PAPER.items()}
-        found["verdicts"] = reproduction.table(grid, facts.judged, headers)
-    if metric := report.rank_by:
-        header, lower = vocabulary.column(metric), vocabulary.lower_is_better(metric)
-        if seeds := row_tests.seeds_table(grid, cells, metric, header, lower):
-            found["seeds"] = feature_overlap.mark(seeds, cells, metric, {metric})
+        found["verdicts"] = side_tables.verdicts(grid, facts.judged)
+    if seeds := side_tables.seeds(grid, cells):
+        found["seeds"] = side_tables.mark_leakage(seeds, cells, rank_by, {rank_by})
     if facts.agreement:
-        found["agreement"] = metric_agreement.table(grid, cells, facts.agreement)
-    if metric and (reached := time_to_target.table(grid, cells)):
-        found["targets"] = feature_overlap.mark(reached, cells, metric, {"first_kimg", "kimg"})
+        found["agreement"] = side_tables.agreement(grid, cells, facts.agreement)
+    if facts.times:
+        reached = side_tables.targets(grid, cells, facts.times)
+        keys = {"first_kimg", "kimg"}
+        found["targets"] = side_tables.mark_leakage(reached, cells, rank_by, keys)
     if facts.findings:
-        found["claims"] = paper_claims.table(grid.name, facts.findings)
+        found["claims"] = side_tables.claims(grid, facts.findings)
     if report.parts and (kept := ROOT / report.parts).exists():
         found["parts"] = parts.table(parts.read(kept))
     if report.people:
-        found["people"] = people.table(grid.name)
+        found["people"] = side_tables.people_beside(grid)
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bench.analysis import feature_overlap, paper_numbers, reproduction
+from bench.analysis import feature_overlap, paper_numbers
 from bench.analysis.cells import FIELDS, Cell, Stat
 from bench.analysis.table import Entry, Row, Table
 from bench.config.columns import (
@@ -18,7 +18,7 @@ from bench.config.columns import (
     metric_of,
     split,
 )
-from bench.report import captions
+from bench.report import captions, side_tables
 
 if TYPE_CHECKING:
     from bench.analysis.facts import Facts
@@ -72,7 +72,9 @@ def build(facts: Facts) -> Table:
     if grid.report.paper is None:
         return table
     judged = [facts.judged.get(cell.name, ()) for cell in cells]
-    return reproduction.beside(table, judged, paper_numbers.main_column(grid.report.paper))
+    return side_tables.with_verdicts(
+        table, grid, judged, paper_numbers.main_column(grid.report.paper)
+    )
 
 
 def _columns(facts: Facts) -> list[Column]:

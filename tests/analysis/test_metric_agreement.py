@@ -12,9 +12,9 @@ from made_records import facts_of, make_grid, make_record, write_record
 
 from bench.analysis import cells as aggregate
 from bench.analysis.facts import Facts
-from bench.analysis.metric_agreement import Panel, Tau, conclusion, panel, table, taus
+from bench.analysis.metric_agreement import Panel, Tau, conclusion, panel, taus
 from bench.config.spec import Grid, ReportSpec
-from bench.report import main_table
+from bench.report import main_table, side_tables
 from bench.report.build import write_report
 from bench.report.tables import to_csv, to_markdown
 
@@ -176,5 +176,7 @@ def test_the_report_writes_the_panel_and_says_it_under_the_table(tmp_path: Path)
     # FD-L1's judge learned from what the rows' backbones learned from.
     found = panel(grid, cells)
     assert found is not None
-    assert "flagged by leakage in 4 of 4 rows" in to_markdown(table(grid, cells, found))
-    assert "KID-lab" in to_csv(table(grid, cells, found))
+    assert "flagged by leakage in 4 of 4 rows" in to_markdown(
+        side_tables.agreement(grid, cells, found)
+    )
+    assert "KID-lab" in to_csv(side_tables.agreement(grid, cells, found))

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from made_records import make_grid, make_record, write_record
 
-from bench.analysis import paper_numbers
+from bench.analysis import paper_claims, paper_numbers
 from bench.analysis.cells import FIELDS
-from bench.analysis.checks import CHECKS, Evidence, _signs
+from bench.analysis.checks import CHECKS, Evidence, Finding, _pairs
 from bench.analysis.facts import Facts
-from bench.analysis.paper_claims import Finding, check, examine, seeds_found, to_text
+from bench.analysis.paper_claims import check, seeds_found, to_text
 from bench.cli import main
 from bench.config import grid as grids
 from bench.config import paths
@@ -42,6 +42,10 @@ def write(runs: Path, grid: Grid, values: Values, **changes: Any) -> None:
         if spec.config.train.seed < len(points):
             curve = {4000: {"fd_lab": points[spec.config.train.seed], "recall": 1.0}}
             write_record(runs, spec, make_record(spec, curve, **changes))
+
+
+def examine(what: Claim, grid: Grid, runs_dir: Path) -> Finding:
+    return paper_claims.examine(what, grid, Facts.read(grid, runs_dir).cells)
 
 
 def decide(tmp_path: Path, what: Claim, values: Values) -> Finding:
@@ -92,7 +96,7 @@ def test_noise_is_undecided(tmp_path: Path) -> None:
 
 def test_of_equal_rows_about_one_in_twenty_is_decided() -> None:
     e = Evidence(BELOW, make_grid(ROWS, ReportSpec()), {})
-    found = [_signs(e, around(0, 8, i), 1.0, "seeds").verdict for i in range(200)]
+    found = [_pairs(e, around(0, 8, i), 1.0, "seeds", 0.1).verdict for i in range(200)]
     assert 1 <= 200 - found.count("undecided") <= 18
 
 

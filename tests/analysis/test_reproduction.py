@@ -18,7 +18,7 @@ from bench.analysis.reproduction import differences, verdict
 from bench.config import grid as grids
 from bench.config import paths
 from bench.config.spec import Grid
-from bench.report import main_table
+from bench.report import main_table, side_tables
 from bench.report.build import write_report
 from bench.report.tables import to_csv
 
@@ -205,9 +205,9 @@ def test_the_verdict_stands_beside_the_number(tmp_path: Path) -> None:
     (line,) = csv.DictReader(io.StringIO(to_csv(table)))
     assert line["verdict"] == "reproduced" and "images from memory" in line["verdict_reason"]
     assert line["paper_fid"] == "1.65"
-    assert reproduction.NOTE in table.notes and reproduction.LAB_NOTE not in table.notes
+    assert side_tables.VERDICT_NOTE in table.notes and side_tables.LAB_NOTE not in table.notes
     judged = reproduction.judge(grid, cells[0], paper_numbers.paper_row("table2", cells[0].spec))
-    of_fid = to_csv(reproduction.table(grid, {"row": judged}, {j.column: j.column for j in judged}))
+    of_fid = to_csv(side_tables.verdicts(grid, {"row": judged}))
     assert "learned from ImageNet-1k" in of_fid
 
 
@@ -223,7 +223,7 @@ def test_at_lab_scale_every_verdict_says_that_the_protocol_differs(tmp_path: Pat
     assert {line["number"] for line in lines} == {"FID", "params", "top-1"}
     assert {line["verdict"] for line in lines} == {"protocol differs", "not run"}
     text = (tmp_path / "backbones" / "verdicts.md").read_text()
-    assert "from memory, not confirmed" in text and reproduction.LAB_NOTE in text
+    assert "from memory, not confirmed" in text and side_tables.LAB_NOTE in text
 
 
 def test_relative_numbers_divide_by_the_baselines_best(tmp_path: Path) -> None:

@@ -15,9 +15,8 @@ from bench.analysis import row_tests
 from bench.analysis.cells import Cell, cells, read_runs
 from bench.analysis.facts import Facts
 from bench.analysis.validation import validate
-from bench.config.columns import column
 from bench.config.spec import Grid, ReportSpec
-from bench.report import main_table, tables
+from bench.report import main_table, side_tables, tables
 from bench.report.build import write_report
 from projgan.errors import UserError
 
@@ -113,7 +112,7 @@ def test_an_axis_value_is_a_baseline_within_each_row(tmp_path: Path) -> None:
 def test_the_seeds_have_a_table_of_their_own(tmp_path: Path) -> None:
     values = {"Base": BASE[:6], "Low": [v - 1 for v in BASE[:6]], "High": [9.0, *[None] * 5]}
     grid, found = made(tmp_path / "runs", values)
-    table = row_tests.seeds_table(grid, found, "fd_lab", column("fd_lab"), True)
+    table = side_tables.seeds(grid, found)
     assert table is not None
     text = tables.to_markdown(table)
     assert "| 10.00, 14.00" not in text and "10, 14, 11, 17, 12, 13" in text
@@ -133,4 +132,4 @@ def test_the_seeds_have_a_table_of_their_own(tmp_path: Path) -> None:
 
 def test_a_single_seed_needs_no_table_of_seeds(tmp_path: Path) -> None:
     grid, found = made(tmp_path, {"Base": [1.0], "Low": [2.0]})
-    assert row_tests.seeds_table(grid, found, "fd_lab", column("fd_lab"), True) is None
+    assert side_tables.seeds(grid, found) is None

@@ -17,9 +17,10 @@ from bench.analysis import target, time_to_target
 from bench.analysis.cells import Cell, cells, read_runs
 from bench.analysis.facts import Facts
 from bench.analysis.survival import Reach
+from bench.analysis.table import Table
 from bench.cli import main
 from bench.config.spec import Grid, ReportSpec
-from bench.report import tables
+from bench.report import side_tables, tables
 from bench.report.build import write_report
 from projgan.errors import ConfigError
 
@@ -53,9 +54,14 @@ CURVES: dict[str, Callable[[int], Sequence[float]]] = {
 }
 
 
+def shown(grid: Grid, found: list[Cell]) -> Table:
+    times = time_to_target.measure(grid, found)
+    assert times is not None
+    return side_tables.targets(grid, found, times)
+
+
 def lines(grid: Grid, found: list[Cell]) -> dict[str, dict[str, str]]:
-    table = time_to_target.table(grid, found)
-    assert table is not None
+    table = shown(grid, found)
     return {r["label"]: r for r in csv.DictReader(io.StringIO(tables.to_csv(table)))}
 
 
@@ -82,8 +88,8 @@ def test_a_number_is_reached_where_the_curves_get_there(tmp_path: Path) -> None:
     assert found["Projected"]["speedup"] == f"RGB {kimg:g} k → 0.2 k, {kimg / 0.2:.2g}x"
     assert float(found["Projected"]["factor"]) == pytest.approx(8, abs=1.1)
     assert found["RGB"]["speedup"] == "reference"
-    table = time_to_target.table(*made(tmp_path, CURVES, "15"))
-    assert table is not None and r"k $\rightarrow$ 0.2 k" in tables.to_latex(table)
+    table = shown(*made(tmp_path, CURVES, "15"))
+    assert r"k $\rightarrow$ 0.2 k" in tables.to_latex(table)
 
 
 def test_a_row_above_the_target_is_censored_and_bounds_the_factor(tmp_path: Path) -> None:
@@ -101,8 +107,7 @@ def test_a_row_above_the_target_is_censored_and_bounds_the_factor(tmp_path: Path
 def test_a_fast_run_that_did_not_get_there_is_no_sooner_out_of_sight() -> None:
     """Two of three runs are not there at the end; that they took less time changes nothing."""
     reach = [Reach(2000, 70.0, True), Reach(4000, 60.0, False), Reach(4000, 65.0, False)]
-    seconds = time_to_target.Reached(tuple(reach)).median(lambda run: run.seconds)
-    assert seconds.value == math.inf
+    assert time_to_target.Times(tuple(reach)).seconds.value == math.inf
 
 
 def test_a_reference_that_may_have_got_there_bounds_nothing(tmp_path: Path) -> None:
@@ -123,7 +128,7 @@ def test_a_rows_best_is_a_target_for_the_others(tmp_path: Path) -> None:
     assert 3.0 <= float(row["RGB"]["kimg"]) <= 4.0 and row["RGB"]["reached"] == "3 of 3"
     # 4 (1 + 3 exp(-n / 300)) = 10 at n = 208.
     assert row["Projected"]["kimg"] in ("0.2", "0.4")
-    note = " ".join(time_to_target.table(grid, found).notes)  # type: ignore[union-attr]
+    note = " ".join(shown(grid, found).notes)
     assert "mean best of RGB as its curve has it, picked after looking" in note
     for run in found[1].runs:  # measured on fresh samples
         assert run.record is not None
@@ -156,19 +161,19 @@ def test_a_curve_of_three_snapshots_is_sure_of_nothing(tmp_path: Path) -> None:
         points = {n: {"fd_lab": v} for n, v in ((1000, 9.0), (2000, 6.0), (4000, 4.0))}
         write_record(tmp_path, spec, make_record(spec, points))
     found = cells(read_runs(grid.runs, tmp_path))
-    table = time_to_target.table(grid, found)
-    assert table is not None and "too few snapshots" in tables.to_markdown(table)
+    table = shown(grid, found)
+    assert "too few snapshots" in tables.to_markdown(table)
     row = lines(grid, found)["Projected"]
     assert (row["first_kimg"], row["kimg"]) == ("4", "")
 
 
 def test_a_row_without_runs_keeps_its_place(tmp_path: Path) -> None:
     grid, found = made(tmp_path, {"Projected": CURVES["Projected"]}, "15")
-    table = time_to_target.table(grid, found)
-    assert table is not None and [row.status for row in table.rows] == ["finished", "missing"]
+    table = shown(grid, found)
+    assert [row.status for row in table.rows] == ["finished", "missing"]
     assert lines(grid, found)["Projected"]["speedup"] == ""
     grid, found = made(tmp_path, CURVES, "row:RGB")
-    assert time_to_target.table(replace(grid, report=REPORT), found) is None
+    assert time_to_target.measure(replace(grid, report=REPORT), found) is None
 
 
 def test_the_report_writes_the_table_and_draws_the_line(tmp_path: Path) -> None:

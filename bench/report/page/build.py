@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from bench.analysis import checks, metric_agreement
+from bench.analysis import metric_agreement
 from bench.analysis.table import Table
+from bench.analysis.verdicts import CLAIM_WORDS
 from bench.config import yaml_types
 from bench.config.spec import Grid
 from bench.report import manifest
@@ -79,7 +80,7 @@ def page(
             (claim, finding, [(line, _leads(line, anchors)) for line in finding.evidence])
             for claim, finding in facts.findings
         ],
-        words=checks.WORDS,
+        words=CLAIM_WORDS,
         claims_fault=facts.claims_fault,
         tau=heat.tau_matrix(facts.agreement) if facts.agreement else None,
         panel=metric_agreement.conclusion(facts.agreement, metric) if facts.agreement else "",

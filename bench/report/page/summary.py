@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from bench.analysis import checks, feature_overlap, metric_agreement, paper_numbers, time_to_target
+from bench.analysis import feature_overlap, metric_agreement, paper_numbers
 from bench.analysis.cells import Cell, Stat
-from bench.analysis.paper_claims import LEANS, Finding
+from bench.analysis.checks import Finding
 from bench.analysis.stats import (
     ALPHA,
     all_pairs_p,
@@ -26,8 +26,11 @@ from bench.analysis.stats import (
     spearman,
     spearman_p,
 )
+from bench.analysis.time_to_target import factor
+from bench.analysis.verdicts import CLAIM_WORDS, LEANS
 from bench.config import columns as vocabulary
 from bench.config.spec import Claim
+from bench.report.side_tables import count_words, target_words
 from bench.report.tables import brief
 
 if TYPE_CHECKING:
@@ -299,27 +302,42 @@ def _paper(facts: Facts, ranking: Ranking) -> list[Sentence]:
 
 def _soon(facts: Facts) -> list[Sentence]:
     """How soon the target was reached: the paper's own measure of convergence."""
-    what, sure, found = time_to_target.soon(facts.grid, facts.cells)
-    others = [one for one in found if not one.is_reference]
+    found = facts.times
+    if found is None:
+        return []
+    times = {name: found.times(name) for name in found.lines}
+    order = sorted(times, key=lambda name: times[name].images.value)
+    others = [name for name in order if name not in found.references]
     if not others:
         return []
-    first = others[0]
-    if math.isinf(first.images):
-        own = [one.name for one in found if one.is_reference and not math.isinf(one.images)]
+    points, fewer = [], {}
+    for name in order:
+        base = found.reference.get(name)
+        more = factor(times[name], times[base]).text if base in times else ""
+        fewer[name] = f", {_times(more)} fewer" if more else ""
+        images = times[name].images.value
+        says = "not within its budget" if math.isinf(images) else f"after {_thousand(images)}"
+        says += f" ({count_words(times[name])} runs)"
+        says += f"{fewer[name]} than the reference" if more else ""
+        points.append((name, says + (", the reference" if name in found.references else "")))
+    first, images = others[0], times[others[0]].images.value
+    if math.isinf(images):
+        own = [n for n in order if n in found.references and not math.isinf(times[n].images.value)]
         short = f"no row but {own[0]} reaches it" if own else "no row reaches it"
     else:
-        short = f"{first.name} after {brief(first.images / 1000)} thousand images"
-        short += f", {_times(first.factor)} fewer" if first.factor else ""
-    points = []
-    for one in found:
-        at = f"{brief(one.images / 1000)} thousand images"
-        said = "not within its budget" if math.isinf(one.images) else f"after {at}"
-        said += f" ({one.runs} runs)"
-        said += f", {_times(one.factor)} fewer than the reference" if one.factor else ""
-        points.append((one.name, said + (", the reference" if one.is_reference else "")))
-    how = "surely below it" if sure else "first snapshot below it, so perhaps too early"
+        short = f"{first} after {_thousand(images)}{fewer[first]}"
+    what = f"{vocabulary.column(found.metric).header} of {target_words(found.target)}"
+    if found.target.row is not None:
+        values = {round(found.lines[name].target, 9) for name in others}
+        what = target_words(found.target)
+        what += f" ({values.pop():.3g})" if len(values) == 1 else ""
+    how = "surely below it" if found.sure else "first snapshot below it, so perhaps too early"
     says = f"Median over runs until {what} is reached; {how}."
     return [Sentence("How soon?", short, says, points=tuple(points))]
+
+
+def _thousand(images: float) -> str:
+    return f"{brief(images / 1000)} thousand images"
 
 
 def _times(factor: str) -> str:
@@ -331,7 +349,7 @@ def _findings(findings: Sequence[tuple[Claim, Finding]]) -> list[Sentence]:
     if not findings:
         return []
     seen = Counter(finding.verdict for _, finding in findings)
-    counts = {word: seen[word] for word in checks.WORDS if word in seen}
+    counts = {word: seen[word] for word in CLAIM_WORDS if word in seen}
     leans = Counter(finding.leans for _, finding in findings if finding.verdict == "undecided")
     ways = [f"{leans[way]} {LEANS[way]} so far" for way in (True, False) if leans[way]]
     short = ", ".join(

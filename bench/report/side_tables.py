@@ -1,0 +1,512 @@
+"""Tables beside a grid's main one: seeds, targets, verdicts, agreement, claims, people."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+
+from bench.analysis import feature_overlap, metric_agreement, people, reproduction, row_tests
+from bench.analysis.cells import Cell
+from bench.analysis.checks import Finding
+from bench.analysis.metric_agreement import Panel
+from bench.analysis.row_tests import Comparison
+from bench.analysis.stats import INTERVAL_FROM, mean_interval
+from bench.analysis.table import Entry, Row, Table
+from bench.analysis.target import Target
+from bench.analysis.time_to_target import OWN_SHARE, Factor, Line, Targets, Times, factor
+from bench.config import columns as vocabulary
+from bench.config.columns import Column
+from bench.config.metrics import METRICS
+from bench.config.spec import Claim, Grid
+
+Values = dict[str, Entry | float | str | None]  # of a row, by column key
+
+
+def mark_leakage(table: Table, cells: Sequence[Cell], metric: str, keys: Collection[str]) -> Table:
+    """Mark the flagged values of a table: a footnote, and a column of the CSV.
+
+    Args:
+        table: One row for each cell, which its first entry names.
+        cells: Whose rows they are.
+        metric: What the values are of, or derived from.
+        keys: The columns that hold them.
+    """
+    reasons = {cell.name: feature_overlap.of_cell(cell, metric).reason for cell in cells}
+    rows = []
+    for row in table.rows:
+        reason = reasons.get(row.entries[0].text, "")
+        entries = tuple(
+            replace(entry, notes=(*entry.notes, reason), leakage=reason)
+            if reason and column.key in keys and (entry.value is not None or entry.text)
+            else entry
+            for column, entry in zip(table.columns, row.entries, strict=True)
+        )
+        rows.append(replace(row, entries=entries))
+    return replace(table, rows=tuple(rows))
+
+
+# Seeds: every run of the ranking metric.
+
+
+def seeds(grid: Grid, cells: Sequence[Cell]) -> Table | None:
+    """Every point of the ranking metric, its interval, and the comparison with the baseline.
+
+    Returns:
+        None where no cell has two finished runs.
+    """
+    metric = grid.report.rank_by
+    stats = {cell.name: cell.stat(metric) for cell in cells} if metric else {}
+    if metric is None or not any(stat and stat.n > 1 for stat in stats.values()):
+        return None
+    header = vocabulary.column(metric)
+    against = row_tests.baselines(grid, cells)
+    found = row_tests.compare(cells, against, metric, vocabulary.lower_is_better(metric))
+    columns = [
+        Column("label", "row", text=True),
+        Column("n", "n", decimals=0),
+        Column(metric, header.header, header.unit),
+        Column("low", "from", header.unit),
+        Column("high", "to", header.unit),
+        Column("points", "all runs", text=True),
+    ]
+    if against:
+        columns += [
+            Column("difference", "difference"),
+            Column("p_holm", "p (Holm)", decimals=3),
+            Column("verdict", "verdict", text=True),
+        ]
+    own = {cell.name for cell in against.values()}
+    rows = []
+    for cell in cells:
+        stat, versus = stats[cell.name], found.get(cell.name)
+        if stat is None:
+            rows.append(_unmeasured(columns, cell, ""))
+            continue
+        better = bool(versus and versus.verdict == "better")
+        values: Values = {
+            "label": cell.name,
+            "n": float(stat.n),
+            metric: Entry(stat.mean, bold=better),
+            "points": ", ".join(f"{point:.4g}" for point in stat.points),
+        }
+        if stat.interval:
+            values |= {"low": stat.interval.low, "high": stat.interval.high}
+        if versus:
+            values |= {"difference": versus.difference, "p_holm": versus.p}
+        values["verdict"] = _compared(versus) or ("baseline" if cell.name in own else "")
+        rows.append(Row.of(columns, values))
+    kinds = {s.interval.kind for s in stats.values() if s and s.interval}
+    words = [
+        "95 % interval of the mean by Student's t" if "t" in kinds else "",
+        "lowest and highest run where there are fewer than five" if "range" in kinds else "",
+    ]
+    name = grid.report.compare_to or grid.report.baseline
+    both = f"Difference: mean over the seeds that the row and {name} have in common."
+    notes = [
+        f"From, to: {'; '.join(word for word in words if word)}.",
+        both if against else "",
+        row_tests.note(grid, [found]),
+    ]
+    return Table(
+        name=f"{grid.name}-seeds",
+        file="seeds",
+        caption=f"{header.header} of the last snapshot, run by run.",
+        columns=tuple(columns),
+        rows=tuple(rows),
+        notes=tuple(note for note in notes if note),
+    )
+
+
+def _compared(versus: Comparison | None) -> str:
+    if versus is None:
+        return ""
+    few = versus.verdict == "too few seeds"
+    return f"too few seeds ({versus.n})" if few else versus.verdict
+
+
+def _unmeasured(columns: Sequence[Column], cell: Cell, reason: str) -> Row:
+    """The row of a cell without a value."""
+    first = cell.unfinished[0] if cell.unfinished and not (reason and cell.finished) else None
+    status, why = (first.status, first.reason) if first else ("not measured", reason)
+    return Row.of(columns, {"label": cell.name}, status, why)
+
+
+# Targets: images and time to a value.
+
+UNKNOWN_NOISE = "too few snapshots to know the noise of an evaluation, so nothing is sure"
+FIRST_NOTE = (
+    "First below: the paper's rule, the first evaluated snapshot below the target; with noisy "
+    "evaluations that is too early, and a plateau above the target passes for it."
+)
+REACHED_NOTE = (
+    "Reached: some stretch of the curve is below the target by more than the noise of evaluations "
+    "(1 % for a wrong one), at the first snapshot where the monotone fit is there. Undecided: the "
+    "fit comes down to it, but by less than the noise."
+)
+SEEDS_NOTE = (
+    "Over seeds: median; runs that do not reach it are censored (Kaplan-Meier). From, to: 95 % "
+    "interval of the median (Brookmeyer-Crowley), earliest and latest run below five."
+)
+
+
+def targets(grid: Grid, cells: Sequence[Cell], found: Targets) -> Table:
+    """Images to the target and speed-ups, a line for each cell."""
+    header, target = vocabulary.column(found.metric), found.target
+    name = target.row or grid.report.compare_to or grid.report.baseline
+    columns = [
+        Column("label", "row", text=True),
+        Column("target", "target", header.unit),
+        Column("first_kimg", "first below", "k"),
+        Column("first_reached", "runs", text=True),
+        Column("kimg", "reached", "k"),
+        Column("low", "from", "k", minor=True),
+        Column("high", "to", "k", minor=True),
+        Column("reached", "runs", text=True),
+    ]
+    if found.reference:
+        columns += [
+            Column("first_speedup", "speed-up, first below", text=True),
+            Column("speedup", "speed-up, reached", text=True),
+            Column("time_speedup", "speed-up in time, reached", text=True),
+        ]
+    logs_only = ", or values of 0 and less" if target.value is None else ""
+    rows = []
+    extra: dict[str, list[str]] = {"first_factor": [], "factor": [], "time_factor": []}
+    for cell in cells:
+        line = found.lines.get(cell.name)
+        ups = _factors(line, found.against(cell.name)) if line else {}
+        for key, kind in zip(extra, ("first_speedup", "speedup", "time_speedup"), strict=True):
+            extra[key].append(ups[kind].text if kind in ups else "")
+        if line is None:
+            rows.append(_unmeasured(columns, cell, f"no curve of the metric{logs_only}"))
+            continue
+        values = {"label": cell.name, "target": line.target, **_reached(line)}
+        own = "reference" if cell.name in found.references else ""
+        for kind in ("first_speedup", "speedup"):
+            values[kind] = f"{name} {_speedup(ups[kind], _amount)}" if kind in ups else own
+        if "time_speedup" in ups:
+            values["time_speedup"] = _speedup(ups["time_speedup"], _duration)
+        rows.append(Row.of(columns, values))
+    return Table(
+        name=f"{grid.name}-targets",
+        file="targets",
+        caption=f"Images until {header.header} reaches {target_words(target)}.",
+        columns=tuple(columns),
+        rows=tuple(rows),
+        notes=tuple(_target_notes(found, cells)),
+        extra={key: tuple(texts) for key, texts in extra.items()} if found.reference else {},
+    )
+
+
+def _factors(line: Line, against: Line | None) -> dict[str, Factor]:
+    if against is None:
+        return {}
+    found = {"first_speedup": factor(line.first, against.first)}
+    if line.sure and against.sure:
+        found["speedup"] = factor(line.sure, against.sure)
+        found["time_speedup"] = factor(line.sure, against.sure, "seconds")
+    return found
+
+
+def _reached(line: Line) -> Values:
+    values: Values = {
+        "first_kimg": _kimg(line.first.images.value, line.first),
+        "first_reached": count_words(line.first),
+    }
+    if line.sure is None:
+        return values | {"kimg": Entry(notes=(UNKNOWN_NOISE,))}
+    values |= {"kimg": _kimg(line.sure.images.value, line.sure), "reached": count_words(line.sure)}
+    if len(line.sure.runs) == 1:
+        return values
+    ends = [run.images if run.reached else math.inf for run in line.sure.runs]
+    low, high = min(ends), max(ends)
+    if len(ends) >= INTERVAL_FROM:
+        low, high = line.sure.images.low, line.sure.images.high
+    return values | {"low": _kimg(low, line.sure), "high": _kimg(high, line.sure)}
+
+
+def _kimg(images: float, times: Times) -> float | str:
+    if math.isinf(images):
+        return f">{max(run.images for run in times.runs) / 1000:.3g}"
+    return images / 1000
+
+
+def count_words(times: Times) -> str:
+    """`2 of 3, 1 undecided`."""
+    more = f", {times.undecided} undecided" if times.undecided else ""
+    return f"{times.count} of {len(times.runs)}{more}"
+
+
+def target_words(target: Target) -> str:
+    if target.row is not None:
+        return f"the best of {target.row}"
+    if target.share is not None:
+        return f"{100 * target.share:.3g} % above each run's own best"
+    return f"{target.value:g}"
+
+
+def _target_notes(found: Targets, cells: Sequence[Cell]) -> list[str]:
+    notes, target = [FIRST_NOTE, REACHED_NOTE, SEEDS_NOTE], found.target
+    sigmas = [line.sigma for line in found.lines.values() if line.sigma is not None]
+    if sigmas:
+        both = dict.fromkeys(f"{sigma:.1%}" for sigma in (min(sigmas), max(sigmas)))
+        notes.append(
+            "Noise of one evaluation, from how the curves jump between snapshots: "
+            f"{' to '.join(both)}; where snapshots are few, bends count as noise."
+        )
+    if target.row is not None:
+        lower = vocabulary.lower_is_better(found.metric)
+        bests = [c for c in cells if c.row == target.row and c.best(found.metric, lower)]
+        fresh = all(c.fresh_best(found.metric, lower) for c in bests)
+        how = "on fresh samples" if fresh else "as its curve has it, picked after looking"
+        notes.append(
+            f"Target: mean best of {target.row} {how}. Its own line, and what others are held "
+            f"against: images to come within {OWN_SHARE:.0%} of its own best."
+        )
+    return notes
+
+
+def _speedup(found: Factor, show: Callable[[float], str]) -> str:
+    """`5 k → 1.2 k, 4.2x`: the reference's median, ours, and how many times fewer."""
+    more = ">" if math.isinf(found.theirs) else ""
+    before = f"{more}{show(found.their_end)}"
+    if math.isinf(found.ours):
+        return f"{before} → not in {show(found.our_end)}"
+    if found.value is None:
+        return f"undecided at {show(found.their_end)} → {show(found.ours)}"
+    times = f"{found.value:.0f}x" if found.value >= 9.5 else f"{found.value:.2g}x"
+    return f"{before} → {show(found.ours)}, {more}{times}"
+
+
+def _amount(images: float) -> str:
+    return f"{images / 1e6:.3g} M" if images >= 1e6 else f"{images / 1e3:.3g} k"
+
+
+def _duration(seconds: float) -> str:
+    if seconds >= 7200:
+        return f"{seconds / 3600:.3g} h"
+    return f"{seconds / 60:.3g} min" if seconds > 600 else f"{seconds:.3g} s"
+
+
+# Verdicts on the paper's numbers.
+
+VERDICT_NOTE = (
+    f"Reproduced: the interval of our mean lies within {reproduction.MARGIN:.0%} of the paper's "
+    "number. Within seed noise: it covers that number and is wider. A field of the protocol that "
+    "differs or is unknown rules both out. Ours is the best snapshot of each run, as the paper "
+    "reports it."
+)
+LAB_NOTE = (
+    "At lab scale no number of the paper can be reproduced; the ranking and the claims "
+    "(do=claims) can be judged."
+)
+
+
+def _verdict_notes(grid: Grid) -> tuple[str, ...]:
+    return (VERDICT_NOTE, LAB_NOTE) if grid.scale == "lab" else (VERDICT_NOTE,)
+
+
+def with_verdicts(
+    table: Table, grid: Grid, judged: Sequence[Sequence[reproduction.Judged]], column: str
+) -> Table:
+    """A grid's table with the verdict on the paper's main number in a column of its own.
+
+    Args:
+        table: one row per cell.
+        grid: whose table it is.
+        judged: what `judge` found for each row.
+        column: key of the paper's main column.
+    """
+    found = [next((j.verdict for j in row if j.column == column), None) for row in judged]
+    entries = [
+        Entry(text=one.word, notes=(one.text,) if one.reason else ()) if one else Entry()
+        for one in found
+    ]
+    return replace(
+        table,
+        columns=(*table.columns, Column("verdict", "verdict", text=True, minor=True)),
+        rows=tuple(
+            replace(row, entries=(*row.entries, entry))
+            for row, entry in zip(table.rows, entries, strict=True)
+        ),
+        notes=(*table.notes, *_verdict_notes(grid)),
+        extra={"verdict_reason": tuple(one.reason if one else "" for one in found), **table.extra},
+    )
+
+
+def verdicts(grid: Grid, judged: Mapping[str, Sequence[reproduction.Judged]]) -> Table:
+    """All verdicts of a grid, one line for each of the paper's numbers."""
+    columns = (
+        Column("row", "row", text=True),
+        Column("number", "number", text=True),
+        Column("paper", "paper", paper=True, decimals=2),
+        Column("ours", "ours", decimals=2),
+        Column("from", "from", decimals=2),
+        Column("to", "to", decimals=2),
+        Column("n", "n", decimals=0),
+        Column("compared", "compared with", text=True),
+        Column("verdict", "verdict", text=True),
+    )
+    lines = [(name, one) for name, found in judged.items() for one in found]
+    rows = []
+    for name, one in lines:
+        number, leak = one.paper, one.leakage
+        text = one.verdict.text if one.verdict.reason else ""
+        values: Values = {
+            "row": name,
+            "number": vocabulary.PAPER[one.column].header.removeprefix("paper "),
+            "paper": Entry(number.value, notes=_some(number.note), confidence=number.confidence),
+            "compared": Entry(text=one.key, notes=_some(leak), leakage=leak),
+            "verdict": Entry(text=one.verdict.word, notes=_some(text)),
+        }
+        if one.stat:
+            values |= {"ours": one.stat.mean, "n": float(one.stat.n)}
+            if interval := mean_interval(one.stat.points):
+                values |= {"from": interval.low, "to": interval.high}
+        rows.append(Row.of(columns, values))
+    return Table(
+        name=f"{grid.name}-verdicts",
+        caption=f"The numbers of the paper's {grid.report.paper} against ours, scale {grid.scale}.",
+        columns=columns,
+        rows=tuple(rows),
+        notes=_verdict_notes(grid),
+        extra={"reason": tuple(one.verdict.reason for _, one in lines)},
+    )
+
+
+def _some(note: str) -> tuple[str, ...]:
+    return (note,) if note else ()
+
+
+# Agreement of metrics, claims, and judgements of people.
+
+
+def agreement(grid: Grid, cells: Sequence[Cell], panel: Panel) -> Table:
+    """How alike the metrics rank the rows, one line for each pair of metrics."""
+    columns = (
+        Column("metric", "metric", text=True),
+        Column("other", "and", text=True),
+        Column("tau", "tau", decimals=2),
+        Column("from", "from", decimals=2),
+        Column("to", "to", decimals=2),
+    )
+    specs = [cell.spec for cell in cells if cell.name in panel.rows]
+    names = {}
+    for metric in panel.metrics:
+        flagged = len(feature_overlap.shared_by(specs, metric))
+        note = f"flagged by leakage in {flagged} of {len(specs)} rows" if flagged else ""
+        names[metric] = Entry(text=METRICS[metric].header, notes=_some(note))
+    rows = [
+        Row.of(
+            columns,
+            {
+                "metric": names[one],
+                "other": names[other],
+                "tau": tau.value,
+                "from": tau.low,
+                "to": tau.high,
+            },
+        )
+        for (one, other), tau in panel.taus.items()
+    ]
+    first = "; ".join(f"{METRICS[m].header}: {row}" for m, row in panel.first.items())
+    drawn = any(tau.low is not None for tau in panel.taus.values())
+    return Table(
+        name=f"{grid.name}-agreement",
+        caption=(
+            f"Kendall's tau between metrics over {len(panel.rows)} rows: 1 = the same order, 0 = "
+            "unrelated, -1 = the reverse."
+        ),
+        columns=columns,
+        rows=tuple(rows),
+        notes=(
+            metric_agreement.conclusion(panel, grid.report.rank_by),
+            f"First by {first}.",
+            f"From, to: 95 % of {metric_agreement.RESAMPLES} draws of the seeds."
+            if drawn
+            else "A row with a single run of all metrics: no interval.",
+        ),
+    )
+
+
+def claims(grid: Grid, found: Sequence[tuple[Claim, Finding]]) -> Table:
+    """The claims about a grid with their verdicts, one line each."""
+    columns = (
+        Column("claim", "claim", text=True),
+        Column("verdict", "verdict", text=True),
+        Column("effect", "effect", text=True),
+        Column("n", "n", decimals=0),
+        Column("unit", "of", text=True),
+        Column("p", "p", decimals=4),
+        Column("test", "test", text=True),
+    )
+    rows = [
+        Row.of(
+            columns,
+            {
+                "claim": Entry(text=claim.says, notes=(f"{claim.id}: {claim.source}",)),
+                "verdict": Entry(text=finding.verdict, notes=_some(finding.reason)),
+                "effect": finding.effect,
+                "n": float(finding.n) if finding.n else None,
+                "unit": finding.unit,
+                "p": finding.p,
+                "test": finding.test,
+            },
+        )
+        for claim, finding in found
+    ]
+    return Table(
+        name=f"{grid.name}-claims",
+        file="claims",
+        caption="What the paper finds, and what the records say of it.",
+        columns=columns,
+        rows=tuple(rows),
+        extra={
+            "id": tuple(claim.id for claim, _ in found),
+            "reason": tuple(finding.reason for _, finding in found),
+        },
+    )
+
+
+def people_beside(grid: Grid) -> Table:
+    """How many images people took for real, and the paper's FID of the same methods."""
+    columns = (
+        Column("dataset", "data set", text=True),
+        Column("method", "method", text=True),
+        Column("taken_for_real", "taken for real", "%", decimals=1),
+        Column("interval", "95 %", text=True),
+        Column("people", "people", decimals=0),
+        Column("paper_fid", "FID (paper)", paper=True),
+    )
+    judged = people.judgements()
+    rows = [
+        Row.of(
+            columns,
+            {
+                "dataset": one.dataset,
+                "method": one.method,
+                "taken_for_real": one.share,
+                "interval": f"{one.low:g} to {one.high:g}",
+                "people": float(one.people),
+                "paper_fid": Entry(one.fid, confidence="verified-image") if one.fid else None,
+            },
+        )
+        for one in judged
+    ]
+    return Table(
+        name=f"{grid.name}-people",
+        file="people",
+        caption="How many generated images people took for real. Published data, not ours.",
+        columns=columns,
+        rows=tuple(rows),
+        notes=(
+            *dict.fromkeys(one.source for one in judged),
+            (
+                "Where both judge this method, they disagree: its FID is the lower, and people "
+                "take fewer of its images for real. FID ranks snapshots and settings of one "
+                "method; it does not say whose images look more real."
+            ),
+            "People saw published generators, not those of the paper's table.",
+        ),
+    )
