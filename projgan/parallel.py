@@ -2,9 +2,9 @@
 
 Each takes its share of the batch by the samples' global indices, so every random number is the one
 that a single process would draw. Gradients are averaged, the statistics of batch norm are those of
-the whole batch or of its groups, and the first process has the say. What is left is the order of
-summation: training equals that of one process up to rounding. Without torchrun there is one process
-and nothing of this happens.
+the whole batch or of its groups, and what the first process decides holds for all. What is left is
+the order of summation: training equals that of one process up to rounding. Without torchrun there
+is one process and nothing of this happens.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class World:
             gradient.copy_(mean.view_as(gradient))
         return parts[0].reshape(())
 
-    def said(self, value: Any) -> Any:
-        """What the first process said, in every process; `value` is a plain JSON value."""
+    def broadcast(self, value: Any) -> Any:
+        """The first process's value, in every process; a plain JSON value."""
         if self.size == 1:
             return value
         text = torch.tensor(list(json.dumps(value).encode()), dtype=torch.uint8)
@@ -125,7 +125,7 @@ class GroupedBatchNorm(nn.BatchNorm2d):
             F.batch_norm(part, mean, variance, self.weight, self.bias, True, 1.0, self.eps)
             for part, (mean, variance) in zip(parts, seen, strict=True)
         ]
-        self._follow(seen, world.rank * len(parts), world.size * len(parts))
+        self._move_statistics(seen, world.rank * len(parts), world.size * len(parts))
         return out[0] if len(out) == 1 else torch.cat(out)
 
     def _across(self, x: Tensor, group: int, groups: int) -> Tensor:
@@ -147,12 +147,12 @@ class GroupedBatchNorm(nn.BatchNorm2d):
         centred = wide - mean[at][:, :, None, None]
         var = mean_of(centred.square())
         unbiased = var * (group * pixels / (group * pixels - 1))
-        self._follow(torch.stack([mean, unbiased], dim=1), 0, groups)
+        self._move_statistics(torch.stack([mean, unbiased], dim=1), 0, groups)
         scale = (self.weight * torch.rsqrt(var + self.eps))[at]
         return (centred * scale[:, :, None, None] + self.bias[:, None, None]).to(x.dtype)
 
     @torch.no_grad()
-    def _follow(self, seen: Tensor, first: int, groups: int) -> None:
+    def _move_statistics(self, seen: Tensor, first: int, groups: int) -> None:
         """Moves the running statistics.
 
         Args:

@@ -441,7 +441,7 @@ def train(
             if on_progress:
                 on_progress(session.nimg)
 
-            stop = session.world.said(should_stop is not None and should_stop())
+            stop = session.world.broadcast(should_stop is not None and should_stop())
             if session.nimg in due or stop or session.seconds_since_save() > CHECKPOINT_SECONDS:
                 with timer.outside_steps("checkpoint"):
                     session.save()
@@ -512,7 +512,7 @@ class Session:
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 raise UserError(f"{path} fits other networks ({reason}); move it away") from None
             log.info("Going on from %d images", self.nimg)
-        if self.world.said(self.nimg) != self.nimg:
+        if self.world.broadcast(self.nimg) != self.nimg:
             raise UserError(f"{path} is not the same for all processes; put it on a shared disk")
         self.saved_at = time.monotonic()
 

@@ -20,7 +20,7 @@ from bench.config.metrics import metric_keys
 from bench.config.paths import RunPaths
 from bench.config.spec import EvalSpec, RunSpec
 from bench.metrics.evaluate import Scores
-from bench.run import runner
+from bench.run import measuring, run_record, runner
 from bench.store.record import Record
 from projgan.config import Config, Data, Generator, Train
 from projgan.data.dataset import Dataset
@@ -125,10 +125,10 @@ def install(patch: pytest.MonkeyPatch) -> Engine:
     """Puts the stand-ins in place."""
     engine = Engine()
     patch.setattr(runner, "train", engine.train)
-    patch.setattr(runner, "evaluate", engine.evaluate)
-    patch.setattr(runner, "load_checkpoint", load)
-    patch.setattr(runner, "standing_statistics", lambda generator: generator)
-    patch.setattr(runner, "Reference", NoReference)
+    patch.setattr(measuring, "evaluate", engine.evaluate)
+    patch.setattr(run_record, "load_checkpoint", load)
+    patch.setattr(measuring, "standing_statistics", lambda generator: generator)
+    patch.setattr(measuring, "Reference", NoReference)
     patch.setattr(runner, "open_dataset", lambda *args: DATASET)
     return engine
 

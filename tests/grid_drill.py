@@ -24,6 +24,7 @@ import torch
 from fake_training import Engine
 from killed_processes import together
 
+import bench.run.measuring
 import bench.run.runner
 import projgan.files
 from bench.config.paths import RunPaths
@@ -88,8 +89,9 @@ def arm(engine: Engine, draw: random.Random) -> None:
             die(IN_WRITING, draw)
 
     files: Any = projgan.files
-    harness: Any = bench.run.runner
-    files.replacing, harness.train, harness.evaluate = torn, train, evaluate
+    runner: Any = bench.run.runner
+    measuring: Any = bench.run.measuring
+    files.replacing, runner.train, measuring.evaluate = torn, train, evaluate
 
 
 def work(specs: list[RunSpec], folder: Path, engine: Engine, draw: random.Random) -> None:

@@ -50,8 +50,9 @@ class Cluster:
     def tell(self, *command: str) -> str:
         """What a command prints."""
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=120, env=self.environment
-        )
+            command, capture_output=True, text=True, timeout=120, env=self.environment,
+            cwd=self.dir,  # where SLURM writes a job's log
+        )  # fmt: skip
         assert done.returncode == 0, (command, done.stdout, done.stderr)
         return done.stdout.strip()
 

@@ -42,7 +42,7 @@ def shrunk(spec: RunSpec, folder: Path) -> RunSpec:
 @pytest.fixture(autouse=True)
 def few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     """The picture of a snapshot would take most of the time."""
-    monkeypatch.setattr("bench.run.runner.SHOWN", 2)
+    monkeypatch.setattr("bench.run.measuring.SHOWN", 2)
 
 
 def once(spec: RunSpec, place: Path) -> None:

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import bench.run.measuring
 import bench.run.runner
 import projgan.backbones.lab  # with all that it imports: once here and not in every process
 import projgan.checkpoint
@@ -264,7 +265,7 @@ def _watch(run: RunPaths, kill: Kill | None) -> None:
 
     training: Any = projgan.train
     writing: Any = projgan.checkpoint
-    measuring: Any = bench.run.runner
+    measuring: Any = bench.run.measuring
     measure = measuring.evaluate
 
     def evaluate(*arguments: Any, **named: Any) -> Any:

@@ -327,14 +327,14 @@ def note_death(worker: Worker, runs_dir: Path, status: int) -> tuple[str, str | 
         record = records.load(paths.record) or records.new(worker.run, records.now())
         if record["status"] == "running":
             record["error"] = reason
-            kind, at, size = "node", start, None
-            processes = len(worker.slots)
+            failure, train = retry.Failure("node", reason, start), None
             if fault is not None and fault.kind != "node":
-                kind, at = fault.kind, max(fault.nimg, nimg)
-                size = retry.halved(record, worker.run.config.train, processes)
+                failure = retry.Failure(fault.kind, reason, max(fault.nimg, nimg))
+                train = worker.run.config.train
+            processes = len(worker.slots)
             if fault is not None or status < 0 or processes > 1:
-                if retry.settle(record, kind, reason, at, size):
-                    again = kind
+                if retry.settle(record, failure, train, processes):
+                    again = failure.kind
                 else:
                     record["ended"] = records.now()
             records.save(paths.record, record)

@@ -234,9 +234,9 @@ def _reopen(run: RunPaths, anew: bool) -> None:
     """Makes a run one that is to be done: requeued jobs leave alone what has ended."""
     from bench.run.runner import forget
 
-    with leased(run.lease) as claim:
+    with leased(run.lease) as lease:
         if anew:
-            forget(run, claim)
+            forget(run, lease)
         with contextlib.suppress(DataError):  # a damaged one is the run's own affair
             record = records.load(run.record)
             if record and record["status"] == "failed":

@@ -121,7 +121,7 @@ def ask_accounting(ids: Iterable[str]) -> dict[str, str]:
 
 
 def run_states(runs: Sequence[RunSpec], runs_dir: Path) -> list[RunState]:
-    """Where runs stand, by their records, their claims and the queue."""
+    """Where runs stand, by their records, their leases and the queue."""
     at = [run_state(spec, runs_dir) for spec in runs]
     paths = [RunPaths(runs_dir / spec.run_id) for spec in runs]
     # Of runs that are done the queue could say nothing that matters.

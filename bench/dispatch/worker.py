@@ -69,7 +69,7 @@ def channel() -> TextIO:
 
 
 def obey() -> Stop:
-    """Stops, checkpoint written and claim given back, when asked to or when the parent is gone."""
+    """Stops, checkpoint written and lease given back, when asked to or when the parent is gone."""
     stop = Stop()
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, stop.on_signal)
@@ -125,7 +125,7 @@ def main(run_dir: str, data_dir: str, force: str = "") -> int:
 
 def along(paths: RunPaths, data_dir: Path) -> int:
     """Trains along with the first process; says why, should this one fail."""
-    from bench.run.runner import follow, one_line
+    from bench.run.runner import one_line, train_along
     from projgan.parallel import join
 
     reporter = Reporter(RunSpec.read(paths.spec), channel())
@@ -138,7 +138,7 @@ def along(paths: RunPaths, data_dir: Path) -> int:
     obey_the_first()
     try:
         join()
-        follow(paths.dir, data_dir, on_images)
+        train_along(paths.dir, data_dir, on_images)
     except Exception as error:
         if retry.is_of_a_neighbour(error):
             sys.stderr.write(f"Process {os.environ['RANK']}: another one has left\n")

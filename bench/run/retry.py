@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from projgan.config import Train
@@ -117,58 +117,64 @@ def is_of_a_neighbour(error: BaseException) -> bool:
                _causes(error))  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Failure:
+    """A failure of a run.
+
+    Attributes:
+        kind: a row of POLICIES.
+        error: in one line.
+        at: images after which it happened; of a machine's fault, those with which it began, since
+            what a machine that dies had done is lost.
+    """
+
+    kind: str
+    error: str
+    at: int
+
+
 def settle(
-    record: dict[str, Any], kind: str, error: str, at: int, smaller: int | None = None
+    record: dict[str, Any], failure: Failure, train: Train | None = None, processes: int = 1
 ) -> bool:
     """Notes a failure in a record and does what the policy says.
 
     Args:
-        at: as for `note`.
-        smaller: micro-batch to go on with, when it failed in a training step. None = it failed
-            elsewhere, or there is no smaller one.
+        train: what was trained, when it failed in a training step. None = it failed elsewhere.
+        processes: that trained together.
 
     Returns:
         Whether the run is to be tried again; else the record says that it has failed.
     """
-    again = note(record, kind, error, at)
-    if kind == "memory" and smaller:
-        record["micro_batch"] = {"images": smaller, "since": at}
+    smaller = halved(record, train, processes) if train else None
+    again = note(record, failure)
+    if failure.kind == "memory" and smaller:
+        record["micro_batch"] = {"images": smaller, "since": failure.at}
         return True
     if not again:
-        record |= {"status": "failed", "error": error, "failure": kind}
+        record |= {"status": "failed", "error": failure.error, "failure": failure.kind}
     return again
+
+
+def note(record: dict[str, Any], failure: Failure) -> bool:
+    """Notes a failure; returns whether the run may be tried again.
+
+    It may where fewer than the policy's tries came in a row: of one kind, each at no more images
+    than the one before.
+    """
+    noted = record.setdefault("failures", [])
+    noted.append(asdict(failure))
+    in_a_row = 0
+    for earlier in reversed(noted):
+        if earlier["kind"] != failure.kind or earlier["at"] < failure.at:
+            break
+        in_a_row += 1
+    return in_a_row < POLICIES[failure.kind].tries
 
 
 def micro_batch(record: dict[str, Any], train: Train, processes: int) -> int:
     """How many images each of the processes of a run trains on at once."""
     smaller = record.get("micro_batch")
     return smaller["images"] if smaller else train.micro_batch or train.batch // processes
-
-
-def note(record: dict[str, Any], kind: str, error: str, at: int) -> bool:
-    """Notes a failure.
-
-    Args:
-        record: gets the note.
-        at: images after which it happened; of a machine's fault, those with which it began, since
-            what a machine that dies had done is lost.
-
-    Returns:
-        Whether the run may be tried again.
-    """
-    noted = record.setdefault("failures", [])
-    noted.append({"kind": kind, "error": error, "at": at})
-    return in_a_row(noted) < POLICIES[kind].tries
-
-
-def in_a_row(noted: list[dict[str, Any]]) -> int:
-    """How many failures of one kind came last, at no more images than the one before."""
-    count = 0
-    for failure in reversed(noted):
-        if failure["kind"] != noted[-1]["kind"] or failure["at"] < noted[-1]["at"]:
-            break
-        count += 1
-    return count
 
 
 def halved(record: dict[str, Any], train: Train, processes: int) -> int | None:

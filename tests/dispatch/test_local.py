@@ -91,6 +91,19 @@ def test_two_slots_do_three_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert len(list((tmp_path / "data").glob("clevr-*"))) == 1
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that report at once that they finished; that of seed 0 waits to be killed."""
+    finished = """print('["train", 8]', '["end", "finished at once"]', sep=chr(10))"""
+
+    def command(run: RunSpec, *rest: object) -> list[str]:
+        waits = run.config.train.seed == 0
+        return [sys.executable, "-c", "import time; time.sleep(600)" if waits else finished]
+
+    monkeypatch.setattr(local, "_command", command)
+
+
+@pytest.mark.usefixtures("quick")
 def test_a_worker_that_is_killed_is_told_and_the_others_finish(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,6 +266,7 @@ def test_of_several_processes_the_one_that_failed_says_why(tmp_path: Path) -> No
     assert [died(left=(n, n + 8))[0] for n in starts] == ["node", "node", "node", None]
 
 
+@pytest.mark.usefixtures("quick")
 def test_what_the_machine_failed_is_handed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

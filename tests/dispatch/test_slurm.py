@@ -30,7 +30,7 @@ from projgan.checkpoint import load_checkpoint
 
 pytestmark = needs_cluster
 
-# An RGB discriminator and 32 images: seconds to train, and no weights but the metric's.
+# An RGB discriminator, 32 images and a metric without a network: seconds to train, no weights.
 GRID = """
 name: {name}
 about: a grid of the tests
@@ -48,8 +48,8 @@ rows:
   - {{label: Two, set: {{optim.lr_g: 2e-4}}, resources: {{gpus: 2}}}}
   - {{label: Three, set: {{optim.lr_g: 3e-4}}}}
   - {{label: Bad, set: {{optim.lr_g: 4e-4}}}}
-eval: {{metrics: [fd], every_kimg: {every}, also_at_kimg: [], fake: 16}}
-report: {{rank_by: fd, columns: [fd]}}
+eval: {{metrics: [swd], every_kimg: {every}, also_at_kimg: [], fake: 16}}
+report: {{rank_by: swd, columns: [swd]}}
 """
 MINE = "{gpus: 1, cpus: 1, time: 30, warning: 60, options: {begin: now+4}}"
 HELD = "{gpus: 1, cpus: 1, options: {hold: true}}"

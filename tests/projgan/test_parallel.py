@@ -96,7 +96,7 @@ def test_a_share_is_a_part_of_the_batch() -> None:
 def test_alone_nothing_is_exchanged() -> None:
     assert world() == World() and world().is_first
     loss = torch.tensor(2.0)
-    assert world().average(loss, []) is loss and world().said({"due": [1]}) == {"due": [1]}
+    assert world().average(loss, []) is loss and world().broadcast({"due": [1]}) == {"due": [1]}
 
 
 def test_grouped_batch_norm_keeps_names_weights_and_evaluation() -> None:

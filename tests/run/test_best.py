@@ -73,7 +73,7 @@ def run(
 ) -> Iterator[Callable[..., tuple[Record, Judge]]]:
     def do(values: Sequence[float], spec: RunSpec = SPEC) -> tuple[Record, Judge]:
         judge = Judge(values)
-        monkeypatch.setattr("bench.run.runner.evaluate", judge)
+        monkeypatch.setattr("bench.run.measuring.evaluate", judge)
         write_json_atomic(RunPaths(tmp_path / spec.run_id).spec, spec.to_json())
         return execute(tmp_path / spec.run_id, tmp_path / "data"), judge
 

@@ -15,7 +15,7 @@ from fake_training import SPEC, Engine, metrics, paths
 from bench.analysis.cells import cells, read_runs
 from bench.report.main_table import _label
 from bench.run import retry
-from bench.run.retry import POLICIES, NodeFault, kind_of
+from bench.run.retry import POLICIES, Failure, NodeFault, kind_of
 from bench.run.runner import execute
 from bench.store import record as records
 from bench.store.record import Record
@@ -71,11 +71,12 @@ def test_kinds(error: Exception, kind: str) -> None:
 
 def test_getting_on_in_between_starts_the_count_again() -> None:
     record: Record = {}
-    assert [retry.note(record, "node", "", at) for at in (0, 0, 64, 64, 64)] == [
+    assert [retry.note(record, Failure("node", "", at)) for at in (0, 0, 64, 64, 64)] == [
         True, True, True, True, False,
     ]  # fmt: skip
-    assert not retry.note({"failures": [{"kind": "code", "error": "", "at": 9}]}, "code", "", 9)
-    assert retry.note({"failures": [{"kind": "code", "error": "", "at": 9}]}, "node", "", 9)
+    for kind, again in (("code", False), ("node", True)):
+        record = {"failures": [{"kind": "code", "error": "", "at": 9}]}
+        assert retry.note(record, Failure(kind, "", 9)) == again
 
 
 @pytest.mark.parametrize(
@@ -144,7 +145,7 @@ def test_want_of_memory_while_measuring_leaves_the_training_as_it_is(
     def evaluate(*args: object, **options: object) -> object:
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr("bench.run.runner.evaluate", evaluate)
+    monkeypatch.setattr("bench.run.measuring.evaluate", evaluate)
     record = run()
     assert (record["status"], record["failure"]) == ("failed", "memory")
     assert "micro_batch" not in record

@@ -23,7 +23,7 @@ from bench.config.spec import RunSpec
 from bench.metrics.evaluate import Scores
 from bench.run.runner import StorageFull, execute
 from bench.store import record as records
-from bench.store.lease import Claim, RunIsTaken, holder
+from bench.store.lease import Lease, RunIsTaken, holder
 from bench.store.record import Record
 from projgan.config import Config
 from projgan.errors import DataError, UserError
@@ -74,7 +74,7 @@ def test_a_run_from_start_to_end(
     assert records.load(paths(tmp_path).record) == record
     with Image.open(paths(tmp_path).dir / record["snapshots"][1]["samples"]["copied"]) as picture:
         assert picture.size == (8 * 32, 8 * 32)
-    assert paths(tmp_path).snapshot(400).exists() and not paths(tmp_path).claim.exists()
+    assert paths(tmp_path).snapshot(400).exists() and not paths(tmp_path).lease.exists()
 
 
 def test_what_tables_show_is_certified_and_no_other_snapshot(
@@ -113,10 +113,10 @@ def test_a_kill_between_checkpoint_and_measuring_loses_nothing(
     def killed(*args: object, **options: object) -> object:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bench.run.runner.evaluate", killed)
+    monkeypatch.setattr("bench.run.measuring.evaluate", killed)
     with pytest.raises(KeyboardInterrupt):
         run()
-    monkeypatch.setattr("bench.run.runner.evaluate", whole)
+    monkeypatch.setattr("bench.run.measuring.evaluate", whole)
     record = run()
     assert metrics(record) == {200: {"copied:fd_lab": 1.0}, 400: {"copied:fd_lab": 1.0}}
     assert len(engine.trained) == 8  # 50 images each, none twice
@@ -165,7 +165,7 @@ def test_intervals_and_networks_are_recorded_with_the_values(
             scores.extractors[key] = "a hash"
         return scores
 
-    monkeypatch.setattr("bench.run.runner.evaluate", with_interval)
+    monkeypatch.setattr("bench.run.measuring.evaluate", with_interval)
     run()
     entry = run(replace(SPEC, eval=replace(SPEC.eval, metrics=("fd_lab", "kid_lab"))))["snapshots"]
     assert entry[0]["intervals"] == {"copied:fd_lab": [0.5, 1.5], "copied:kid_lab": [0.5, 1.5]}
@@ -300,7 +300,7 @@ def test_two_processes_do_not_share_a_run(
 ) -> None:
     run()
     before = paths(tmp_path).record.read_bytes()
-    with Claim(paths(tmp_path).claim), pytest.raises(RunIsTaken):
+    with Lease(paths(tmp_path).lease), pytest.raises(RunIsTaken):
         run(force=True)
     assert paths(tmp_path).record.read_bytes() == before
 
@@ -331,24 +331,24 @@ def test_whoever_loses_the_run_at_any_write_changes_nothing(
     engine: Engine, run: Callable[..., Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another takes the run over just before the n-th write, for every n; the late one leaves."""
-    whole, asked, lose_at = Claim.fence, 0, 0
+    whole, asked, lose_at = Lease.fence, 0, 0
     found: dict[Path, bytes] = {}
 
     def files() -> dict[Path, bytes]:
         every = [path for path in paths(tmp_path).dir.rglob("*") if path.is_file()]
         return {path: path.read_bytes() for path in every if path.name != "log.txt"}
 
-    def fence(self: Claim) -> None:
+    def fence(self: Lease) -> None:
         nonlocal asked
         asked += 1
         if asked == lose_at:
             self.path.unlink()
-            with Claim(self.path):  # as one does who thinks us dead
+            with Lease(self.path):  # as one does who thinks us dead
                 pass
             found.update(files())
         whole(self)
 
-    monkeypatch.setattr(Claim, "fence", fence)
+    monkeypatch.setattr(Lease, "fence", fence)
     once = replace(SPEC, eval=replace(SPEC.eval, every_kimg=0.4))
     run(once)
     writes = asked
