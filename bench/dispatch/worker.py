@@ -1,7 +1,8 @@
 """One run in a process of its own: `python -m bench.dispatch.worker RUN_DIR DATA_DIR [force]`.
 
-What happens is told on standard output as one JSON list a line, [event, argument, ...]; the process
-that started the worker shows it. The run itself is `bench.run.runner.execute`, as everywhere.
+What happens is reported on standard output as one JSON list a line, [event, argument, ...]; the
+process that started the worker shows it. The run itself is `bench.run.runner.execute`, as
+everywhere.
 """
 
 from __future__ import annotations
@@ -30,45 +31,45 @@ EVERY_SECONDS = 0.5  # at most one line of training in so many seconds
 
 
 class Reporter(Progress):
-    """Passes on what a run tells of itself."""
+    """Passes on what happens in a run."""
 
     def __init__(self, spec: RunSpec, out: TextIO):
         super().__init__([spec])
         self.out = out
-        self.told = 0.0
+        self.reported = 0.0  # when training was reported last
 
-    def tell(self, event: str, *arguments: object) -> None:
+    def report(self, event: str, *arguments: object) -> None:
         try:
             self.out.write(json.dumps([event, *arguments]) + "\n")
             self.out.flush()
         except BrokenPipeError:
-            # Nobody listens any more. That asks the run to end, by `obey`; not here, in the middle
-            # of a step that the checkpoint should hold.
+            # Nobody listens any more. That asks the run to end, by `stop_when_asked`; not here, in
+            # the middle of a step that the checkpoint should hold.
             self.out = io.StringIO()
 
     def data(self, done: int, total: int) -> None:
-        self.tell("data", done, total)
+        self.report("data", done, total)
 
     def train(self, nimg: int) -> None:
-        if time.monotonic() - self.told > EVERY_SECONDS:
-            self.told = time.monotonic()
-            self.tell("train", nimg)
+        if time.monotonic() - self.reported > EVERY_SECONDS:
+            self.reported = time.monotonic()
+            self.report("train", nimg)
 
     def evaluate(self, nimg: int) -> None:
-        self.tell("evaluate", nimg)
+        self.report("evaluate", nimg)
 
     def line(self, text: str) -> None:
-        self.tell("line", text)
+        self.report("line", text)
 
 
-def channel() -> TextIO:
+def open_channel() -> TextIO:
     """Standard output for the reporter alone; all else that is printed goes to the log."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # libraries in C write to the number, not to sys.stdout
     return out
 
 
-def obey() -> Stop:
+def stop_when_asked() -> Stop:
     """Stops, checkpoint written and lease given back, when asked to or when the parent is gone."""
     stop = Stop()
     for name in (signal.SIGINT, signal.SIGTERM):
@@ -77,8 +78,11 @@ def obey() -> Stop:
     return stop
 
 
-def obey_the_first() -> None:
-    """Of processes that train together the first hears who asks them to end; the others follow."""
+def leave_stopping_to_the_first() -> None:
+    """Of processes that train together the first hears who asks them to end, and tells the others.
+
+    Without a parent nobody does.
+    """
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, signal.SIG_IGN)
     _when_the_parent_is_gone(lambda: os._exit(1))
@@ -86,7 +90,7 @@ def obey_the_first() -> None:
 
 def _when_the_parent_is_gone(act: Callable[[], None]) -> None:
     def watch() -> None:
-        while os.read(0, 1):  # the parent says nothing, and closes the pipe by dying
+        while os.read(0, 1):  # the parent writes nothing, and closes the pipe by dying
             pass
         act()
 
@@ -94,48 +98,52 @@ def _when_the_parent_is_gone(act: Callable[[], None]) -> None:
 
 
 def main(run_dir: str, data_dir: str, force: str = "") -> int:
-    """Does one run; the exit status is 0 wherever the record tells how it ended."""
+    """Does one run, or a part of it beside the first of several processes."""
+    paths = RunPaths(Path(run_dir))
+    reporter = Reporter(RunSpec.read(paths.spec), open_channel())
+    if int(os.environ.get("RANK", "0")) > 0:
+        return beside_the_first(paths, Path(data_dir), reporter)
+    return do_run(paths, Path(data_dir), reporter, force == "force")
+
+
+def do_run(paths: RunPaths, data_dir: Path, reporter: Reporter, force: bool) -> int:
+    """Does a run; the exit status is 0 wherever the record tells how it ended."""
     from bench.run.runner import StorageFull, execute
     from projgan.parallel import join
 
-    paths = RunPaths(Path(run_dir))
-    if int(os.environ.get("RANK", "0")) > 0:
-        return along(paths, Path(data_dir))
-    reporter = Reporter(RunSpec.read(paths.spec), channel())
     try:
-        stop = obey()
+        stop = stop_when_asked()
         join()
-        record = execute(paths.dir, Path(data_dir), reporter, force == "force", stop)
+        record = execute(paths.dir, data_dir, reporter, force, stop)
     except StorageFull as error:
-        reporter.tell("full", str(error))
+        reporter.report("full", str(error))
     except retry.NeighbourLeft as error:
-        reporter.tell("left", error.start, error.nimg)
+        reporter.report("left", error.start, error.nimg)
         return AGAIN
     except retry.TryAgain as error:
-        reporter.tell("again", str(error), isinstance(error, retry.NodeFault))
+        reporter.report("again", str(error), isinstance(error, retry.NodeFault))
         return AGAIN  # which ends the processes beside this one too
     except UserError as error:
-        reporter.tell("end", f"left alone: {error}")
+        reporter.report("end", f"left alone: {error}")
     except KeyboardInterrupt:
         return 130
     else:
-        reporter.tell("end", outcome(record))
+        reporter.report("end", outcome(record))
     return 0
 
 
-def along(paths: RunPaths, data_dir: Path) -> int:
-    """Trains along with the first process; says why, should this one fail."""
+def beside_the_first(paths: RunPaths, data_dir: Path, reporter: Reporter) -> int:
+    """Trains along with the first process; reports why, should this one fail."""
     from bench.run.runner import one_line, train_along
     from projgan.parallel import join
 
-    reporter = Reporter(RunSpec.read(paths.spec), channel())
-    shown = 0
+    nimg = 0
 
-    def on_images(nimg: int) -> None:
-        nonlocal shown
-        shown = nimg
+    def on_images(now: int) -> None:
+        nonlocal nimg
+        nimg = now
 
-    obey_the_first()
+    leave_stopping_to_the_first()
     try:
         join()
         train_along(paths.dir, data_dir, on_images)
@@ -144,8 +152,8 @@ def along(paths: RunPaths, data_dir: Path) -> int:
             sys.stderr.write(f"Process {os.environ['RANK']}: another one has left\n")
             return AGAIN
         kind = retry.kind_of(error)
-        if kind != "diverged":  # which all of them see in the same step; the first one tells it
-            reporter.tell("fault", kind, one_line(error), shown)
+        if kind != "diverged":  # which all of them see in the same step; the first reports it
+            reporter.report("fault", kind, one_line(error), nimg)
         raise
     return 0
 

@@ -50,14 +50,14 @@ def floor(reference: Reference, metrics: Iterable[str], fake: int) -> dict[str, 
     if not keys or min(real, few) < 2:
         return {}
     names = dict.fromkeys(METRICS[key].extractor for key in keys)
-    told = [reference.fingerprint, real, few]
-    told += [[key, METRICS[key].version, reference.extractor(METRICS[key].extractor).identity]
+    asked = [reference.fingerprint, real, few]
+    asked += [[key, METRICS[key].version, reference.extractor(METRICS[key].extractor).identity]
              for key in keys]  # fmt: skip
-    digest = hashlib.sha256(json.dumps([told, list(names)]).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps([asked, list(names)]).encode()).hexdigest()
     path = reference.folder / f"floor-{digest[:24]}.json"
 
     def make(check: Check) -> dict[str, Any]:
-        images, rest = reference.apart(few, real)
+        images, rest = reference.split(few, real)
         scores = evaluate(images, rest, keys)
         whole = (real, few) == (reference.count, fake)
         found = {"real": real, "fake": few, "whole": whole, "metrics": dict(scores)}

@@ -4,9 +4,8 @@
 
 For any factors S1 = F1 F1^T and S2 = F2 F2^T the last trace is the sum of the singular values of
 F1^T F2, its nuclear norm. So a factor of each covariance is all that is needed, and one exists
-whatever the rank; from features, the centred and scaled feature matrices are such factors. A
-matrix square root of the product S1 S2 is never formed: that product is not symmetric, and for
-singular covariances such roots have come out finite and plainly wrong.
+whatever the rank. A matrix square root of the product S1 S2 is never formed: that product is not
+symmetric, and for singular covariances such roots have come out finite and plainly wrong.
 
 Three routes, each where it is exact:
 - both covariances of full rank: the eigenvalues of L1^T S2 L1, four times faster than an SVD, and
@@ -92,32 +91,6 @@ def certify_frechet(
     traces = float(np.trace(np.atleast_2d(sigma1)) + np.trace(np.atleast_2d(sigma2)))
     scale = max(abs(second), _NEXT_TO_NOTHING * traces, float(np.finfo(np.float64).tiny))
     return abs(distance - second) / scale
-
-
-def features_to_frechet(real: ArrayLike, fake: ArrayLike, *, nvlabs: bool = False) -> float:
-    """Fréchet distance of two sets of features.
-
-    With fewer samples than dimensions a covariance is singular; then the centred, scaled feature
-    matrices are themselves the factors, and the distance is exact without any covariance.
-
-    Args:
-        real: [N, D], any float type.
-        fake: [M, D].
-        nvlabs: divide covariances by the sample count, as NVIDIA's StyleGAN family does, instead
-            of the unbiased count minus one.
-    """
-    x, y = (np.asarray(f, dtype=np.float64) for f in (real, fake))
-    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
-        raise ValueError(f"features of shapes {x.shape} and {y.shape} cannot be compared")
-    if min(len(x), len(y)) < 2:
-        raise ValueError("a covariance needs two samples or more")
-    mu1, mu2 = x.mean(axis=0), y.mean(axis=0)
-    x, y = ((f - mu) / np.sqrt(len(f) if nvlabs else len(f) - 1) for f, mu in ((x, mu1), (y, mu2)))
-    if min(len(x), len(y)) >= x.shape[1]:
-        return frechet_distance(mu1, x.T @ x, mu2, y.T @ y)
-    difference = mu1 - mu2
-    traces = float(np.vdot(x, x) + np.vdot(y, y))
-    return float(difference @ difference) + traces - 2.0 * _nuclear_norm(_short(x) @ _short(y).T)
 
 
 def _checked(mu: ArrayLike, sigma: ArrayLike) -> tuple[Array, Array]:
@@ -218,17 +191,6 @@ def _eigen_factor(sigma: Array) -> Array:
 def _floor(variances: Array) -> float:
     """What cannot be told from rounding among the variances of a covariance."""
     return 10 * len(variances) * _EPS * float(variances.max(initial=0.0))
-
-
-def _short(matrix: Array) -> Array:
-    """A matrix with at most D rows and the same Gram matrix as `matrix` [N, D]."""
-    if len(matrix) <= matrix.shape[1]:
-        return matrix
-    from scipy.linalg import qr
-
-    (triangle,) = qr(matrix, mode="r", check_finite=False)
-    short: Array = triangle[: matrix.shape[1]]
-    return short
 
 
 def _nuclear_norm(matrix: Array) -> float:

@@ -49,6 +49,13 @@ class Reference:
     moments (and the features of some images) are cached under `data_dir`/reference/, in a file
     named by a hash of everything they depend on. Of processes that need one at the same time one
     computes it, and the others wait and read it.
+
+    Attributes:
+        total: how many real images there are.
+        count: how many of them the moments are computed from.
+        fingerprint: hash of all images' pixels.
+        folder: where what was computed is kept.
+        has_own: whether the run has a feature network of its own.
     """
 
     def __init__(
@@ -78,39 +85,15 @@ class Reference:
             progress: told how far a computation is.
         """
         self._images = images
-        self._fingerprint = fingerprint
-        self._folder = data_dir / "reference"
+        self.fingerprint, self.folder = fingerprint, data_dir / "reference"
+        self.total = len(images)
+        self.count = min(count or self.total, self.total)
+        self.has_own = own is not None
         weights = weights_dir(data_dir)
         self._source = Source(images.shape[-1], device, weights, levels, own, projection)
-        self._count = min(count or len(images), len(images))
         self._progress = progress
         self._extractors: dict[str, Extractor] = {}
         self._real: dict[str, dict[str, Features]] = {}
-
-    @property
-    def total(self) -> int:
-        """How many real images there are."""
-        return len(self._images)
-
-    @property
-    def fingerprint(self) -> str:
-        """The hash of the images' pixels."""
-        return self._fingerprint
-
-    @property
-    def folder(self) -> Path:
-        """Where what was computed is kept."""
-        return self._folder
-
-    @property
-    def count(self) -> int:
-        """How many real images the moments are computed from."""
-        return self._count
-
-    @property
-    def has_own(self) -> bool:
-        """Whether the run has a feature network of its own."""
-        return self._source.own is not None
 
     def extractor(self, name: str) -> Extractor:
         """The extractor of a row of EXTRACTORS, loaded once."""
@@ -136,14 +119,14 @@ class Reference:
     def cache_path(self, name: str) -> Path:
         """Where `real(name)` is kept."""
         digest = hashlib.sha256(self._key(name).encode()).hexdigest()
-        return self._folder / f"{name}-{digest[:24]}.npz"
+        return self.folder / f"{name}-{digest[:24]}.npz"
 
     def _key(self, name: str) -> str:
         return json.dumps(
             {
-                "data": self._fingerprint,
+                "data": self.fingerprint,
                 "shape": list(self._images.shape),
-                "count": self._count,
+                "count": self.count,
                 "extractor": self.extractor(name).identity,
                 "keeps": EXTRACTORS[name].keeps,
                 "first": "by content",
@@ -154,7 +137,7 @@ class Reference:
         path, key = self.cache_path(name), self._key(name)
 
         def make(check: Check) -> dict[str, Features]:
-            log.info("Computing %s features of %d real images", name, self._count)
+            log.info("Computing %s features of %d real images", name, self.count)
             found = self._compute(name, check)
             check()
             save_features(path, key, found)
@@ -165,41 +148,41 @@ class Reference:
     def _compute(self, name: str, check: Check) -> dict[str, Features]:
         extractor, entry = self.extractor(name), EXTRACTORS[name]
         collector, order = Collector(entry.keeps), ContentOrder()
-        for start in range(0, self._count, BATCH):
+        for start in range(0, self.count, BATCH):
             check()
             images = self._images[self._chosen[start : start + BATCH]]
             outputs = extractor.on_device(images)
             wanted = {n: v for n, v in outputs.items() if n not in entry.generated}
             collector.add(wanted, order(images) if entry.keeps else None)
             if self._progress:
-                self._progress(start + len(images), self._count)
+                self._progress(start + len(images), self.count)
         return collector.features()
 
-    def apart(self, first: int, then: int) -> tuple[Iterator[Images | list[Images]], Reference]:
+    def split(self, first: int, then: int) -> tuple[Iterator[Images | list[Images]], Reference]:
         """Two disjoint sets of the real images, chosen by content: images, and a reference."""
         order = self._by_content()
         taken, rest = np.sort(order[:first]), np.sort(order[first : first + then])
         other = copy(self)
         other._images = _Part(self._images, rest)
-        other._fingerprint = f"{self._fingerprint}, {then} after the first {first}"
-        other._count, other._real, other._progress = then, {}, None
+        other.fingerprint = f"{self.fingerprint}, {then} after the first {first}"
+        other.total = other.count = then
+        other._real, other._progress = {}, None
         other.__dict__.pop("_chosen", None)
         batches = (self._images[taken[at : at + BATCH]] for at in range(0, first, BATCH))
         return batches, other
 
     def _by_content(self) -> NDArray[np.int64]:
         """Places of all images in the order of their content."""
-        total = len(self._images)
-        order, places = ContentOrder(), np.arange(total)
-        batches = (self._images[places[at : at + BATCH]] for at in range(0, total, BATCH))
+        order, places = ContentOrder(), np.arange(self.total)
+        batches = (self._images[places[at : at + BATCH]] for at in range(0, self.total, BATCH))
         return np.argsort(np.concatenate([order(images) for images in batches]))
 
     @cached_property
     def _chosen(self) -> NDArray[np.int64]:
         """Places of the images that count, ascending: files are read fastest in their order."""
-        if self._count == self.total:
+        if self.count == self.total:
             return np.arange(self.total)
-        return np.sort(self._by_content()[: self._count])
+        return np.sort(self._by_content()[: self.count])
 
 
 class _Part:

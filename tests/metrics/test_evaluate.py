@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from frechet_of_features import features_to_frechet
 from made_images import CPU, Images, draw, make
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -23,7 +24,6 @@ from bench.config.metrics import EXTRACTOR_INFO, KERNEL, OF_TRAINING, function
 from bench.metrics import METRICS, check_metrics, extractors, inception, metric_keys
 from bench.metrics.evaluate import Scores, evaluate, rebatch
 from bench.metrics.extractors import BATCH, EXTRACTORS, Extractor, Source
-from bench.metrics.frechet import features_to_frechet
 from bench.metrics.kernel import features_to_kernel
 from bench.metrics.reference import Collector, Reference
 from bench.metrics.statistics import Statistics

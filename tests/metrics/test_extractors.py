@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from frechet_of_features import features_to_frechet
 from made_images import CPU, Images, draw, make
 from numpy.typing import NDArray
 from PIL import Image
@@ -22,7 +23,6 @@ from bench.metrics import extractors, resize
 from bench.metrics import weights as files
 from bench.metrics.evaluate import evaluate
 from bench.metrics.extractors import EXTRACTORS, Source
-from bench.metrics.frechet import features_to_frechet
 from bench.metrics.image_folder import open_images
 from projgan.errors import DataError
 from projgan.files import sha256_of

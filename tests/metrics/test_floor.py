@@ -41,13 +41,13 @@ def test_sides_are_as_many_or_fewer_in_proportion() -> None:
 def test_the_two_sets_are_disjoint_and_chosen_by_content(tmp_path: Path) -> None:
     images = render("clevr", 0, range(40), 32)
     whole = reference(images, tmp_path)
-    first, rest = whole.apart(10, 25)
+    first, rest = whole.split(10, 25)
     taken = np.concatenate([np.asarray(batch) for batch in first])
     others = np.asarray(rest._images[np.arange(25)])
     both = [image.tobytes() for image in (*taken, *others)]
     assert len(taken) == 10 and rest.count == rest.total == 25 and len(set(both)) == 35
     turned = reference(images[::-1].copy(), tmp_path)
-    again = np.concatenate([np.asarray(batch) for batch in turned.apart(10, 25)[0]])
+    again = np.concatenate([np.asarray(batch) for batch in turned.split(10, 25)[0]])
     assert {image.tobytes() for image in again} == {image.tobytes() for image in taken}
 
 
