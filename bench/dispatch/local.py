@@ -17,7 +17,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,9 @@ class Worker:
     left: tuple[int, int] | None = None
 
 
+Events = queue.SimpleQueue[tuple[Worker, Event]]
+
+
 def dispatch(
     runs: Sequence[RunSpec],
     runs_dir: Path,
@@ -96,31 +99,31 @@ def dispatch(
             raise UserError(
                 f"{run.name}: train.batch={batch} cannot be shared by gpus_per_run={gpus_per_run}"
             )
-    pool = _Pool(places, gpus_per_run, runs_dir, data_dir, progress, hand_over)
-    pool.work(runs, force)
+    threads = max(1, cores() // len(places))
+    free = deque(places)
+    _Pool(free, gpus_per_run, threads, runs_dir, data_dir, progress, hand_over).work(runs, force)
 
 
+@dataclass
 class _Pool:
-    """Worker processes on slots, and the runs that wait for one."""
+    """Worker processes on slots, and the runs that wait for one.
 
-    def __init__(
-        self,
-        places: Sequence[Slot],
-        slots_per_run: int,
-        runs_dir: Path,
-        data_dir: Path,
-        progress: Progress,
-        hand_over: Callable[[RunSpec], None] | None,
-    ):
-        self.free, self.slots_per_run = deque(places), slots_per_run
-        self.threads = max(1, cores() // len(places))
-        self.runs_dir, self.data_dir = runs_dir, data_dir
-        self.progress, self.hand_over = progress, hand_over
-        self.events: queue.SimpleQueue[tuple[Worker, Event]] = queue.SimpleQueue()
-        self.waiting: deque[RunSpec] = deque()
-        self.workers: list[Worker] = []
-        self.begun: set[str] = set()
-        self.shared = False  # whether what all runs share is there
+    Attributes:
+        shared: whether what all runs share is there.
+    """
+
+    free: deque[Slot]
+    slots_per_run: int
+    threads: int  # of each worker
+    runs_dir: Path
+    data_dir: Path
+    progress: Progress
+    hand_over: Callable[[RunSpec], None] | None
+    events: Events = field(default_factory=queue.SimpleQueue)
+    waiting: deque[RunSpec] = field(default_factory=deque)
+    workers: list[Worker] = field(default_factory=list)
+    begun: set[str] = field(default_factory=set)
+    shared: bool = False
 
     def work(self, runs: Sequence[RunSpec], force: bool) -> None:
         """Does the runs; whatever happens, no worker is left behind."""
@@ -255,7 +258,7 @@ def _start(
     command: Sequence[str],
     log: Path,
     threads: int,
-    events: queue.SimpleQueue[tuple[Worker, Event]],
+    events: Events,
 ) -> Worker:
     """Starts a worker, whose reports and end are put into `events`."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -278,7 +281,7 @@ def _start(
     return worker
 
 
-def _listen(worker: Worker, events: queue.SimpleQueue[tuple[Worker, Event]]) -> None:
+def _listen(worker: Worker, events: Events) -> None:
     process = worker.process
     assert process.stdin is not None and process.stdout is not None
     try:

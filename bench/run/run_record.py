@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from bench.config.metrics import EVAL_NORMS, METRICS
 from bench.config.paths import RunPaths
 from bench.config.spec import RunSpec
 from bench.metrics.evaluate import Scores
-from bench.run.roofline import throughput
+from bench.run.throughput import throughput
 from bench.store import record as records
 from bench.store.environment import environment
 from bench.store.lease import Lease
@@ -28,6 +28,7 @@ from projgan.train import Snapshot
 log = logging.getLogger(__name__)
 
 
+@dataclass
 class RunRecord:
     """What is known of a run; `save` writes it.
 
@@ -36,10 +37,11 @@ class RunRecord:
         due: numbers of images after which a snapshot is kept, ascending.
     """
 
-    def __init__(self, paths: RunPaths, spec: RunSpec, lease: Lease):
-        self.paths, self.spec, self.lease = paths, spec, lease
-        self.due: list[int] = list(spec.snapshot_at)
-        self.content: Record = {}
+    paths: RunPaths
+    spec: RunSpec
+    lease: Lease
+    content: Record = field(default_factory=dict)
+    due: list[int] = field(default_factory=list)
 
     def load(self) -> None:
         """Reads the record, or makes a new one; a damaged one is set aside, and it alone.

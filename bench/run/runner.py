@@ -14,7 +14,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,10 @@ from bench.run.measuring import (
     draw_samples,
     run_device,
 )
+from bench.run.memory import PeakMemory
 from bench.run.progress import Progress
 from bench.run.run_record import RunRecord
 from bench.run.stop import Stop
-from bench.run.throughput import PeakMemory
 from bench.store import record as records
 from bench.store.lease import Lease, RunIsTaken, leased
 from bench.store.record import Record
@@ -97,7 +97,8 @@ def execute(
     with leased(run.lease) as lease, logging_to(run.log, progress), beside(data_dir):
         if left := remove_leftovers(run.dir):
             log.info("Removed what a killed writer left half-written: %s", ", ".join(left))
-        session = _Session(run, spec, data_dir, progress, lease, stop or Stop())
+        record = RunRecord(run, spec, lease)
+        session = _Session(record, data_dir, progress, stop or Stop())
         try:
             return session.run(force)
         except OSError as error:
@@ -125,6 +126,7 @@ def train_along(run_dir: Path, data_dir: Path, on_images: Callable[[int], None])
                 pass
 
 
+@dataclass
 class _Session:
     """One process's work on one run.
 
@@ -133,19 +135,15 @@ class _Session:
         together: whether other processes are in the middle of training.
     """
 
-    def __init__(
-        self,
-        run: RunPaths,
-        spec: RunSpec,
-        data_dir: Path,
-        progress: Progress,
-        lease: Lease,
-        stop: Stop,
-    ):
-        self.paths, self.spec, self.data_dir = run, spec, data_dir
-        self.progress, self.lease, self.stop = progress, lease, stop
-        self.record = RunRecord(run, spec, lease)
-        self.training = self.together = False
+    record: RunRecord
+    data_dir: Path
+    progress: Progress
+    stop: Stop
+    training: bool = False
+    together: bool = False
+
+    def __post_init__(self) -> None:
+        self.paths, self.spec, self.lease = self.record.paths, self.record.spec, self.record.lease
 
     def run(self, force: bool) -> Record:
         """Does what is missing, as often as `bench.run.retry` says; returns the record."""

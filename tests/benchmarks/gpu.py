@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from performance import FIGURES, Stepper, side_by_side
 
-from bench.run.roofline import flops_per_image, roofline
+from bench.run.throughput import flops_per_image, roofline
 from bench.store.environment import environment
 from projgan import fast
 from projgan.config import Backbone, Config, Data, Discriminator, Generator, Train

@@ -22,7 +22,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.config import grid as grids
-from bench.run.roofline import roofline, synchronise
+from bench.run.throughput import roofline, synchronise
 from bench.store.environment import environment
 from projgan.config import Backbone, Config, Data, Train
 from projgan.errors import unknown

@@ -22,7 +22,7 @@ from bench.metrics.extractors import (
 )
 from bench.metrics.kernel import features_to_kernel
 from bench.metrics.reference import Collector
-from bench.run.roofline import synchronise
+from bench.run.throughput import synchronise
 from projgan.backbones import build_backbone
 from projgan.backbones.extractor import build_lab_extractor
 from projgan.config import Backbone

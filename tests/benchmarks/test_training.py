@@ -20,7 +20,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
 from bench.config import grid as grids
-from bench.run.roofline import synchronise
+from bench.run.throughput import synchronise
 from projgan.augment.diffaug import augment
 from projgan.data.dataset import open_dataset
 from projgan.data.loading import Loader

@@ -196,7 +196,7 @@ DIRECT = {
     "bench/dispatch/local.py": "the log of a run grows",
     "bench/cli/prove_resume.py": "logs grow",
     "bench/dispatch/code_snapshot.py": "a folder that is renamed into its place when it is whole",
-    "bench/run/throughput.py": "no file, a switch of the kernel",
+    "bench/run/memory.py": "no file, a switch of the kernel",
     "projgan/checkpoint.py": "into memory",
     "projgan/data/prepare.py": "grows over sessions, and counts once its meta.json is there",
     "bench/metrics/statistics.py": "into memory",

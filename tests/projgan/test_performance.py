@@ -10,7 +10,7 @@ import performance
 import pytest
 import torch
 
-from bench.run.roofline import roofline
+from bench.run.throughput import roofline
 from projgan.config import Backbone, Config, Data, Discriminator, Generator, Projection, Train
 from projgan.speed import fast
 

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.analysis.cells import Run
 from bench.config import grid as grids
 from bench.config.columns import SHARES
-from bench.run.roofline import flops_per_image, throughput
+from bench.run.throughput import flops_per_image, throughput
 from projgan.config import (
     Train,
 )

@@ -57,7 +57,7 @@ def test_names_no_host_and_no_path() -> None:
 
 def test_needs_no_torch() -> None:
     code = (
-        "import sys; import bench.run.throughput; from bench.store.environment import environment; "
+        "import sys; import bench.run.memory; from bench.store.environment import environment; "
         "got = environment(); assert got['torch'] and got['threads'] >= 1; "
         "sys.exit('torch' in sys.modules)"
     )
