@@ -20,14 +20,10 @@ from made_images import CPU, Images, draw, make
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-import bench.metrics
-from bench.config import metrics
 from bench.config.metrics import (
     EXTRACTOR_INFO,
     KERNEL,
     OF_TRAINING,
-    Computation,
-    Metric,
     function,
 )
 from bench.metrics import METRICS, check_metrics, extractors, inception, metric_keys
@@ -337,36 +333,6 @@ def test_what_cannot_be_measured_is_refused(reference: Reference) -> None:
         evaluate([draw(9, seed=1)], reference, ["fd_levels"])
     with pytest.raises(TypeError, match="uint8"):
         evaluate([torch.zeros(9, 3, 8, 8)], reference, ["fd_lab"])
-
-
-NEW = """
-import numpy as np
-from bench.metrics.statistics import Estimate
-
-def compare(real, fake, certified):
-    return {"": Estimate(float(np.abs(real.statistics.mean - fake.statistics.mean).max()))}
-"""
-
-
-def test_a_metric_is_one_row_and_one_file(
-    reference: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "largest_shift.py").write_text(NEW)
-    monkeypatch.setattr(bench.metrics, "__path__", [*bench.metrics.__path__, str(tmp_path)])
-    compute = Computation("largest_shift.compare", "largest difference of the features' means")
-    row = Metric("shift_lab", "shift_lab", "shift", "", "lab", compute)
-    monkeypatch.setitem(METRICS, row.key, row)
-    monkeypatch.setitem(metrics._KEYS, row.key, [row.key])
-    fake = draw(200, seed=1, spread=0.8)
-    got = evaluate([fake], reference, ["shift_lab", "kid_lab"])
-    means = [evaluate_means(reference, images) for images in (draw(300, seed=0), fake)]
-    assert got["shift_lab"] == pytest.approx(np.abs(means[0] - means[1]).max(), rel=1e-4)
-
-
-def evaluate_means(reference: Reference, images: Images) -> NDArray[np.float64]:
-    batches = (images[at : at + BATCH] for at in range(0, len(images), BATCH))
-    found = [reference.extractor("lab")(batch)[""] for batch in batches]
-    return np.concatenate(found).astype(np.float64).mean(axis=0)
 
 
 # Numbers that are published.
