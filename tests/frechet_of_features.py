@@ -17,5 +17,8 @@ def features_to_frechet(real: Any, fake: Any, ddof: int = 1) -> float:
     f1 = (x - x.mean(0)) / np.sqrt(len(x) - ddof)
     f2 = (y - y.mean(0)) / np.sqrt(len(y) - ddof)
     mean = np.sum((x.mean(0) - y.mean(0)) ** 2)
-    nuclear = np.linalg.svd(f1 @ f2.T, compute_uv=False).sum()
-    return float(mean + np.sum(f1**2) + np.sum(f2**2) - 2 * nuclear)
+    traces = np.sum(f1**2) + np.sum(f2**2)
+    # Triangles [D, D] with the same Gram matrices: no matrix of samples by samples.
+    r1, r2 = (np.linalg.qr(f, mode="r") for f in (f1, f2))
+    nuclear = np.linalg.svd(r1 @ r2.T, compute_uv=False).sum()
+    return float(mean + traces - 2 * nuclear)
