@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.config.metrics import METRICS, metric_keys
+from bench.config.metrics import AT, METRICS, metric_keys
 from projgan.errors import ConfigError, unknown
 
 
@@ -80,14 +80,24 @@ def expand(names: Sequence[str]) -> list[str]:
     """
     keys: dict[str, None] = {}
     for name in names:
-        if name not in known():
+        if name not in known() and not _combined(name):
             raise ConfigError(unknown("column", name, (k for k in known() if k not in WITH_NORMS)))
         groups = name not in METRICS and any(m.group == name for m in METRICS.values())
-        keys.update(dict.fromkeys(metric_keys([name]) if groups else [name]))
+        alone = not _combined(name) or split(name)[0]
+        keys.update(dict.fromkeys([name] if alone and not groups else metric_keys([name])))
         if name.startswith("best:"):  # what the choice looked like beside what it is
             keys["gap:" + name.removeprefix("best:")] = None
     keys.pop("label", None)
     return list(keys)
+
+
+def _combined(name: str) -> bool:
+    """Whether a column is a distance in an encoder, as it is or derived.
+
+    Raises:
+        ConfigError: one of the two is unknown.
+    """
+    return AT in name and bool(metric_keys([split(name)[1]]))
 
 
 def column(key: str) -> Column:

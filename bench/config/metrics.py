@@ -11,9 +11,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
-from projgan.config import AVERAGES
+from projgan.backbones.registry import describe
+from projgan.config import AVERAGES, Backbone
 from projgan.errors import ConfigError, unknown
 
 
@@ -65,7 +67,16 @@ KERNEL = Computation(
     "kernel distance (MMD², cubic kernel), unbiased",
     source="Bińkowski et al. 2018",
 )
+KERNEL_RBF = Computation(
+    "kernel.compare_rbf",
+    "MMD², Gaussian kernel of sigma 10 on features of length 1, biased",
+    source="Jayasumana et al. 2024",
+)
 NEIGHBOURS = Computation("neighbours.compare", "by k nearest neighbours in feature space")
+NEIGHBOURS_5 = replace(
+    NEIGHBOURS, function="neighbours.compare_five", text="by five nearest neighbours, as dgm-eval"
+)
+SLICED_FEATURES = Computation("sliced.compare", "sliced 2-Wasserstein distance of the features")
 SLICED = Computation(
     "patches.compare", "sliced Wasserstein distance", source="Karras et al. 2018, Section 5"
 )
@@ -113,6 +124,9 @@ class ExtractorInfo:
         keeps: how many images' features the real side keeps, for computations that need more than
             the moments.
         generated: outputs that are wanted of generated images alone, and of all of them.
+        network: what `load` needs to know: a network of timm.
+        size: px at which that network sees images. None = its own.
+        random: with random weights, drawn by the network's name.
     """
 
     label: str
@@ -121,13 +135,40 @@ class ExtractorInfo:
     load: str
     keeps: int = 0
     generated: tuple[str, ...] = ()
+    network: str = ""
+    size: int | None = None
+    random: bool = False
+
+
+class ExtractorTable(dict[str, ExtractorInfo]):
+    """Rows of metrics' networks, and on demand `timm/NAME` and `ROW/random`.
+
+    Raises:
+        KeyError: neither a row nor one of these.
+    """
+
+    def __missing__(self, name: str) -> ExtractorInfo:
+        row, _, random = name.rpartition("/")
+        if random == "random" and row not in ("", TIMM.rstrip("/")):
+            label = f"{self[row].label}, random weights"
+            return replace(self[row], label=label, pretraining="", family="", random=True)
+        if name.startswith(TIMM) and name != TIMM:
+            known = describe(Backbone(name, zoo="imagenet"))
+            return ExtractorInfo(
+                name, known.pretraining, known.family, "pretrained.load_timm", _KEPT, (), name
+            )
+        raise KeyError(name)
 
 
 # Metrics of a run's training images and discriminator, which are at hand while it trains.
 TRAINING = "training"
 TRAINING_ONLY = "logit_gap and memorised are measured while a run trains"
 
-EXTRACTOR_INFO: dict[str, ExtractorInfo] = {
+_KEPT = 10000  # images whose features the real side keeps: what the kernel distances take
+TIMM = "timm/"  # before the name of any network of timm
+
+EXTRACTOR_INFO = ExtractorTable()
+EXTRACTOR_INFO |= {
     "lab": ExtractorInfo(
         "lab extractor",
         "rendered scenes of its own, no labels",
@@ -160,12 +201,54 @@ EXTRACTOR_INFO: dict[str, ExtractorInfo] = {
         "ImageNet-21k, then ImageNet-1k, then LVD-142M, no labels",
         "ViT",
         "pretrained.load_dinov2",
+        keeps=_KEPT,
+    ),
+    "dinov2_b": ExtractorInfo(
+        "DINOv2 ViT-B/14",
+        "ImageNet-21k, then ImageNet-1k, then LVD-142M, no labels",
+        "ViT",
+        "pretrained.load_timm",
+        keeps=_KEPT,
+        network="timm/vit_base_patch14_dinov2.lvd142m",
+        size=224,
     ),
     "clip": ExtractorInfo(
-        "CLIP ViT-B/32", "OpenAI image-text pairs, captions", "CLIP ViT", "pretrained.load_clip"
+        "CLIP ViT-B/32",
+        "OpenAI image-text pairs, captions",
+        "CLIP ViT",
+        "pretrained.load_clip",
+        keeps=_KEPT,
+    ),
+    "clip_l14_336": ExtractorInfo(
+        "CLIP ViT-L/14 at 336 px",
+        "OpenAI image-text pairs, captions",
+        "CLIP ViT",
+        "pretrained.load_timm",
+        keeps=_KEPT,
+        network="timm/vit_large_patch14_clip_336.openai",
     ),
     "swav": ExtractorInfo(
-        "SwAV ResNet50", "ImageNet-1k, no labels", "ResNet", "pretrained.load_swav"
+        "SwAV ResNet50",
+        "ImageNet-1k, no labels",
+        "ResNet",
+        "pretrained.load_swav",
+        keeps=_KEPT,
+    ),
+    "mae_l": ExtractorInfo(
+        "MAE ViT-L/16",
+        "ImageNet-1k, no labels",
+        "ViT",
+        "pretrained.load_timm",
+        keeps=_KEPT,
+        network="timm/vit_large_patch16_224.mae",
+    ),
+    "convnextv2": ExtractorInfo(
+        "ConvNeXt V2-B",
+        "ImageNet-1k, then ImageNet-21k, then ImageNet-1k, labels",
+        "ConvNeXt",
+        "pretrained.load_timm",
+        keeps=_KEPT,
+        network="timm/convnextv2_base.fcmae_ft_in22k_in1k",
     ),
     "mobilenet": ExtractorInfo(
         "MobileNetV2",
@@ -186,7 +269,7 @@ _LEVELS = ("l1", "l2", "l3", "l4")
 
 
 _MANIFOLD = (
-    "share of one side's images inside the other side's manifold, k = 3",
+    "share of one side's images inside the other side's manifold, k = {k}",
     "Kynkäänniemi et al. 2019, Eq. 1 and 2",
 )
 _DENSITY = (
@@ -195,8 +278,11 @@ _DENSITY = (
 )
 
 
-def _neighbours(extractor: str, suffix: str, mark: str) -> tuple[Metric, ...]:
+def _neighbours(
+    extractor: str, suffix: str, mark: str, compute: Computation = NEIGHBOURS
+) -> tuple[Metric, ...]:
     """Return precision, recall, density and coverage in one extractor's features."""
+    k = 5 if compute == NEIGHBOURS_5 else 3
     return tuple(
         Metric(
             f"{part}{suffix}",
@@ -204,11 +290,11 @@ def _neighbours(extractor: str, suffix: str, mark: str) -> tuple[Metric, ...]:
             f"{part.capitalize()}{mark}",
             "",
             extractor,
-            NEIGHBOURS,
+            compute,
             lower_is_better=False,
             part=part,
             version=2,
-            about=about,
+            about=about.format(k=k),
             source=source,
         )
         for parts, (about, source) in (
@@ -338,6 +424,18 @@ _ENTRIES = (
     Metric(
         "fd_dinov2", "fd_dinov2", "FD-DINOv2", "", "dinov2", FRECHET, source="Stein et al. 2023"
     ),
+    Metric(
+        "kd_dinov2",
+        "kd_dinov2",
+        "KD-DINOv2 x1000",
+        "x1000",
+        "dinov2",
+        KERNEL,
+        source="Stein et al. 2023",
+        version=2,
+    ),
+    *_neighbours("dinov2", "_dinov2", "-DINOv2", NEIGHBOURS_5),
+    Metric("cmmd", "cmmd", "CMMD x1000", "x1000", "clip_l14_336", KERNEL_RBF),
     Metric("fd_clip", "fd_clip", "FD-CLIP", "", "clip", FRECHET, source="Kynkäänniemi et al. 2023"),
     Metric("fd_swav", "fd_swav", "FD-SwAV", "", "swav", FRECHET, source="Morozov et al. 2021"),
     Metric(
@@ -401,8 +499,92 @@ def _held_to(norms: str, metric: Metric) -> Metric:
     )
 
 
+# What `DISTANCE@ENCODER` may name: distances as if their encoder had no name, and encoders by names
+# that say which of several they are.
+AT = "@"
+DISTANCES: dict[str, tuple[Metric, ...]] = {
+    "fd": (Metric("fd", "fd", "FD", "", "", FRECHET),),
+    "kd": (Metric("kd", "kd", "KD x1000", "x1000", "", KERNEL, version=2),),
+    "prdc": _neighbours("", "", ""),
+    "rbf": (Metric("rbf", "rbf", "RBF-MMD x1000", "x1000", "", KERNEL_RBF),),
+    "swd": (Metric("swd", "swd", "SWD", "", "", SLICED_FEATURES),),
+}
+ENCODERS = {
+    "lab": "lab", "inception": "inception", "vgg16": "vgg16", "dinov2_l": "dinov2",
+    "dinov2_b": "dinov2_b", "clip_b32": "clip", "clip_l14_336": "clip_l14_336", "swav": "swav",
+    "mae_l": "mae_l", "convnextv2": "convnextv2", "mobilenet": "mobilenet",
+}  # fmt: skip
+_NO_RANDOM = ("inception",)  # a script module: there is no architecture without its weights
+
+
+@cache
+def _combined(name: str) -> tuple[Metric, ...]:
+    """The metrics of `DISTANCE@ENCODER` or of one number of it, such as `recall@lab`.
+
+    A combination that has a name of its own is that metric, so that records know it by one name.
+
+    Raises:
+        ConfigError: the distance or the encoder is unknown.
+    """
+    distance, _, encoder = name.partition(AT)
+    row, _, rest = encoder.partition("/")
+    random = rest == "random"
+    if encoder.startswith(TIMM):
+        extractor = encoder
+    elif row not in ENCODERS or (rest and not random):
+        known = [*ENCODERS, *(f"{each}/random" for each in ENCODERS), f"{TIMM}NAME"]
+        raise ConfigError(unknown("encoder", encoder, known))
+    elif random and row in _NO_RANDOM:
+        raise ConfigError(f"{name}: {row} is one file and has no random weights; take timm/NAME")
+    else:
+        extractor = ENCODERS[row] + ("/random" if random else "")
+    parts = {m.key: m for group in DISTANCES.values() for m in group}
+    if distance not in DISTANCES and distance not in parts:
+        raise ConfigError(unknown("distance", distance, [*DISTANCES, *parts]))
+    found = []
+    for m in DISTANCES.get(distance) or (parts[distance],):
+        compute = m.compute
+        if compute == NEIGHBOURS and extractor.startswith("dinov2"):
+            compute = NEIGHBOURS_5
+        same = (
+            e for e in _ENTRIES
+            if (e.extractor, e.compute, e.output, e.part) == (extractor, compute, "", m.part)
+        )  # fmt: skip
+        header = f"{m.header.removesuffix(m.unit).strip()}@{encoder} {m.unit}".strip()
+        made = replace(
+            m, key=f"{m.key}{AT}{encoder}", group=f"{m.group}{AT}{encoder}", header=header,
+            extractor=extractor, compute=compute,
+        )  # fmt: skip
+        found.append(next(same, made))
+    return tuple(found)
+
+
+class MetricTable(dict[str, Metric]):
+    """Metrics by their key; those of `DISTANCE@ENCODER` are made when they are asked for."""
+
+    def __missing__(self, key: str) -> Metric:
+        held_to, _, plain = key.rpartition(":")
+        if AT not in plain or (held_to and held_to not in NORMS):
+            raise KeyError(key)
+        try:
+            (found,) = _combined(plain)
+        except (ConfigError, ValueError):  # unknown, or a group of several
+            raise KeyError(key) from None
+        return _held_to(held_to, found) if held_to else found
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and self.get(key) is not None
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The metric, or `default` where there is none of this name."""
+        try:
+            return self[key]
+        except KeyError:
+            return default
+
+
 # Every metric as `eval.norms` has it, and held to each norms: the latter are the keys of records.
-METRICS: dict[str, Metric] = {metric.key: metric for metric in _ENTRIES}
+METRICS = MetricTable((metric.key, metric) for metric in _ENTRIES)
 METRICS |= {
     f"{norms}:{m.key}": _held_to(norms, m) for norms in NORMS for m in _ENTRIES if m.generated
 }
@@ -442,9 +624,14 @@ def metric_keys(names: Iterable[str]) -> list[str]:
     """
     keys: dict[str, None] = {}
     for name in names:
-        if name not in _KEYS:
+        held_to, _, plain = name.rpartition(":")
+        if name in _KEYS:
+            keys.update(dict.fromkeys(_KEYS[name]))
+        elif AT in plain and (not held_to or held_to in NORMS):
+            before = f"{held_to}:" if held_to else ""
+            keys.update(dict.fromkeys(before + m.key for m in _combined(plain)))
+        else:
             raise ConfigError(unknown("metric", name, (key for key in _KEYS if ":" not in key)))
-        keys.update(dict.fromkeys(_KEYS[name]))
     return list(keys)
 
 

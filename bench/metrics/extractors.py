@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.config.metrics import EXTRACTOR_INFO, TRAINING_ONLY, function
+from bench.config.metrics import EXTRACTOR_INFO, TRAINING_ONLY, ExtractorInfo, function
 from projgan.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,6 +45,12 @@ class Source:
     levels: Backbone | None = None  # the reference backbone that the grid names
     own: nn.Module | None = None  # the run's own feature network
     projection: nn.Module | None = None  # what its discriminator makes of those features
+    info: ExtractorInfo | None = None  # the row that is loaded
+
+    @property
+    def random(self) -> bool:
+        """Whether the network keeps its random weights, and no file is read."""
+        return self.info is not None and self.info.random
 
 
 @dataclass(frozen=True)
@@ -131,9 +138,10 @@ def signed(images: Tensor) -> Tensor:
 
 def load_lab(source: Source) -> Extractor:
     """The lab extractor, which ships."""
-    from projgan.backbones.extractor import build_lab_extractor
+    from projgan.backbones.extractor import LabExtractor, build_lab_extractor
+    from projgan.backbones.lab import extractor_network
 
-    network = build_lab_extractor()
+    network = LabExtractor(extractor_network()) if source.random else build_lab_extractor()
     return make_extractor("lab", network, source, lambda x: {"": network(signed(x))})
 
 
@@ -212,11 +220,32 @@ def _full_precision() -> Iterator[None]:
 
 
 def _loader(name: str) -> Callable[[Source], Extractor]:
-    """The function that loads an extractor; its file is imported when it is called."""
-    return lambda source: function(EXTRACTOR_INFO[name].load)(source)
+    """The function that loads an extractor; its file is imported when it is called.
+
+    Weights that stay random are drawn by the extractor's name.
+    """
+
+    def load(source: Source) -> Extractor:
+        import torch
+
+        info = EXTRACTOR_INFO[name]
+        found = function(info.load)
+        with torch.random.fork_rng(devices=[], enabled=info.random):
+            if info.random:
+                torch.manual_seed(zlib.crc32(name.encode()))
+            extractor: Extractor = found(replace(source, info=info))
+        return extractor
+
+    return load
 
 
-EXTRACTORS: dict[str, ExtractorEntry] = {
-    name: ExtractorEntry(info.keeps, _loader(name), info.generated)
-    for name, info in EXTRACTOR_INFO.items()
-}
+class _Entries(dict[str, ExtractorEntry]):
+    """A row for each of EXTRACTOR_INFO's, also for those that it makes on demand."""
+
+    def __missing__(self, name: str) -> ExtractorEntry:
+        info = EXTRACTOR_INFO[name]
+        return ExtractorEntry(info.keeps, _loader(name), info.generated)
+
+
+EXTRACTORS = _Entries()
+EXTRACTORS |= {name: EXTRACTORS[name] for name in EXTRACTOR_INFO}

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.config.metrics import METRICS, metric_keys
+from bench.config.metrics import EXTRACTOR_INFO, METRICS, metric_keys
 from bench.config.spec import Grid
 from projgan.backbones import registry
 from projgan.config import Backbone
@@ -194,7 +194,13 @@ def needs(grid: Grid) -> list[Need]:
                 get = partial(_fetch_backbone, part)
                 found.setdefault(tag, Need(tag, f"backbone {part.name}", get))
         for metric in (METRICS[key] for key in keys):
-            if file := FILES.get(metric.extractor):
+            info = EXTRACTOR_INFO[metric.extractor]
+            if info.network and not info.random:
+                part = Backbone(info.network, zoo="imagenet")
+                tag = registry.find(part).tag
+                get = partial(_fetch_backbone, part)
+                found.setdefault(tag, Need(tag, metric.group, get))
+            elif file := FILES.get(metric.extractor):
                 get = partial(find_weights, metric.extractor, weights_dir())
                 found.setdefault(file.name, Need(file.name, metric.group, get))
     return list(found.values())

@@ -22,6 +22,7 @@ from projgan.files import sha256_of
 from projgan.weights import EXTRA, PACKAGES, installed, placed, weights_dir
 
 State = dict[str, Tensor]
+OF_A_ROW = "; or set backbone.weights=PATH for that row alone (only=LABEL)"
 SMALLEST = 224  # images below this are shown at this to the full-size networks (released code)
 
 
@@ -288,8 +289,11 @@ def hub_file(network: Network) -> tuple[str, str]:
     return f"timm/{network.tag}", "model.safetensors"
 
 
-def fetch(network: Network) -> tuple[Path, str]:
+def fetch(network: Network, other_remedy: str = OF_A_ROW) -> tuple[Path, str]:
     """The published weights: placed by hand, of a package, from the hub's cache or the network.
+
+    Args:
+        other_remedy: ends the message where they are not to be had.
 
     Returns:
         The file, and where it is from as records say it.
@@ -313,8 +317,7 @@ def fetch(network: Network) -> tuple[Path, str]:
             f" of {repository} elsewhere and place it as"
             f" {weights_dir() / network.tag}{Path(name).suffix}, or let"
             f" `hf download {repository} {name}` fill a cache elsewhere"
-            f" and copy it to {constants.HF_HUB_CACHE}; or set backbone.weights=PATH for that row"
-            f" alone (only=LABEL)"
+            f" and copy it to {constants.HF_HUB_CACHE}{other_remedy}"
         ) from None
     finally:
         chatter.set_verbosity(verbosity)

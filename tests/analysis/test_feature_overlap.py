@@ -17,7 +17,7 @@ from bench.analysis.facts import Facts
 from bench.analysis.feature_overlap import CONTAINS, data_sets, leakage, of_cell, shared_by, verdict
 from bench.analysis.validation import validate
 from bench.config.grid import load
-from bench.config.metrics import EXTRACTOR_INFO, METRICS, ExtractorInfo, Metric
+from bench.config.metrics import EXTRACTOR_INFO, METRICS
 from bench.config.spec import Grid, ReportSpec
 from bench.report import main_table
 from bench.report.build import write_report
@@ -91,9 +91,7 @@ def test_imagenet_backbones_share_inceptions_data() -> None:
 
 
 def test_clip_is_not_judged_by_clip(monkeypatch: pytest.MonkeyPatch) -> None:
-    info = ExtractorInfo("CLIP ViT-B/32", "OpenAI image-text pairs, captions", "CLIP ViT")
-    monkeypatch.setitem(EXTRACTOR_INFO, "clip", info)
-    monkeypatch.setitem(METRICS, "fd_clip", Metric("fd_clip", "", "FD-CLIP", "", "clip", "frechet"))
+    info = EXTRACTOR_INFO["clip"]
     assert verdict(imagenet("r50_clip"), "fd_clip", JUDGE).kind == "shared"
     assert not verdict(imagenet("efficientnet_lite1"), "fd_clip", JUDGE)
     # Another data set, but the same kind of network.
