@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 from bench.config.spec import RunSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
@@ -24,7 +22,7 @@ Show = Callable[[str, int, int], None]  # what is counted, done, in all
 
 
 @dataclass
-class Present:
+class RunInProgress:
     """A run that is being done."""
 
     number: int  # in the order of their beginnings, from 1
@@ -36,25 +34,25 @@ class Present:
 
     def spent(self, now: float) -> tuple[float, int]:
         """Seconds and images of this session."""
-        return (
-            (0.0, 0) if self.started is None else (now - self.started, self.nimg - self.start_nimg)
-        )
+        if self.started is None:
+            return 0.0, 0
+        return now - self.started, self.nimg - self.start_nimg
 
 
 class Progress:
     """Keeps count of a grid's runs and estimates what remains; shows nothing by itself.
 
-    Work is counted in images. The rate of a present run includes its evaluations; runs that are
+    Work is counted in images. The rate of a running run includes its evaluations; runs that are
     still to come are expected to take as long per image as those so far, and to be done as many at
-    a time as now. What is reported is of the run that `begin` or `select` named last.
+    a time as now. What is reported is of the selected run, which `begin` or `select` named last.
     """
 
     def __init__(self, runs: Sequence[RunSpec], clock: Callable[[], float] = time.monotonic):
         self.count = len(runs)
         self.begun = 0
         self.waiting = sum(run.total_images for run in runs)  # images of runs that have not begun
-        self.present: dict[str, Present] = {}
-        self.now = Present(0, "", 0)
+        self.running: dict[str, RunInProgress] = {}
+        self.selected = RunInProgress(0, "", 0)
         self.clock = clock
         self.seconds = 0.0  # spent on ended runs
         self.images = 0  # made in ended runs
@@ -64,13 +62,13 @@ class Progress:
         name = run.name if self.with_seed else run.label
         self.waiting -= run.total_images
         self.begun += 1
-        self.now = Present(self.begun, name, run.total_images)
-        self.present[run.run_id] = self.now
+        self.selected = RunInProgress(self.begun, name, run.total_images)
+        self.running[run.run_id] = self.selected
         self.show("starts")
 
     def select(self, run: RunSpec) -> None:
         """What is reported from here on is about this run, which has begun."""
-        self.now = self.present[run.run_id]
+        self.selected = self.running[run.run_id]
 
     def data(self, done: int, total: int) -> None:
         """Images are being rendered or packed."""
@@ -78,35 +76,40 @@ class Progress:
 
     def train(self, nimg: int) -> None:
         """A step ended after `nimg` images."""
-        if self.now.started is None:  # the first step tells where a resumed run stood, and warms up
-            self.now.started, self.now.start_nimg = self.clock(), nimg
-        self.now.nimg = nimg
+        run = self.selected
+        if run.started is None:  # the first step tells where a resumed run stood, and warms up
+            run.started, run.start_nimg = self.clock(), nimg
+        run.nimg = nimg
         self.show("training")
 
     def evaluate(self, nimg: int) -> None:
-        self.now.nimg = nimg
+        self.selected.nimg = nimg
         self.show("evaluating")
 
     def end(self, outcome: str) -> None:
         """The run ended: `outcome` is one line."""
-        seconds, images = self.now.spent(self.clock())
+        seconds, images = self.selected.spent(self.clock())
         self.seconds += seconds
         self.images += images
-        self.present = {k: p for k, p in self.present.items() if p is not self.now}
-        self.line(f"[{self.now.number}/{self.count}] {self.now.name}: {outcome}")
+        self.running = {k: p for k, p in self.running.items() if p is not self.selected}
+        self.line(f"{self.title()}: {outcome}")
+
+    def title(self) -> str:
+        """The selected run and its number among all."""
+        return f"[{self.selected.number}/{self.count}] {self.selected.name}"
 
     def remaining(self) -> tuple[float | None, float | None]:
         """Seconds until the selected run and the whole grid end; None = not known yet."""
         clock = self.clock()
-        spent = [p.spent(clock) for p in self.present.values()]
+        spent = [p.spent(clock) for p in self.running.values()]
         images = self.images + sum(made for _, made in spent)
         if not images:
             return None, None
         usual = (self.seconds + sum(seconds for seconds, _ in spent)) / images
-        seconds, made = self.now.spent(clock)
-        run = (seconds / made if made else usual) * (self.now.total - self.now.nimg)
-        others = sum(p.total - p.nimg for p in self.present.values() if p is not self.now)
-        grid = (run + usual * (others + self.waiting)) / max(len(self.present), 1)
+        seconds, made = self.selected.spent(clock)
+        run = (seconds / made if made else usual) * (self.selected.total - self.selected.nimg)
+        others = sum(p.total - p.nimg for p in self.running.values() if p is not self.selected)
+        grid = (run + usual * (others + self.waiting)) / max(len(self.running), 1)
         return run, max(run, grid)
 
     def show(self, stage: str) -> None:
@@ -133,14 +136,13 @@ class PlainProgress(Progress):
         if self.clock() - self.shown < PLAIN_SECONDS:
             return
         self.shown = self.clock()
-        now = self.now
-        self.echo(f"[{now.number}/{self.count}] {now.name}: {stage}{self._position()}")
+        self.echo(f"{self.title()}: {stage}{self._position()}")
 
     def line(self, text: str) -> None:
         self.echo(text)
 
     def _position(self) -> str:
-        now = self.now
+        now = self.selected
         if not now.nimg:
             return ""
         run, grid = self.remaining()
@@ -149,7 +151,7 @@ class PlainProgress(Progress):
 
 
 class BarProgress(Progress):
-    """A bar for each present run, and one for the grid."""
+    """A bar for each run in progress, and one for the grid."""
 
     def __init__(self, runs: Sequence[RunSpec], bars: Bars):
         super().__init__(runs)
@@ -160,23 +162,22 @@ class BarProgress(Progress):
 
     def show(self, stage: str) -> None:
         run, grid = self.remaining()
-        now = self.now
+        now = self.selected
         if now.number not in self.run_bars:
             self.run_bars[now.number] = self.bars.add_task("", total=1, left="")
-        heading = f"[{now.number}/{self.count}] {now.name}: {stage}"
         self.bars.update(
             self.run_bars[now.number],
-            description=heading,
+            description=f"{self.title()}: {stage}",
             total=now.total,
             completed=now.nimg,
             left=duration(run),
         )
-        rest = self.waiting + sum(p.total - p.nimg for p in self.present.values())
+        rest = self.waiting + sum(p.total - p.nimg for p in self.running.values())
         self.bars.update(self.grid_bar, completed=self.all_images - rest, left=duration(grid))
 
     def end(self, outcome: str) -> None:
         super().end(outcome)
-        if (bar := self.run_bars.pop(self.now.number, None)) is not None:
+        if (bar := self.run_bars.pop(self.selected.number, None)) is not None:
             self.bars.remove_task(bar)
 
     def line(self, text: str) -> None:
@@ -206,19 +207,19 @@ def progress_for(runs: Sequence[RunSpec], echo: Callable[[str], None]) -> Iterat
 def counter_for(echo: Callable[[str], None]) -> Iterator[Show]:
     """Counts what is done before or without runs: a bar, or a line now and then."""
     if not sys.stdout.isatty():
-        shown = [time.monotonic()]
+        shown = time.monotonic()
 
         def line(what: str, done: int, total: int) -> None:
-            if time.monotonic() - shown[0] > 10.0:
-                shown[0] = time.monotonic()
+            nonlocal shown
+            if time.monotonic() - shown > PLAIN_SECONDS:
+                shown = time.monotonic()
                 echo(f"{what}: {done}/{total}")
 
         yield line
         return
     from rich.progress import Progress as Bars
-    from rich.progress import TimeRemainingColumn
 
-    with Bars(*Bars.get_default_columns()[:-1], TimeRemainingColumn(), transient=True) as bars:
+    with Bars(transient=True) as bars:
         task = bars.add_task("", total=None)
 
         def bar(what: str, done: int, total: int) -> None:

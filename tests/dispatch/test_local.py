@@ -76,7 +76,7 @@ def test_two_slots_do_three_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     def count(stage: str) -> None:
         nonlocal most
-        most = max(most, len(progress.present))
+        most = max(most, len(progress.running))
 
     progress.on_show = count
     local.dispatch(runs, tmp_path / "runs", tmp_path / "data", progress, False)
