@@ -1,4 +1,4 @@
-"""Where runs are done. A backend takes run folders and ends each in `bench.run.runner.execute`."""
+"""Backends, which do runs. Each takes run folders and ends in `bench.run.runner.execute`."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def dispatch(
 
 
 def outcome(record: Record) -> str:
-    """How a run ended, in one line."""
+    """Return how a run ended, in one line."""
     if record["status"] == "failed":
         return f"failed: {record['error']}"
     last = record["snapshots"][-1]

@@ -37,7 +37,7 @@ Event = list[Any]  # its name, then its arguments; see `bench.dispatch.worker.Re
 
 @dataclass(frozen=True)
 class Fault:
-    """Why a process failed: a kind of `bench.run.retry`, in words, and after how many images."""
+    """Failure of a process: a kind of `bench.run.retry`, in words, and after how many images."""
 
     kind: str
     line: str
@@ -154,7 +154,7 @@ class _Pool:
         self.workers.append(_start(run, taken, command, log, self.threads, self.events))
 
     def handle(self, worker: Worker, event: str, arguments: list[Any]) -> None:
-        """What a worker reported, or that it has ended."""
+        """Act on what a worker reported, or on its end."""
         if event == "full":
             raise UserError(arguments[0])
         elif event == "exit":
@@ -228,7 +228,7 @@ def cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
 
 @contextlib.contextmanager
 def _unwarned() -> Iterator[None]:
-    """Within, processes are started that SLURM's warning does not reach.
+    """Context in which processes are started that SLURM's warning does not reach.
 
     It goes to every process of a job and would kill those that do not expect it; the job's own
     first process is the one that answers.
@@ -299,7 +299,7 @@ EVENTS = ("data", "train", "evaluate", "line", "end", "again", "full", "fault", 
 
 
 def _event(line: str) -> Event | None:
-    """What a worker reported. None = the line is something else."""
+    """Return what a worker reported. None = the line is something else."""
     try:
         event = json.loads(line)
     except ValueError:

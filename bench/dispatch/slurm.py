@@ -139,7 +139,7 @@ def _submit_array(
 
 
 def scripts(grid: str, runs: Sequence[RunSpec], runs_dir: Path, settings: Settings) -> list[str]:
-    """What sbatch would be given, for a dry run; nothing is written."""
+    """Return the scripts that sbatch would be given, for a dry run; nothing is written."""
     folder = runs_dir.absolute() / ".slurm" / f"{grid}-dry-run"
     source = runs_dir.absolute() / ".slurm" / "source" / "dry-run"
     out = []
@@ -257,7 +257,7 @@ def _private(folder: Path) -> Path:
 
 
 def _error_of_sbatch(error: BaseException) -> str:
-    """Why sbatch refused, in one line."""
+    """Return why sbatch refused, in one line."""
     errors = re.findall("sbatch: error: (.*)", str(error))
     text = "; ".join(errors) or str(error)
     return " ".join(text.split())[-300:]

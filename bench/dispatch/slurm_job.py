@@ -44,7 +44,7 @@ def share(gpus: int, runs: int) -> int:
 
 @dataclass
 class Job:
-    """What a job does on its node: its runs, in a pool on the slots it was given."""
+    """The work of a job on its node: its runs, in a pool on the slots it was given."""
 
     runs: tuple[str, ...]  # ids
     runs_dir: str
@@ -124,7 +124,7 @@ class Job:
         return [RunSpec.read(RunPaths(Path(self.runs_dir) / id).spec) for id in self.runs]
 
     def done(self) -> tuple[object, ...]:
-        """What the runs have to show; it changes when any of them gets on."""
+        """Return a fingerprint of what the runs have done; it changes when any of them gets on."""
         shown: list[object] = []
         for id in self.runs:
             run = RunPaths(Path(self.runs_dir) / id)

@@ -55,7 +55,7 @@ class QueuedJob:
 
 @dataclass(frozen=True)
 class Entry:
-    """What squeue says of a job."""
+    """A line of squeue about a job."""
 
     id: str
     state: str  # PENDING, RUNNING, COMPLETING, …
@@ -65,7 +65,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Queue:
-    """What is queued and running. `fault`: why that is not known; empty = it is."""
+    """All that is queued and running. `fault`: why that is not known; empty = it is."""
 
     entries: dict[tuple[str, int], Entry]
     fault: str = ""
@@ -108,7 +108,7 @@ def ask_queue(jobs: Iterable[QueuedJob]) -> Queue:
 
 
 def ask_accounting(ids: Iterable[str]) -> dict[str, str]:
-    """How jobs ended, by sacct: id -> state. Empty where there is no accounting."""
+    """Return how jobs ended, by sacct: id -> state. Empty where there is no accounting."""
     arrays = sorted({id.partition("_")[0] for id in ids})
     if not arrays or shutil.which("sacct") is None:
         return {}
@@ -121,7 +121,7 @@ def ask_accounting(ids: Iterable[str]) -> dict[str, str]:
 
 
 def run_states(runs: Sequence[RunSpec], runs_dir: Path) -> list[RunState]:
-    """Where runs stand, by their records, their leases and the queue."""
+    """Return the states of runs, by their records, their leases and the queue."""
     at = [run_state(spec, runs_dir) for spec in runs]
     paths = [RunPaths(runs_dir / spec.run_id) for spec in runs]
     # Of runs that are done the queue could say nothing that matters.
@@ -138,7 +138,7 @@ def run_states(runs: Sequence[RunSpec], runs_dir: Path) -> list[RunState]:
 def _in_queue(
     now: RunState, job: QueuedJob, queue: Queue, ended: dict[str, str], run: RunPaths
 ) -> RunState:
-    """A standing by the files, with what the queue says of its job."""
+    """Return a state by the files, with what the queue says of its job."""
     entry = queue.find(job)
     if queue.fault:
         if now.state in ("running", "hung"):
@@ -158,7 +158,7 @@ def _in_queue(
 
 
 def _left(now: RunState, job: QueuedJob, ended: dict[str, str], run: RunPaths) -> RunState:
-    """The standing of a run whose job has left the queue."""
+    """Return the state of a run whose job has left the queue."""
     if now.state in ("running", "hung"):
         owner = holder(run.lease)
         # A process that lives on without its job keeps the run; so does one that is no job's.

@@ -79,9 +79,9 @@ def stop_when_asked() -> Stop:
 
 
 def leave_stopping_to_the_first() -> None:
-    """Of processes that train together the first hears who asks them to end, and tells the others.
+    """Ignore who asks this process to end: of several the first one stops them all.
 
-    Without a parent nobody does.
+    Without a parent this process ends at once.
     """
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, signal.SIG_IGN)

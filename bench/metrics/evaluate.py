@@ -125,7 +125,7 @@ def _measurable(metrics: Iterable[str], reference: Reference, scores: Scores) ->
 
 
 def _collectors(wanted: Iterable[Metric], certified: bool) -> dict[str, Collector]:
-    """What gathers the features of generated images, by extractor."""
+    """Return what gathers the features of generated images, by extractor."""
     when = ("always", "certified") if certified else ("always",)
     whole: dict[str, set[str]] = {}  # outputs whose features are held of every generated image
     for m in wanted:

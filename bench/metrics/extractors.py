@@ -37,7 +37,7 @@ PROTOCOL = 1  # raise it when the way from image to feature changes: old caches 
 
 @dataclass(frozen=True)
 class Source:
-    """What extractors may be built from."""
+    """All that extractors may be built from."""
 
     resolution: int  # of the images
     device: torch.device

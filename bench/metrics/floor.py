@@ -29,7 +29,7 @@ def sides(total: int, real: int, fake: int) -> tuple[int, int]:
 
 
 def floor(reference: Reference, metrics: Iterable[str], fake: int) -> dict[str, Any]:
-    """What the real images themselves differ by; kept beside their features, as it is costly.
+    """Return what the real images themselves differ by; kept on disk, as it is costly.
 
     Args:
         reference: the real side, with the count that generated images are compared with.

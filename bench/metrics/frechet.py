@@ -157,8 +157,8 @@ def _full_rank_trace(
 def _pivoted(sigma: Array) -> tuple[Array, NDArray[np.intp], int]:
     """Cholesky decomposition with pivoting: sigma[order][:, order] = L L^T, and the rank.
 
-    Pivoting takes the largest remaining variance first and ends where what remains cannot be told
-    from rounding. Such a remainder must not count: a true zero that came out as 1e-16 would enter
+    Pivoting takes the largest remaining variance first and ends where what remains may be rounding
+    alone. Such a remainder must not count: a true zero that came out as 1e-16 would enter
     the distance as its root, 1e-8, and a singular covariance has hundreds of them.
 
     Returns:
@@ -189,7 +189,7 @@ def _eigen_factor(sigma: Array) -> Array:
 
 
 def _floor(variances: Array) -> float:
-    """What cannot be told from rounding among the variances of a covariance."""
+    """Return the size below which a variance of a covariance may be rounding alone."""
     return 10 * len(variances) * _EPS * float(variances.max(initial=0.0))
 
 

@@ -104,7 +104,7 @@ class ImageSet:
 
     @property
     def jpegs(self) -> int:
-        """How many of the images are JPEG files."""
+        """The number of images that are JPEG files."""
         return sum(name.lower().endswith(JPEG) for name in self.names)
 
 

@@ -127,7 +127,7 @@ def _torchscript(path: Path, resize_inside: bool) -> nn.Module:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Within, whatever torch finds wrong with a file of weights is an error that names it."""
+    """Context in which whatever torch finds wrong with a file is an error that names it."""
     try:
         yield
     except Exception as error:
@@ -139,7 +139,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _weights_given(module: Any, weights: dict[str, Tensor]) -> Iterator[None]:
-    """Within, clean-fid's constructor gets these weights instead of downloading its own."""
+    """Context in which clean-fid's constructor gets these weights and downloads none."""
     download = module.load_state_dict_from_url
     module.load_state_dict_from_url = lambda url, progress=False: weights
     try:

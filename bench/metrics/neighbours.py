@@ -62,7 +62,7 @@ def features_to_neighbourhood(
     k_manifold: int = K_MANIFOLD,
     k_density: int = K_DENSITY,
 ) -> Neighbourhood:
-    """How two sets of features lie in each other.
+    """Return how two sets of features lie in each other.
 
     Args:
         real: [N, D]; comes first, as in every function here: the other order swaps precision and
@@ -106,7 +106,7 @@ def features_to_neighbourhood(
 
 
 def _radii(a: Array, ks: tuple[int, ...]) -> list[Array]:
-    """For each k, the squared distance [N] of every sample to its k-th nearest other one."""
+    """Return for each k the squared distance [N] of every sample to its k-th nearest other one."""
     radii = [np.empty(len(a)) for _ in ks]
     for rows, squares in _blocks(a, a):
         squares[np.arange(len(squares)), np.arange(rows.start, rows.stop)] = np.inf  # itself

@@ -1,4 +1,4 @@
-"""Which images come first where a metric takes some: by a hash of their pixels.
+"""The order in which a metric takes some of the images: that of a hash of their pixels.
 
 So neither the names of files nor their order decide what is compared, on either side. Images with
 the same pixels are counted: the second of a kind has another number than the first, so that a

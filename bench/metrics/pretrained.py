@@ -95,7 +95,7 @@ def load_swav(source: Source) -> Extractor:
 def load_mobilenet(source: Source) -> Extractor:
     """The pooled last map [B, 1280] of MobileNetV2 as a package brings it, of images at 128 px.
 
-    Small photographs are told apart as well at 128 px as at 224, at a third of the work.
+    Small photographs are distinguished as well at 128 px as at 224, at a third of the work.
     """
     import timm
     import torch
@@ -234,7 +234,7 @@ def _copy(network: nn.Module, path: Path, state: State) -> None:
 
 
 def _normaliser(mean: Any, std: Any, source: Source) -> Callable[[Tensor], Tensor]:
-    """For images of 0 to 255."""
+    """Return a function that normalises images of 0 to 255."""
     import torch
 
     shift, scale = (

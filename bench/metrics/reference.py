@@ -102,7 +102,7 @@ class Reference:
         return self._extractors[name]
 
     def real(self, name: str) -> dict[str, Features]:
-        """What an extractor makes of the real images, by output; from the cache if it is there."""
+        """Return the features of the real images, by output; from the cache if they are there."""
         if name not in self._real:
             self._real[name] = self._load_or_compute(name)
         return self._real[name]
@@ -117,7 +117,7 @@ class Reference:
                 self.real(name)
 
     def cache_path(self, name: str) -> Path:
-        """Where `real(name)` is kept."""
+        """Return the file in which `real(name)` is kept."""
         digest = hashlib.sha256(self._key(name).encode()).hexdigest()
         return self.folder / f"{name}-{digest[:24]}.npz"
 

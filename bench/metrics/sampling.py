@@ -1,4 +1,4 @@
-"""What the number of images does to a Fréchet distance: its interval, and its limit.
+"""The interval of a Fréchet distance, and its limit at endless images.
 
 The distance between samples is biased: at N images it is above the distance between the
 distributions by about c / N, where c grows with the square of the dimensions. Two samples of 500
@@ -128,7 +128,7 @@ def frechet_infinity(real: Statistics, fake: ArrayLike, *, seed: int) -> float:
 
 
 def enough(moments: Statistics) -> int:
-    """How many samples the interval and the limit take.
+    """Return how many samples the interval and the limit take.
 
     Two per dimension, and eight per dimension that counts: with variances l that is
     (sum of l)^2 / (sum of l^2), which is all of them where they are alike.

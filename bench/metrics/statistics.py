@@ -89,7 +89,7 @@ class Accumulator:
 
 
 def in_float64(features: NDArray[np.floating] | Tensor) -> Any:
-    """As float64 where the features are: NumPy's on the host, torch's on a GPU.
+    """Return features as float64 where they are: NumPy's on the host, torch's on a GPU.
 
     A device without float64 gives them to the host, which the log says once.
     """
@@ -102,7 +102,7 @@ def in_float64(features: NDArray[np.floating] | Tensor) -> Any:
 
 @lru_cache
 def sums_on(kind: str) -> bool:
-    """Whether statistics of features on this kind of device are summed there."""
+    """Return whether statistics of features on this kind of device are summed there."""
     if kind in WITHOUT_FLOAT64:
         log.warning("%s has no float64: statistics of features are summed on the host", kind)
     return kind not in ("cpu", *WITHOUT_FLOAT64)
@@ -128,7 +128,7 @@ def statistics_to_frechet(real: Statistics, fake: Statistics) -> float:
 
 @dataclass(frozen=True)
 class Features:
-    """What one side of a comparison keeps of one output of an extractor."""
+    """Features of one side of a comparison, of one output of an extractor."""
 
     statistics: Statistics  # of all images
     kept: NDArray[np.float32]  # [K, D] or [K, P, D]: features of some images, for metrics that need
@@ -148,7 +148,7 @@ Parts = Mapping[str, Estimate]  # what one computation gives, by `Metric.part`
 
 
 def equally_many(real: Features, fake: Features) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """As many kept features of each side, those that come first by content.
+    """Return as many kept features of each side, those that come first by content.
 
     Unequal sides would tilt a metric.
     """
@@ -179,7 +179,7 @@ def save_features(path: Path, key: str, outputs: Mapping[str, Features]) -> None
 
 
 def load_features(path: Path, key: str) -> dict[str, Features] | None:
-    """What `save_features` wrote; None where there is no such file or it cannot be trusted.
+    """Return what `save_features` wrote; None = there is no such file, or it cannot be trusted.
 
     A damaged file is logged. The zip container's checksums cover every array.
     """

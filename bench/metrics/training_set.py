@@ -1,4 +1,4 @@
-"""What a run makes of few training images: is its discriminator surer of them, are they copied?
+"""Learning by heart: is the discriminator surer of training images, are they copied?
 
 Both compare the images that were trained on with as many that were held out (those that follow in
 the subsets' order), so that only having been trained on tells them apart.
@@ -26,7 +26,7 @@ Logits = NDArray[np.float64]  # [N, discriminators]
 
 
 def split(cfg: Data, dataset: Dataset, limit: int = LIMIT) -> tuple[Images, Images] | None:
-    """As many training images as held-out ones; None = nothing is held out.
+    """Return as many training images as held-out ones; None = nothing is held out.
 
     Returns:
         Two arrays [N, 3, R, R] uint8.
@@ -41,7 +41,7 @@ def split(cfg: Data, dataset: Dataset, limit: int = LIMIT) -> tuple[Images, Imag
 
 
 def logit_gap(trained: Logits, held: Logits) -> float:
-    """How much surer the discriminators are of training images than of held-out ones.
+    """Return how much surer the discriminators are of training images than of held-out ones.
 
     Args:
         trained, held: [N, discriminators], the mean logit of each image.

@@ -1,4 +1,4 @@
-"""Where the log lines of a run go: its own file, and warnings of ours to the terminal too."""
+"""The log of a run: a file of its own, with warnings of this project on the terminal too."""
 
 from __future__ import annotations
 

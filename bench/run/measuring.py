@@ -1,4 +1,4 @@
-"""What measures and shows the generators of a run."""
+"""Measuring and showing the generators of a run."""
 
 from __future__ import annotations
 
@@ -122,12 +122,12 @@ class Measuring:
         scores.missing |= {wanted[name]: reason for name, reason in missing.items()}
 
 
-def draw_samples(generator: nn.Module, path: Path) -> None:
+def write_samples(generator: nn.Module, path: Path) -> None:
     """Writes the picture of a generator's first samples."""
-    draw(_as_array(generate(generator, SAMPLE_SEED, range(SHOWN))), path)
+    write_grid(_as_array(generate(generator, SAMPLE_SEED, range(SHOWN))), path)
 
 
-def draw(images: np.ndarray, path: Path) -> None:
+def write_grid(images: np.ndarray, path: Path) -> None:
     """Writes the first of images [N, 3, R, R] uint8 as one picture, eight in a row."""
     buffer = io.BytesIO()
     image_grid(images[:SHOWN], columns=8).save(buffer, "PNG")

@@ -1,4 +1,4 @@
-"""What the terminal shows while a grid runs: bars on a terminal, plain lines elsewhere."""
+"""Progress of a grid: bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Progress:
         self.show("starts")
 
     def select(self, run: RunSpec) -> None:
-        """What is reported from here on is about this run, which has begun."""
+        """Select a run that has begun: what is reported from here on is about it."""
         self.selected = self.running[run.run_id]
 
     def data(self, done: int, total: int) -> None:

@@ -1,4 +1,4 @@
-"""What can go wrong in a run, and what is done about each kind. Free of torch.
+"""Kinds of failures of a run, and what is done about each. Free of torch.
 
 A failure is noted in the record (`failures`: kind, error, at), so that who goes on with the run,
 in this process or on another machine, knows how often it was tried without getting on.
@@ -18,7 +18,7 @@ from projgan.errors import UserError
 
 @dataclass(frozen=True)
 class Policy:
-    """What is done about a kind of failure.
+    """The policy for a kind of failure.
 
     Attributes:
         tries: how often a run is tried in a row without getting on before it counts as failed.
@@ -93,7 +93,7 @@ class NeighbourLeft(UserError):
 
 
 def kind_of(error: BaseException) -> str:
-    """Which row of POLICIES an error belongs to, by it or by what caused it."""
+    """Return the row of POLICIES that an error belongs to, by it or by what caused it."""
     causes = list(_causes(error))
     if any(type(e).__name__ == "TrainingDiverged" for e in causes):
         return "diverged"
@@ -112,7 +112,7 @@ def kind_of(error: BaseException) -> str:
 
 
 def is_of_a_neighbour(error: BaseException) -> bool:
-    """Whether an error of one of several processes says that another has left."""
+    """Return whether an error of one of several processes says that another has left."""
     return any(isinstance(e, RuntimeError) and _NEIGHBOUR_WORDS.search(str(e)) for e in
                _causes(error))  # fmt: skip
 
@@ -172,7 +172,7 @@ def note(record: dict[str, Any], failure: Failure) -> bool:
 
 
 def micro_batch(record: dict[str, Any], train: Train, processes: int) -> int:
-    """How many images each of the processes of a run trains on at once."""
+    """Return the number of images that each process of a run trains on at once."""
     smaller = record.get("micro_batch")
     return smaller["images"] if smaller else train.micro_batch or train.batch // processes
 

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class RunRecord:
-    """What is known of a run; `save` writes it.
+    """Record of one run, kept in memory until `save` writes it.
 
     Attributes:
         content: of record.json, see `bench.store.record`.
@@ -96,11 +96,11 @@ class RunRecord:
         return found[0] if found else None
 
     def lacking(self) -> dict[int, list[str]]:
-        """What is to be measured: images -> keys of the record."""
+        """Return what is to be measured: images -> keys of the record."""
         return records.unmeasured(self.content, self.spec, self.due)
 
     def measurable(self) -> dict[int, list[str]]:
-        """What is lacking and can be measured without training."""
+        """Return what is lacking and can be measured without training."""
         return records.measurable(self.content, self.spec, self.paths, self.due)
 
     def best_due(self) -> dict[int, list[str]]:
@@ -124,7 +124,7 @@ class RunRecord:
         return self.snapshot(self.spec.total_images) is not None
 
     def nothing_to_train(self) -> bool:
-        """Whether training is over.
+        """Return whether training is over.
 
         What is lost stays lost: a run that is trained to its end is never trained again unasked.
         But the last snapshot may be in the checkpoint alone, and a record that is new although the

@@ -31,9 +31,9 @@ from bench.run.measuring import (
     FRESH_SEED,
     Generators,
     Measuring,
-    draw,
-    draw_samples,
     run_device,
+    write_grid,
+    write_samples,
 )
 from bench.run.memory import PeakMemory
 from bench.run.progress import Progress
@@ -226,7 +226,7 @@ class _Session:
             self.config, self.paths.dir, self.data_dir, due, self.on_images, should_stop=asked
         ):
             self.training = False
-            self.stop.anywhere()
+            self.stop.interrupt_at_once()
             self.record.add_memory(memory.read())
             yield snapshot
             self.record.save()
@@ -249,8 +249,8 @@ class _Session:
         else:
             save_generator(self.paths.snapshot(nimg), snapshot.generator, self.spec.config, nimg)
             if not self.paths.real.exists():
-                draw(snapshot.dataset.images, self.paths.real)
-            samples = self.draw_samples(generators, nimg)
+                write_grid(snapshot.dataset.images, self.paths.real)
+            samples = self.show_samples(generators, nimg)
             entry = self.record.add_snapshot(nimg, snapshot.train_seconds, samples)
             # From here on a kill costs no training and no timing: the kept generator is measured.
             self.record.add_time(0.0, snapshot.train_seconds)
@@ -268,7 +268,7 @@ class _Session:
         self.progress.evaluate(nimg)
         generators = Generators(kept)
         if not self.paths.samples(nimg, self.spec.eval.norms).exists():
-            entry["samples"] = entry.get("samples", {}) | self.draw_samples(generators, nimg)
+            entry["samples"] = entry.get("samples", {}) | self.show_samples(generators, nimg)
         self.measure(measuring, generators, entry)
         self.record.add_time(time.monotonic() - started)
         self.record.save()
@@ -311,12 +311,12 @@ class _Session:
                 self.record.add_scores(entry, group, scores, time.monotonic() - started)
         self.record.add_versions(entry, keys)
 
-    def draw_samples(self, generators: Generators, nimg: int) -> dict[str, str]:
+    def show_samples(self, generators: Generators, nimg: int) -> dict[str, str]:
         """Writes the picture of a snapshot; returns where it is, by norms, as records have it."""
         norms = self.spec.eval.norms
         path, generator = self.paths.samples(nimg, norms), generators.get(norms)
         assert generator is not None  # of these norms every generator is
-        draw_samples(generator, path)
+        write_samples(generator, path)
         return {norms: str(path.relative_to(self.paths.dir))}
 
     def kept(self, nimg: int) -> nn.Module | None:
@@ -369,7 +369,7 @@ class _Session:
 
     @property
     def config(self) -> Config:
-        """What is trained: the run's configuration, in micro-batches that fit the memory."""
+        """The configuration that is trained: the run's, in micro-batches that fit the memory."""
         cfg = self.spec.config
         if "micro_batch" not in self.record.content:
             return cfg
@@ -379,7 +379,7 @@ class _Session:
     def on_images(self, nimg: int) -> None:
         self.lease.check()
         self.lease.moved(nimg)
-        self.stop.between_steps()
+        self.stop.defer()
         self.progress.train(nimg)
 
     def on_data(self, done: int, total: int) -> None:
@@ -410,7 +410,7 @@ def forget(run: RunPaths, lease: Lease) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """What a record says of an error."""
+    """Return what a record says of an error."""
     lines = str(error).strip().splitlines()
     first = lines[0] if lines else ""
     return first if isinstance(error, UserError) and first else f"{type(error).__name__}: {first}"

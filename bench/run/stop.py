@@ -6,7 +6,7 @@ from types import FrameType
 
 
 class Stop:
-    """Whether this process was asked to end, and where that may interrupt it.
+    """A request to end this process, and when it may interrupt.
 
     While a run trains, the request waits for the end of the step, which the checkpoint then holds.
     Anywhere else (rendering, measuring) it interrupts at once, as Ctrl-C does: what was there
@@ -20,11 +20,11 @@ class Stop:
     def asked(self) -> bool:
         return self._asked
 
-    def between_steps(self) -> None:
+    def defer(self) -> None:
         """From here on a request waits until `asked` is looked at."""
         self._waits = True
 
-    def anywhere(self) -> None:
+    def interrupt_at_once(self) -> None:
         """From here on a request interrupts at once.
 
         Raises:

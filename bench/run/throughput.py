@@ -1,4 +1,4 @@
-"""How fast a run trains, and what its machine can do at most: a matrix product and a copy."""
+"""Speed of a run's training, beside what its machine does at most: a matrix product, a copy."""
 
 from __future__ import annotations
 

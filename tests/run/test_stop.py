@@ -48,11 +48,11 @@ def test_anywhere_it_interrupts_at_once_and_once() -> None:
 
 def test_between_steps_it_waits() -> None:
     stop = Stop()
-    stop.between_steps()
+    stop.defer()
     stop.on_signal(signal.SIGTERM, None)
     assert stop.asked()
     with pytest.raises(KeyboardInterrupt):
-        stop.anywhere()
+        stop.interrupt_at_once()
 
 
 @pytest.mark.parametrize("at", [0, 32, 64, 96])
