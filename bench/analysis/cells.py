@@ -89,6 +89,7 @@ class Run:
     record: Record | None = None
     points: tuple[Point, ...] = ()  # by number of images, ascending
     apart: str = ""  # why its metrics cannot stand beside those of the grid's other runs
+    second_half: str | None = None  # the metric whose value is its mean there, not the last
 
     @property
     def final(self) -> Point | None:
@@ -111,7 +112,15 @@ class Run:
             found[key] = part
         if self.final and not self.apart:
             found |= self.final.metrics
+            if self.second_half:
+                found[self.second_half] = self._second_half_mean(self.second_half)
         return {k: _in_unit(k, float(v)) for k, v in found.items() if is_finite(v)}
+
+    def _second_half_mean(self, key: str) -> float | None:
+        """Geometric mean of a metric over the snapshots of the second half of the budget."""
+        half = self.spec.total_images / 2
+        values = [value for images, _, value in self.curve(key) if images > half]
+        return statistics.geometric_mean(values) if values and min(values) > 0 else None
 
     def value(self, key: str) -> float | None:
         """A field of the record or a metric of the final snapshot; None = not measured."""

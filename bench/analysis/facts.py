@@ -6,7 +6,7 @@ records ─ read_runs ─ Facts ─ report.content.tables_of ─ files and page
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -86,7 +86,10 @@ class Facts:
             runs_dir: Holds one folder per run.
             versions: Of the metrics' computations, as `read_runs` takes them. None = today's.
         """
-        return cls(grid, cells.read_runs(grid.runs, runs_dir, versions=versions))
+        runs = cells.read_runs(grid.runs, runs_dir, versions=versions)
+        if grid.report.statistic == "second_half":
+            runs = [replace(run, second_half=grid.report.rank_by) for run in runs]
+        return cls(grid, runs)
 
     @cached_property
     def cells(self) -> list[Cell]:

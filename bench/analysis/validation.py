@@ -6,7 +6,7 @@ from bench.analysis import feature_overlap, paper_numbers, target
 from bench.config import yaml_types
 from bench.config.columns import expand
 from bench.config.metrics import METRICS
-from bench.config.spec import Grid, value_name
+from bench.config.spec import STATISTICS, Grid, value_name
 from projgan.errors import ConfigError, unknown
 
 
@@ -44,6 +44,8 @@ def _check_shown(grid: Grid) -> None:
     expand(report.columns)
     if report.rank_by is not None and report.rank_by not in METRICS:
         raise ConfigError(unknown("rank_by metric", report.rank_by, METRICS))
+    if report.statistic not in STATISTICS:
+        raise ConfigError(unknown("statistic", report.statistic, STATISTICS))
     if report.rank_by and not report.rank_despite_leakage:
         _check_ranking(grid, report.rank_by)
     if report.paper:

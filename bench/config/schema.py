@@ -32,6 +32,7 @@ class EvalSection:
 class ReportSection:
     paper: str | None = None
     rank_by: str | None = None
+    statistic: str | None = None
     rank_despite_leakage: str | None = None
     columns: list[str] | None = None
     baseline: str | None = None

@@ -58,12 +58,20 @@ class EvalSpec:
         return tuple(sorted({in_batches(k, batch) for k in [*points, total_kimg]}))
 
 
+# The value of a run in the ranking metric. docs/statistics.md defines it.
+STATISTICS = {
+    "last": "of the last snapshot",
+    "second_half": "geometric mean over the snapshots of the second half of the budget",
+}
+
+
 @dataclass(frozen=True)
 class ReportSpec:
     """What the tables of a grid show."""
 
     paper: str | None = None  # experiments/paper/<paper>.csv, whose numbers stand beside ours
     rank_by: str | None = None  # the metric that orders rows and enters the rank correlation
+    statistic: str = "last"  # of rank_by: a name of STATISTICS
     rank_despite_leakage: str | None = None  # why it does although it is flagged; printed
     columns: tuple[str, ...] = ()
     baseline: str | None = None  # label of the row that the rel: columns divide by

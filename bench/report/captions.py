@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from bench.analysis.cells import AVERAGED, Cell, Run
 from bench.analysis.stats import kendall, spearman
 from bench.config import columns as vocabulary
 from bench.config.metrics import METRICS
-from bench.config.spec import Grid, changed
+from bench.config.spec import STATISTICS, Grid, changed
 from bench.report import manifest
 from bench.store.record import protocol
 
@@ -43,6 +44,9 @@ def caption(facts: Facts) -> str:
         f"{budget} thousand images shown to the discriminator (batch {batch}).",
         f"Last snapshot; {fake} generated against {real} real images.",
     ]
+    if grid.report.rank_by and grid.report.statistic != "last":
+        name = vocabulary.column(grid.report.rank_by).header
+        parts.append(f"{name}: {STATISTICS[grid.report.statistic]}.")
     if grid.overrides:
         changes = ", ".join(
             f"{key}={value}" for key, value in manifest.public(grid.overrides).items()
@@ -82,9 +86,31 @@ def notes(facts: Facts) -> list[str]:
         certificate_line(cells, vocabulary.expand(report.columns)),
         *_counts(cells),
         floor_line(cells, vocabulary.expand(report.columns)),
+        *signal_lines(facts),
         *report.notes,
     ]
     return [note for note in found if note]
+
+
+def signal_lines(facts: Facts) -> list[str]:
+    """Signal to noise of the ranking metric, and what the tests of the claims would find."""
+    signal, metric = facts.signal, facts.grid.report.rank_by
+    if signal is None or metric is None:
+        return []
+    without = f" ({signal.others.ratio:.2f} without {signal.worst})" if signal.others else ""
+    spread = f"coefficient of variation within a row {signal.rows.variation:.0%}"
+    name = vocabulary.column(metric).header
+    lines = [f"Signal to noise of {name}: {signal.rows.ratio:.2f}{without}; {spread}."]
+    effects = {claim.id: finding.smallest_effect for claim, finding in facts.findings}
+    found = [f"{name} {x:.2f}" for name, x in effects.items() if x and math.isfinite(x)]
+    never = [name for name, x in effects.items() if x and math.isinf(x)]
+    parts = [", ".join(found), f"none with so few seeds: {', '.join(never)}" if never else ""]
+    if found or never:
+        lines.append(
+            "Smallest effect that the paired test of a claim finds at 5 % with 80 % power, as a "
+            f"ratio of means: {'; '.join(part for part in parts if part)}."
+        )
+    return lines
 
 
 def floor_line(cells: Sequence[Cell], shown: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from bench.analysis.time_to_target import OWN_SHARE, Factor, Line, Targets, Time
 from bench.config import columns as vocabulary
 from bench.config.columns import Column
 from bench.config.metrics import METRICS
-from bench.config.spec import Claim, Grid
+from bench.config.spec import STATISTICS, Claim, Grid
 
 Values = dict[str, Entry | float | str | None]  # of a row, by column key
 
@@ -111,7 +111,7 @@ def seeds(grid: Grid, cells: Sequence[Cell]) -> Table | None:
     return Table(
         name=f"{grid.name}-seeds",
         file="seeds",
-        caption=f"{header.header} of the last snapshot, run by run.",
+        caption=f"{header.header} {STATISTICS[grid.report.statistic]}, run by run.",
         columns=tuple(columns),
         rows=tuple(rows),
         notes=tuple(note for note in notes if note),

@@ -15,7 +15,7 @@ from bench.analysis.table import Table
 from bench.analysis.verdicts import CLAIM_WORDS
 from bench.config import yaml_types
 from bench.config.spec import Grid
-from bench.report import manifest
+from bench.report import captions, manifest
 from bench.report.page import cost, figures, heat, pictures, provenance, table
 from bench.report.page.figures import anchors_of
 from bench.report.page.summary import answer, competitions
@@ -73,6 +73,7 @@ def page(
         real=pictures.real(cells),
         costs=bars,
         alike=cost.alike(facts),
+        signal=captions.signal_lines(facts),
         anchors=anchors,
         best=[part.first.name for part in competitions(facts)],
         ledger=cost.ledger(facts),
