@@ -18,9 +18,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """Benchmarks have the machine for themselves; one file would keep one process busy only."""
+    """One process more than there are cores, as drills on a cluster and in a browser mostly wait.
+
+    Benchmarks have the machine for themselves; one file would keep one process busy only.
+    """
     one_file = len(config.args) == 1 and ".py" in config.args[0]
-    return 0 if one_file or config.getoption("--benchmark-only", default=False) else None
+    alone = one_file or config.getoption("--benchmark-only", default=False)
+    return 0 if alone else len(os.sched_getaffinity(0)) + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -16,6 +16,7 @@ import shlex
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -60,12 +61,26 @@ for _tag, _form, _first in (
     )
 
 
-def read(cls: type[Any], path: Path) -> Any:
-    """A YAML file as an instance of `cls`."""
+def read(cls: Any, path: Path) -> Any:
+    """Return a YAML file as an instance of `cls`.
+
+    Raises:
+        UserError: one line that names what is wrong in the file.
+    """
     try:
-        if _size(path) > MOST_NODES:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    return deepcopy(_parsed(cls, path, content))
+
+
+@functools.lru_cache(maxsize=256)
+def _parsed(cls: Any, path: Path, content: bytes) -> Any:
+    """Return what `read` does; a report reads the same files many times, and merging is slow."""
+    try:
+        if _size(content) > MOST_NODES:
             raise UserError(f"{path}: its aliases unfold to more than {MOST_NODES} values")
-        loaded = yaml.load(path.read_bytes(), Loader=_SafeLoader)
+        loaded = yaml.load(content, Loader=_SafeLoader)
         if not isinstance(loaded, dict):
             raise UserError(f"{path}: must hold keys and values at its top level")
         _check_kinds(f"{path}: ", cls, loaded)
@@ -81,8 +96,6 @@ def read(cls: type[Any], path: Path) -> Any:
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None)
         raise UserError(f"{path}: {key}: {_first_line(error)}") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: is not a text file") from error
     except UserError:
@@ -286,8 +299,8 @@ def _kinds(hint: Any) -> list[Any]:
     return [kind for kind in get_args(hint) if kind is not types.NoneType] if several else [hint]
 
 
-def _size(path: Path) -> int:
-    """How many values a YAML file unfolds to; nested aliases make a short file endless."""
+def _size(content: bytes) -> int:
+    """Return how many values YAML unfolds to; nested aliases make a short file endless."""
     counted: dict[int, int] = {}
 
     def count(node: Any) -> int:
@@ -301,8 +314,7 @@ def _size(path: Path) -> int:
             counted[id(node)] = 1 + sum(map(count, parts))
         return counted[id(node)]
 
-    with path.open("rb") as file:
-        root = yaml.compose(file, Loader=_SafeLoader)
+    root: Any = yaml.compose(content, Loader=_SafeLoader)
     return 0 if root is None else count(root)
 
 
