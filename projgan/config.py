@@ -159,7 +159,7 @@ class Discriminator:
 
     @property
     def on_images(self) -> bool:
-        """Whether it looks at images, without a feature network."""
+        """Whether it takes images, without a feature network."""
         return self.kind in ("rgb", "stylegan2", "fastgan")
 
 

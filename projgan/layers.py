@@ -42,7 +42,7 @@ class Normalised(nn.Module):
 
 
 class NormalisedConv2d(nn.Conv2d, Normalised):
-    """What `sn_conv` makes."""
+    """A convolution under spectral norm, as `sn_conv` makes it."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self._conv_forward(x, self.normalised(), self.bias)
@@ -154,7 +154,7 @@ def scaled_leaky_relu(x: Tensor) -> Tensor:
 
 @contextmanager
 def seeded(seed: int, purpose: str) -> Iterator[None]:
-    """Initial weights drawn inside depend on the seed and the purpose only.
+    """Makes initial weights that are drawn inside depend on the seed and the purpose only.
 
     Each network has a purpose of its own, so that changing the discriminator does not change the
     generator's initial weights. Draws happen on the CPU, so every device starts alike.

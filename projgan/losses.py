@@ -13,10 +13,10 @@ Logits = list[Tensor]  # one [N, 1, h, w] for each discriminator
 
 
 def combine(per_level: list[Tensor], reduce: str, weights: Tensor | None = None) -> Tensor:
-    """Sums the levels' losses (Eq. 4 of the paper) or averages them (released code).
+    """Return the sum of the levels' losses (Eq. 4 of the paper) or their mean (released code).
 
     Args:
-        weights: [levels], what each counts for. None = all alike.
+        weights: [levels] float, the weight of each level. None = all alike.
     """
     stacked = torch.stack(per_level)
     stacked = stacked if weights is None else stacked * weights
@@ -49,7 +49,7 @@ def discriminator_loss(
     weights: Tensor | None = None,
     balanced: bool = False,
 ) -> Tensor:
-    """What the discriminators minimise.
+    """Return the loss that the discriminators minimise.
 
     Args:
         real, fake: logits, one [N, 1, h, w] for each level.
@@ -58,7 +58,7 @@ def discriminator_loss(
             al., 2014, with logits) or `wasserstein` (fake - real), each averaged over its logits;
             `relativistic`: softplus(fake - real) of each generated image and the real one at its
             place in the batch (R3GAN, https://arxiv.org/abs/2501.05441, Section 2).
-        weights: [levels], what each counts for. None = all alike.
+        weights: [levels] float, the weight of each level. None = all alike.
         balanced: the side, real or fake, that a level is less right about counts for more, in
             proportion to its loss; together they count for two as ever.
     """
@@ -83,7 +83,7 @@ def generator_loss(
     balanced: bool = False,
     real: Logits | None = None,
 ) -> Tensor:
-    """What the generator minimises; arguments as for `discriminator_loss`.
+    """Return the loss that the generator minimises; arguments as for `discriminator_loss`.
 
     `real` is for the relativistic loss, softplus(real - fake), alone.
     `balanced`: an image counts for as much as the discriminator of a level is sure that it is
@@ -117,7 +117,7 @@ def gradient_penalty(inputs: list[Tensor], logits: Logits) -> Tensor:
 
 
 def path_lengths(images: Tensor, w: Tensor, noise: Tensor) -> Tensor:
-    """How far images move with w in a random direction (Karras et al., CVPR 2020, Section 3.2).
+    """Return how far images move with w, in a random direction (Karras et al., CVPR 2020, 3.2).
 
     Args:
         images: [N, 3, R, R], made from `w`.

@@ -1,4 +1,4 @@
-"""What is added to the losses now and then: R1 and R2 on the discriminators, path length on G.
+"""Regularisers added to the losses: R1 and R2 on the discriminators, path length on G.
 
 Each is computed on one step in several and weighs as much as all of them (lazy regularisation,
 Karras et al., CVPR 2020, Section 3.1).
@@ -21,7 +21,7 @@ SHRINK = 2  # path lengths are measured on one image in so many
 
 
 def due(weight: float, every: int, number: int) -> bool:
-    """Whether a regulariser of this weight has its turn on this step."""
+    """Return whether a regulariser of this weight is computed on step `number`."""
     return weight > 0 and number % every == 0
 
 

@@ -72,7 +72,7 @@ def _mix(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Coordinates:
-    """Where a batch of samples lies in the run's random field.
+    """Coordinates of a batch of samples, from which its random numbers follow.
 
     Attributes:
         seed: the run's seed.

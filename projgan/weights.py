@@ -1,4 +1,4 @@
-"""Where files of weights are that do not ship: a folder that a user may fill, or a package.
+"""Files of weights that do not ship: in a folder that a user may fill, or in a package.
 
 The folder is $PROJGAN_WEIGHTS or, where that is not set, `weights/` in the folder of the data. The
 packages are those of the extra `imagenet`: each carries one file, which is read, and no code of a
@@ -25,8 +25,8 @@ _data_dir = Path("data")
 
 
 @contextmanager
-def beside(data_dir: Path) -> Iterator[None]:
-    """Within, the data folder is `data_dir`, whose weights/ is looked into."""
+def use_data_dir(data_dir: Path) -> Iterator[None]:
+    """Looks for weights in `weights/` of this data folder within the block."""
     global _data_dir
     before, _data_dir = _data_dir, data_dir
     try:
@@ -36,7 +36,7 @@ def beside(data_dir: Path) -> Iterator[None]:
 
 
 def weights_dir(data_dir: Path | None = None) -> Path:
-    """The folder; `data_dir` is that of the data. None = what `beside` said last."""
+    """The folder; `data_dir` is that of the data. None = that of the last `use_data_dir`."""
     named = os.environ.get(VARIABLE)
     return Path(named).expanduser() if named else (data_dir or _data_dir) / "weights"
 
@@ -60,7 +60,7 @@ class Package:
 
     @property
     def origin(self) -> str:
-        """As records say where weights came from."""
+        """Return the origin of the weights as records give it."""
         return f"package {self.name} {self.version}"
 
 

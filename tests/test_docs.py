@@ -111,6 +111,12 @@ def test_the_table_of_metrics_is_that_of_their_rows() -> None:
     assert f"{metrics_docs.BEGIN}\n{metrics_docs.markdown()}{metrics_docs.END}" in text
 
 
+def test_the_files_that_the_code_map_names_are_there() -> None:
+    text = (ROOT / "docs" / "code.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:bench|projgan|tests|experiments)/[\w/.]*)`", text)
+    assert len(named) > 20 and not [name for name in named if not (ROOT / name).exists()]
+
+
 def test_every_page_is_reached_from_the_readme() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for page in ROOT.glob("docs/*.md"):

@@ -26,7 +26,7 @@ from projgan.backbones import registry
 from projgan.config import Backbone
 from projgan.errors import DataError, UserError, reason
 from projgan.files import replacing, sha256_of, write_json_atomic
-from projgan.weights import EXTRA, PACKAGES, beside, installed, placed, weights_dir
+from projgan.weights import EXTRA, PACKAGES, installed, placed, use_data_dir, weights_dir
 
 Echo = Callable[[str], None]
 LEDGER = "weights.json"
@@ -217,7 +217,7 @@ def fetch_weights(grid: Grid, data_dir: Path, echo: Echo) -> bool:
     Returns:
         Whether everything is there now.
     """
-    with beside(data_dir):
+    with use_data_dir(data_dir):
         folder, wanted = weights_dir(), needs(grid)
         ledger = _read_ledger(folder)
         here = sum(_fetch(need, folder, ledger, echo) for need in wanted)

@@ -15,7 +15,7 @@ from bench.config.spec import RunSpec
 from bench.run.progress import Show
 from projgan.config import Config
 from projgan.errors import UserError
-from projgan.weights import beside, weights_dir
+from projgan.weights import use_data_dir, weights_dir
 
 
 def check(
@@ -53,7 +53,7 @@ def check(
         if parts not in seen:
             seen.add(parts)
             try:
-                with beside(data_dir):
+                with use_data_dir(data_dir):
                     _check_networks(cfg)
             except UserError as error:
                 raise UserError(f"row {run.label!r}: {error}") from error

@@ -50,7 +50,7 @@ from projgan.files import remove_leftovers
 from projgan.parallel import world
 from projgan.sample import load_generator, save_generator
 from projgan.train import Snapshot, train
-from projgan.weights import beside
+from projgan.weights import use_data_dir
 
 GONE = {
     "raw": "the raw generator is at hand while it trains only",
@@ -94,7 +94,7 @@ def execute(
     run = RunPaths(run_dir)
     spec = RunSpec.read(run.spec)
     progress = progress or Progress([spec])
-    with leased(run.lease) as lease, logging_to(run.log, progress), beside(data_dir):
+    with leased(run.lease) as lease, logging_to(run.log, progress), use_data_dir(data_dir):
         if left := remove_leftovers(run.dir):
             log.info("Removed what a killed writer left half-written: %s", ", ".join(left))
         record = RunRecord(run, spec, lease)
@@ -119,7 +119,7 @@ def train_along(run_dir: Path, data_dir: Path, on_images: Callable[[int], None])
     """
     spec = RunSpec.read(RunPaths(run_dir).spec)
     cfg = spec.config
-    with beside(data_dir):
+    with use_data_dir(data_dir):
         while (asked := world().broadcast(None)) is not None:
             cfg = replace(cfg, train=replace(cfg.train, micro_batch=asked["micro_batch"]))
             for _ in train(cfg, run_dir, data_dir, asked["due"], on_images):

@@ -168,7 +168,7 @@ def classifier(name: str, state: dict[str, Tensor]) -> nn.Module:
 
 
 def show(images: Tensor) -> Tensor:
-    """What a lab network sees of images [N, 3, R, R] in [-1, 1]: the same at 64 px.
+    """Return the input of a lab network for images [N, 3, R, R] in [-1, 1]: the same at 64 px.
 
     Its statistics are 0.5, so that normalising changes nothing.
     """

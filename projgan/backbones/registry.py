@@ -53,7 +53,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class BackboneInfo:
-    """What is known of a backbone without building it."""
+    """Facts about a backbone that are known without building it."""
 
     name: str
     label: str
@@ -290,7 +290,7 @@ BACKBONES: dict[str, Entry] = {
 
 
 def check(cfg: Backbone) -> None:
-    """Refuses what cannot be built, as far as names tell.
+    """Checks the names of a backbone's networks and weights, without building them.
 
     Raises:
         ConfigError: an unknown name, one that the zoo does not have, or one file for several.
@@ -349,7 +349,7 @@ def same_as(tag: str) -> str | None:
 
 
 def drawn_as(name: str, network: Network) -> str:
-    """The name that random weights are drawn by: one for each network, however it was named.
+    """Return the name that random weights follow from: one per network, however it was named.
 
     A row has its own; what timm calls by a row's name, with or without a tag of weights, is that
     row; the tag of any other says nothing of random weights.
@@ -363,7 +363,7 @@ def _architecture(tag: str) -> str:
     return tag.partition(".")[0]
 
 
-TOGETHER = " + "  # between what is said of several networks
+TOGETHER = " + "  # joins the facts of several networks
 
 
 def parts(cfg: Backbone) -> list[Backbone]:
@@ -391,14 +391,14 @@ def _read_card(path: Path) -> dict[str, Any]:
 
 
 def card_of(name: str, pretrain_seed: int) -> dict[str, Any] | None:
-    """What the card says of one shipped lab network, None where it says nothing."""
+    """Return the card's entry for a shipped lab network; None = it has none."""
     found: dict[str, Any] | None
     found = _read_card(CARD)["networks"].get(shipped_name(name, pretrain_seed))
     return found
 
 
 def describe(cfg: Backbone) -> BackboneInfo:
-    """What tables and records say of the backbone `cfg` names, without importing torch."""
+    """Return what tables and records show about the backbone `cfg`, without importing torch."""
     found = [_describe(part) for part in parts(cfg)]
     if len(found) == 1:
         return found[0]

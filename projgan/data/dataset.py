@@ -55,7 +55,7 @@ class Dataset:
 
 
 def prepared_folder(data_dir: Path, cfg: Data) -> Path:
-    """Where `do=prepare` puts a data set, and training looks for it."""
+    """Return the folder into which `do=prepare` writes a data set and where training finds it."""
     return data_dir / f"{cfg.name}-{cfg.resolution}px{_filtered(cfg)}"
 
 
@@ -126,7 +126,7 @@ def check_data(cfg: Data, data_dir: Path = Path("data")) -> ImageSource | None:
 
 
 def _filter_of(meta: Path) -> str:
-    """How a prepared data set was resized; those of before there was a choice, by Lanczos."""
+    """Return the filter that resized a prepared data set; older ones name none: Lanczos."""
     with suppress(ValueError, AttributeError, OSError):  # damaged: refused where it is opened
         return str(json.loads(meta.read_text(encoding="utf-8")).get("filter", Data().filter))
     return Data().filter
@@ -303,7 +303,7 @@ def write_header(file: BinaryIO, shape: tuple[int, ...]) -> int:
 
 
 def training_indices(cfg: Data, total: int, order: np.ndarray | None = None) -> np.ndarray:
-    """Which images are trained on: the first `subset` of one fixed order, so subsets are nested.
+    """Return the training images: the first `subset` of one fixed order, so subsets are nested.
 
     The order does not depend on the run's seed: a small subset lies inside every larger one.
 

@@ -91,7 +91,7 @@ class Loader:
 
 
 def ahead_for(device: torch.device) -> int:
-    """How many batches are read ahead for a device."""
+    """Return the number of batches that are read ahead for a device."""
     return AHEAD if device.type == "cuda" else 0
 
 

@@ -48,7 +48,7 @@ def prepare(
         source: folder, zip, tar, LMDB folder, parquet or Arrow file or folder of these.
         resolution: pixels of a side.
         data_dir: where packed data sets are kept.
-        progress: told what is done and how far.
+        progress: called with (activity, images done, images in all).
         check: may refuse the source, by what is in it, before anything is packed.
         anew: replaces what was prepared or begun of another source or state of it.
         filter: how images of another size are resized; a data set for each lies beside the others.
@@ -62,14 +62,14 @@ def prepare(
         UserError: the folder cannot be written.
     """
     opened = open_source(source)
-    said = opened.classes()
+    classes = opened.classes()
     if check:
-        check(opened, said)
+        check(opened, classes)
     rank = np.argsort(np.argsort(opened.names))  # of each entry, in reading order
     labels = None
-    if said.labels is not None:
+    if classes.labels is not None:
         labels = np.empty(len(rank), np.int64)
-        labels[rank] = said.labels
+        labels[rank] = classes.labels
     folder = prepared_folder(data_dir, Data(name=name, resolution=resolution, filter=filter))
     listing = "\n".join([opened.kind, *opened.names]).encode(errors="surrogateescape")
     meta: dict[str, Any] = {
@@ -79,7 +79,7 @@ def prepare(
         "kind": opened.kind,
         "listing": hashlib.sha256(listing).hexdigest(),
         "state": hashlib.sha256(opened.state(range(len(rank)))).hexdigest(),
-        "classes": list(said.names),
+        "classes": list(classes.names),
         "filter": filter,
     }
     before: dict[str, Any] = {}
@@ -90,7 +90,7 @@ def prepare(
                 f"{folder} holds data={name} from another source ({before.get('source')}, "
                 f"{before.get('count')} images); give another data=, or force=true to replace it"
             )
-        if not _same_labels(folder, labels, before, said.names):
+        if not _same_labels(folder, labels, before, classes.names):
             raise DataError(f"{folder} holds data={name} with other classes; {_REPLACE}")
         if before.get("state") == meta["state"] and (folder / IMAGES).is_file():
             return folder
@@ -165,16 +165,16 @@ def _pack(
 
 
 def _done_before(source: ImageSource, noted: Path, pixels: Path, listing: str, anew: bool) -> int:
-    """How many images an interrupted call has packed of the same source.
+    """Return the number of images that an interrupted call has packed of the same source.
 
     Raises:
         DataError: it has packed some of another source, or of files that changed since.
     """
     try:
-        said = json.loads(noted.read_text(encoding="utf-8"))
-        done = int(said["done"]) if pixels.is_file() else 0
+        note = json.loads(noted.read_text(encoding="utf-8"))
+        done = int(note["done"]) if pixels.is_file() else 0
         state = hashlib.sha256(source.state(range(done))).hexdigest()
-        same = said["listing"] == listing and said["state"] == state
+        same = note["listing"] == listing and note["state"] == state
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return 0
     if done and not same and not anew:
@@ -211,6 +211,6 @@ def _save(path: Path, array: np.ndarray) -> None:
 
 
 def summary(folder: Path) -> dict[str, Any]:
-    """What `meta.json` says of a prepared data set."""
-    said: dict[str, Any] = json.loads((folder / META).read_text(encoding="utf-8"))
-    return said
+    """Return the content of a prepared data set's `meta.json`."""
+    meta: dict[str, Any] = json.loads((folder / META).read_text(encoding="utf-8"))
+    return meta

@@ -39,7 +39,7 @@ Walk = Callable[[int], Iterator[bytes]]  # the entries' contents from a number o
 
 
 class Classes(NamedTuple):
-    """What a source says of its images' classes."""
+    """Classes of a source's images."""
 
     labels: list[int] | None = None  # of each entry, from 0; None = it has none
     names: tuple[str, ...] = ()  # of the classes, where they have names
@@ -77,7 +77,7 @@ class ImageSource:
     def images(
         self, made: Callable[[Image.Image], np.ndarray], start: int = 0
     ) -> Iterator[np.ndarray]:
-        """What is made of each image, from a number on; decoded by several threads.
+        """Yield `made` of each image in order, from the `start`-th on; several threads decode.
 
         Raises:
             DataError: an image that cannot be read, by name.
@@ -95,7 +95,7 @@ class ImageSource:
                 yield from threads.map(one, chunk)
 
     def _contents(self, start: int) -> Iterator[bytes]:
-        """As `walk`; a source that breaks off names the image."""
+        """Yield what `walk` does; an error names the image at which the source breaks off."""
         number, entries = start, self.walk(start)
         while True:
             try:
@@ -310,7 +310,7 @@ def _zip(path: Path, asked: str) -> ImageSource:
         names, lists = _sorted_out((m.filename for m in members), passed)
         _refuse_twice(names, asked)
         links = {m.filename for m in members if m.external_attr >> 28 == 0xA}  # of Unix
-        said = {name: archive.read(name) for name in lists}
+        texts = {name: archive.read(name) for name in lists}
     if found := next((name for name in names if name in links), None):
         raise DataError(f"{asked}: {shown(found)} is a link; pack the file that it leads to")
     names.sort()
@@ -322,7 +322,7 @@ def _zip(path: Path, asked: str) -> ImageSource:
                     yield file.read(LARGEST + 1)
 
     return ImageSource(
-        path, "zip", names, walk, [path], passed, lambda: _classes(names, said, asked)
+        path, "zip", names, walk, [path], passed, lambda: _classes(names, texts, asked)
     )
 
 
@@ -330,17 +330,17 @@ def _tar(path: Path, asked: str) -> ImageSource:
     passed: Counter[str] = Counter()
     with tarfile.open(path) as archive:
         members = []
-        said = {}
+        texts = {}
         for member in archive:
             if member.isfile() or member.islnk() or member.issym():
                 members.append(member.name)
                 if _parts(member.name)[-1:] == (LABELS,) and (file := archive.extractfile(member)):
-                    said[member.name] = file.read()
+                    texts[member.name] = file.read()
             elif not member.isdir():
                 passed["device, pipe or socket"] += 1
     names, lists = _sorted_out(members, passed)
     _refuse_twice(names, asked)
-    said = {name: said[name] for name in lists}
+    texts = {name: texts[name] for name in lists}
 
     def walk(start: int) -> Iterator[bytes]:
         left = iter(names[start:])
@@ -353,7 +353,7 @@ def _tar(path: Path, asked: str) -> ImageSource:
                     wanted = next(left, None)
 
     return ImageSource(
-        path, "tar", names, walk, [path], passed, lambda: _classes(names, said, asked)
+        path, "tar", names, walk, [path], passed, lambda: _classes(names, texts, asked)
     )
 
 
@@ -479,8 +479,8 @@ def _export(
             labels = [x for t in tables for part in t.column(label) for x in part.to_pylist()]
         if set(labels) <= {-1, None}:  # as Hugging Face marks what has none
             return Classes(note=f"column {label} gives no image a class")
-        for name, said in zip(names, labels, strict=True):
-            _check_class(said, name, f"column {label}", asked)
+        for name, given in zip(names, labels, strict=True):
+            _check_class(given, name, f"column {label}", asked)
         return Classes(labels, _classes_of_export(tables[0].schema, label))
 
     def walk(start: int) -> Iterator[bytes]:
@@ -502,8 +502,8 @@ def _export(
 def _classes_of_export(schema: Any, label: str) -> tuple[str, ...]:
     """Names of the classes, which Hugging Face keeps in the file's metadata."""
     try:
-        said = json.loads((schema.metadata or {})[b"huggingface"])
-        return tuple(said["info"]["features"][label]["names"])
+        hub = json.loads((schema.metadata or {})[b"huggingface"])
+        return tuple(hub["info"]["features"][label]["names"])
     except (KeyError, ValueError, TypeError):
         return ()
 
@@ -526,7 +526,7 @@ def _classes(names: Sequence[str], lists: dict[str, bytes], asked: str) -> Class
 
 def _listed(names: Sequence[str], lists: dict[str, bytes], asked: str) -> Classes:
     """By the path that dataset.json gives, from where it lies; by the last part if it is unique."""
-    said: dict[tuple[str, ...], Any] = {}
+    labelled: dict[tuple[str, ...], Any] = {}
     for place, content in lists.items():
         where = shown(place)
         try:
@@ -539,25 +539,25 @@ def _listed(names: Sequence[str], lists: dict[str, bytes], asked: str) -> Classe
             ) from None
         for name, label in pairs:
             _check_class(label, name, where, asked)
-            if said.setdefault((*_parts(place)[:-1], *_parts(name)), label) != label:
+            if labelled.setdefault((*_parts(place)[:-1], *_parts(name)), label) != label:
                 raise DataError(f"{asked}: {where} gives {shown(name)} two classes; keep one")
         if entries is not None and not pairs:
             raise DataError(f'{asked}: {where} lists no image; {{"labels": null}} says so')
-    if not said:
+    if not labelled:
         return Classes()
-    last = Counter(path[-1] for path in said)
-    unique = {path[-1]: label for path, label in said.items() if last[path[-1]] == 1}
+    last = Counter(path[-1] for path in labelled)
+    unique = {path[-1]: label for path, label in labelled.items() if last[path[-1]] == 1}
     parts = [_parts(name) for name in names]
     last = Counter(path[-1] for path in parts)
     unique = {name: label for name, label in unique.items() if last[name] == 1}
-    labels = [said.get(path, unique.get(path[-1])) for path in parts]
+    labels = [labelled.get(path, unique.get(path[-1])) for path in parts]
     if missing := [n for n, label in zip(names, labels, strict=True) if label is None]:
         raise DataError(
             f"{asked}: {LABELS} gives no class to {len(missing)} of {len(names)} images, "
             f"{shown(missing[0])} first"
         )
     held = {*parts, *((name,) for name in unique if last[name] == 1)}
-    rest = sum(path not in held and path[-1:] not in held for path in said)
+    rest = sum(path not in held and path[-1:] not in held for path in labelled)
     note = f"entries of {LABELS} without an image here: {rest}" if rest else None
     return Classes([int(label) for label in labels if label is not None], note=note)
 

@@ -197,7 +197,7 @@ class FastGANHeads(nn.Module):
         return [self.large(self.maps(x)[1]), self.small(half)]
 
     def reconstruction(self, images: Tensor, quadrant: Tensor) -> Tensor:
-        """How badly the decoders rebuild real images: mean absolute error, both decoders summed.
+        """Return the mean absolute error of rebuilt real images, both decoders summed.
 
         Args:
             images: [N, 3, R, R], as the logits saw them.

@@ -146,8 +146,8 @@ class PerceptualHeads(nn.Module):
         return [self.head(x)]
 
 
-class IndependentHeads(nn.Module):
-    """A LevelDiscriminator on each level."""
+class MultiScaleHeads(nn.Module):
+    """The multi-scale discriminators: an independent network on each chosen level (Eq. 4)."""
 
     def __init__(self, cfg: Discriminator, channels: list[int], sizes: list[int], out: int = 1):
         super().__init__()
@@ -193,9 +193,9 @@ class ProjectedDiscriminator(nn.Module):
                 f"larger backbone.input_size than {self.backbone.input_size}"
             )
         with seeded(cfg.train.seed, "discriminator"):
-            heads = PerceptualHeads if d.kind == "perceptual" else IndependentHeads
+            heads = PerceptualHeads if d.kind == "perceptual" else MultiScaleHeads
             self.heads: nn.Module = heads(d, channels, chosen, cfg.outputs)
-            if isinstance(self.heads, IndependentHeads) and d.extra_rgb:
+            if isinstance(self.heads, MultiScaleHeads) and d.extra_rgb:
                 self.heads.levels.append(on_rgb(cfg))
             if cfg.data.classes:
                 self.heads = ConditionalHeads(self.heads, cfg.data.classes, d.cmap)

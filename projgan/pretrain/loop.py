@@ -21,7 +21,7 @@ WEIGHT_DECAY = 0.05
 
 @dataclass(frozen=True)
 class Budget:
-    """What every network is given, whatever its size and family."""
+    """Training budget of a network, the same whatever its size and family."""
 
     steps: int = 2000
     batch: int = 64

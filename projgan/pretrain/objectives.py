@@ -1,4 +1,4 @@
-"""What each family learns from: labels, captions, a teacher, or nothing but the images.
+"""Objectives of pretraining by family: labels, captions, a teacher, or the images alone.
 
 An objective owns the network and whatever is needed in training only. `loss` is called once per
 step; `shipped` gives the tensors that go into the package.
@@ -21,7 +21,7 @@ SMOOTHING = 0.1  # of labels
 
 
 class Objective(Protocol):
-    """What the training loop needs to know."""
+    """An objective as the training loop uses it."""
 
     modules: nn.ModuleList
     lr: float

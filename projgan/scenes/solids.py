@@ -1,4 +1,4 @@
-"""Where rays enter and leave the solids, and the solids' surface normals.
+"""Points at which rays enter and leave the solids, and the solids' surface normals.
 
 All solids are convex and given in coordinates of their own in which each fills [-1, 1] on every
 axis. A ray meets a convex solid in one interval, so every function returns where the ray enters

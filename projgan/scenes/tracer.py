@@ -259,7 +259,7 @@ def _floor_paint(scenes: Scenes, x: Floats, y: Floats) -> list[Floats]:
 
 
 def _openness(scenes: Scenes, x: Floats, y: Floats, on_object: NDArray[np.bool_]) -> Floats:
-    """How much of the sky floor points see: objects darken the floor around their feet."""
+    """Return the share of the sky that floor points see: objects darken the floor around them."""
     seen = np.ones_like(x)
     for k in range(scenes.present.shape[1]):
         reach = scenes.scale[:, k, :1] * scenes.scale[:, k, :1] * scenes.present[:, k, None]

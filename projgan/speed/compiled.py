@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def obstacle(device: torch.device) -> str:
-    """What is missing for compiling here; empty = nothing that is known beforehand."""
+    """Return what compiling lacks on this machine; "" = nothing that is known beforehand."""
     if device.type == "cpu":
         from torch._inductor import config
 
@@ -87,7 +87,7 @@ class Compiling:
         return self.run(step, state, load)
 
     def _falls_back(self, error: Exception) -> bool:
-        """Whether there is a simpler form to go on in after this error; goes over to it."""
+        """Changes to the next simpler form after an error; returns whether there is one."""
         reason = (str(error).strip().splitlines() or [""])[0]
         why = f"{type(error).__name__}: {reason}; going on without"
         if self.graphs and isinstance(error, RuntimeError):

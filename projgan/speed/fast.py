@@ -68,7 +68,7 @@ def _taps(device: torch.device, dtype: torch.dtype) -> Tensor:
 
 
 def pays_to_merge(x: Tensor) -> bool:
-    """Whether maps [N, C, H, W] are large enough for `doubled_conv`."""
+    """Return whether maps [N, C, H, W] are large enough for `doubled_conv`."""
     return x.shape[0] * x.shape[2] * x.shape[3] >= _ENOUGH_PIXELS
 
 
@@ -192,7 +192,7 @@ _FEW_PIXELS = 256
 
 
 def pays_to_multiply(x: Tensor) -> bool:
-    """Whether maps [N, C, H, W] are small enough for `resized_head`."""
+    """Return whether maps [N, C, H, W] are small enough for `resized_head`."""
     return x.shape[2] * x.shape[3] <= _FEW_PIXELS
 
 

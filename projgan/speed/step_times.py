@@ -1,4 +1,4 @@
-"""Where a run's time goes: every part of a training step measured, on sampled steps only.
+"""Seconds of every part of a training step, measured on sampled steps only.
 
 One step in `SAMPLE_EVERY` is divided by a lap timer: each mark puts the time since the mark before
 it to one part. The backward pass is divided where gradients arrive at the tensors between two
@@ -54,7 +54,7 @@ class StepTimer:
 
     @staticmethod
     def samples(number: int) -> bool:
-        """Whether the step of this number is divided."""
+        """Return whether the step of this number is divided into parts."""
         return number % SAMPLE_EVERY == SAMPLE_EVERY // 2
 
     @contextmanager

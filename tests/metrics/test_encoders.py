@@ -103,7 +103,7 @@ def test_a_network_of_timm_is_shown_as_it_was_published(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     from bench.metrics.resize import cleanfid_resizer
-    from projgan.weights import beside
+    from projgan.weights import use_data_dir
 
     tag = "resnet18.tv_in1k"
     (tmp_path / "weights").mkdir()
@@ -112,7 +112,7 @@ def test_a_network_of_timm_is_shown_as_it_was_published(tmp_path: Path) -> None:
         whole = timm.create_model(tag, pretrained=False).eval()
     save_file(whole.state_dict(), tmp_path / "weights" / f"{tag}.safetensors")
     images = torch.from_numpy(RNG.integers(0, 256, (2, 3, 40, 40), np.uint8))
-    with beside(tmp_path):
+    with use_data_dir(tmp_path):
         got = EXTRACTORS[f"timm/{tag}"].load(Source(40, CPU, tmp_path / "weights"))(images)[""]
     config = timm.get_pretrained_cfg(tag)
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (config.mean, config.std))

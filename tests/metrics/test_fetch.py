@@ -29,7 +29,7 @@ from projgan.config import Backbone
 from projgan.errors import DataError
 from projgan.files import sha256_of
 from projgan.scenes import render
-from projgan.weights import VARIABLE, beside, weights_dir
+from projgan.weights import VARIABLE, use_data_dir, weights_dir
 
 GRID = """
 name: made
@@ -103,7 +103,7 @@ def test_what_is_missing_is_told_and_what_is_placed_is_found(
     assert f"there    {TAG}.safetensors" in out and sha256_of(path) in out
     ledger = json.loads((tmp_path / "weights" / weights.LEDGER).read_text())
     assert ledger[path.name]["sha256"] == sha256_of(path)
-    with beside(tmp_path):
+    with use_data_dir(tmp_path):
         network = build_backbone(Backbone(name="resnet18"), 64)
     assert network.weights_sha256 == sha256_of(path)
 
@@ -250,6 +250,6 @@ def test_the_command_fetches_what_a_hub_has_and_then_needs_none(
     shutil.rmtree(tmp_path / "cache")
     monkeypatch.delenv(VARIABLE, raising=False)
     assert main(words) == 0 and f"there    {TAG}.safetensors" in capsys.readouterr().out
-    with beside(tmp_path):
+    with use_data_dir(tmp_path):
         network = build_backbone(Backbone(name="resnet18"), 64)
     assert network.weights_sha256 == sha256_of(published)

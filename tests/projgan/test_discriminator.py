@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from projgan.config import Backbone, Config, Data, Discriminator, Projection
-from projgan.discriminators.projected import IndependentHeads, block_count, build_discriminator
+from projgan.discriminators.projected import MultiScaleHeads, block_count, build_discriminator
 from projgan.errors import ConfigError
 from projgan.layers import millions
 
@@ -31,7 +31,7 @@ RELEASED = Discriminator(depth="by_map", logits="native", reduce="mean")
 def test_parameter_counts_of_the_released_code(
     channels: list[int], sizes: list[int], settings: Discriminator, expected: float
 ) -> None:
-    heads = IndependentHeads(settings, channels, sizes)
+    heads = MultiScaleHeads(settings, channels, sizes)
     assert millions(heads) == pytest.approx(expected, abs=0.005 if expected > 10 else 0.05)
 
 
@@ -50,7 +50,7 @@ def test_the_released_depth_changes_with_the_projection_and_matched_does_not() -
 def test_logit_maps_are_equal_on_all_levels(size: int, logits: str, expected: int | None) -> None:
     settings = Discriminator(depth="by_map", logits=logits, width=64)  # type: ignore[arg-type]
     sizes = [size // stride * 2 for stride in (4, 8, 16, 32)]
-    heads = IndependentHeads(settings, [8] * 4, sizes)
+    heads = MultiScaleHeads(settings, [8] * 4, sizes)
     maps = [torch.zeros(2, 8, s, s) for s in sizes]
     shapes = {tuple(logit.shape) for logit in heads(maps)}
     # 4x4 at 224 and 5x5 at 256 come out of the released network by themselves.

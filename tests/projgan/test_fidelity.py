@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from projgan.config import Discriminator
 from projgan.config import Projection as Settings
-from projgan.discriminators.projected import IndependentHeads
+from projgan.discriminators.projected import MultiScaleHeads
 from projgan.discriminators.projection import Projection
 from projgan.layers import millions
 from projgan.losses import discriminator_loss, generator_loss
@@ -84,7 +84,7 @@ def normalised(module: nn.Module) -> Tensor:
     return original / (norm._u @ matrix @ norm._v)
 
 
-def judged(heads: IndependentHeads, given: list[Tensor]) -> list[Tensor]:
+def judged(heads: MultiScaleHeads, given: list[Tensor]) -> list[Tensor]:
     """Each level: SN conv 4x4/2, batch norm, leaky ReLU 0.2, down to 8 px; SN conv 4x4 head."""
     out = []
     for level, x in zip(heads.levels, given, strict=True):
@@ -117,7 +117,7 @@ def test_discriminators_and_their_losses_are_the_papers(size: int, logits: int) 
     torch.manual_seed(0)
     sides = [size // stride * 2 for stride in (4, 8, 16, 32)]
     cfg = Discriminator(depth="matched", logits="native", reduce="mean", width=64)
-    heads = IndependentHeads(cfg, [8, 8, 16, 32], sides)
+    heads = MultiScaleHeads(cfg, [8, 8, 16, 32], sides)
     assert [len(level.blocks) for level in heads.levels] == [4, 3, 2, 1]  # type: ignore[arg-type]
     given = [torch.randn(4, c, s, s) for c, s in zip([8, 8, 16, 32], sides, strict=True)]
     with torch.no_grad():
@@ -144,7 +144,7 @@ def test_logits_of_every_size(size: int, logits: int) -> None:
     for how, expected in (("native", logits), ("4x4", 4)):  # 4x4: as the paper's text says
         cfg = replace(RELEASED, logits=how, width=16)  # type: ignore[arg-type]
         with torch.no_grad():
-            found = IndependentHeads(cfg, [4] * 4, sides)(given)
+            found = MultiScaleHeads(cfg, [4] * 4, sides)(given)
         assert {tuple(x.shape) for x in found} == {(2, 1, expected, expected)}
 
 
@@ -160,8 +160,8 @@ def test_parameters_are_those_of_the_released_code() -> None:
             before = width
         by_hand += before * 16
     with torch.device("meta"):
-        standard = IndependentHeads(RELEASED, [64, 64, 128, 256], sides)
-        separable = IndependentHeads(Discriminator(separable=True), [64, 64, 128, 256], sides)
+        standard = MultiScaleHeads(RELEASED, [64, 64, 128, 256], sides)
+        separable = MultiScaleHeads(Discriminator(separable=True), [64, 64, 128, 256], sides)
     assert sum(p.numel() for p in standard.parameters()) == by_hand
     assert millions(standard) == pytest.approx(10.33, abs=0.005)
     assert millions(separable) == pytest.approx(0.70, abs=0.005)
