@@ -47,79 +47,67 @@ class PaperValue:
         return f"confidence: {self.confidence}"
 
 
-REL = ("rel_fd_l1", "rel_fd_l2", "rel_fd_l3", "rel_fd_l4", "rel_fid")  # columns of table1.csv
-
+Line = Mapping[str, str]  # of a CSV file
 PaperRow = dict[str, PaperValue]  # column key -> number
 
 
 def paper_row(paper: str, spec: RunSpec, where: Mapping[str, str] | None = None) -> PaperRow:
-    """The paper's numbers for the row that `spec` belongs to; empty = the paper has no such row.
+    """Return the paper's numbers for the row of a run; empty = the paper has no such row.
 
     Args:
         paper: A name of PAPERS.
         spec: Any run of the row; label and config say which line of the paper it is.
         where: The row's own choice of that line, column -> value. None = by label and config.
+
+    Raises:
+        ConfigError: an unknown table, or a choice that picks no line or several.
     """
     if paper not in PAPERS:
         raise ConfigError(unknown("report.paper", paper, PAPERS))
+    source = PAPERS[paper]
     if where is None:
-        return PAPERS[paper].find(spec)
-    lines = [x for x in read(paper) if all(x.get(k) == v for k, v in where.items())]
-    if len(lines) != 1:
-        raise ConfigError(
-            f"Row {spec.row!r}: paper: {dict(where)} picks {len(lines)} lines of "
-            f"experiments/paper/{paper}.csv; name columns and values that pick one"
-        )
-    return PAPERS[paper].values(lines[0])
+        line = source.line(paper, spec)
+    else:
+        lines = _lines(paper, **where)
+        if len(lines) != 1:
+            raise ConfigError(
+                f"Row {spec.row!r}: paper: {dict(where)} picks {len(lines)} lines of "
+                f"experiments/paper/{paper}.csv; name columns and values that pick one"
+            )
+        line = lines[0]
+    return source.values(line) if line else {}
 
 
 def main_column(paper: str) -> str:
-    """The column of the paper's table that a ranking is compared with."""
+    """Return the column of the paper's table that a ranking is compared with."""
     return "paper_rel_fid" if paper == "table1" else "paper_fid"
 
 
-def _table1(spec: RunSpec) -> PaperRow:
+def _lines(paper: str, **fields: str) -> list[Line]:
+    """The lines of a file that have these values."""
+    return [line for line in read(paper) if all(line.get(k) == v for k, v in fields.items())]
+
+
+def _table1(paper: str, spec: RunSpec) -> Line | None:
     """Table 1: projection x layers with a discriminator; ratios to the RGB discriminator."""
     discriminator = spec.config.discriminator
     if discriminator.kind == "rgb":
-        return {f"paper_{c}": PaperValue(1.0, "by definition") for c in REL}
+        return dict.fromkeys(RELATIVE, "1") | {"confidence": "by definition"}
     if spec.config.backbone.weights != "pretrained":
-        return {}
+        return None
     projection = {"none": "no_projection"}.get(kind := spec.config.projection.kind, kind)
     layers = ";".join(f"L{i}" for i in discriminator.layers)
     if discriminator.kind == "perceptual":
-        if layers != "L1;L2;L3;L4":
-            return {}
-        layers = "perceptual"
-    for line in read("table1"):
-        if (line["projection"], line["discriminators_on"]) == (projection, layers):
-            return _table1_values(line)
-    return {}
+        layers = "perceptual" if layers == "L1;L2;L3;L4" else "none"
+    return next(iter(_lines(paper, projection=projection, discriminators_on=layers)), None)
 
 
-def _table1_values(line: dict[str, str]) -> PaperRow:
-    return _values({f"paper_{c}": (line[c], line["confidence"]) for c in REL})
-
-
-def _table2(spec: RunSpec) -> PaperRow:
+def _table2(paper: str, spec: RunSpec) -> Line | None:
     """Table 2: feature networks on LSUN-Church. A control row with random weights has no line."""
     if spec.config.backbone.weights != "pretrained" or spec.config.discriminator.on_images:
-        return {}
-    lines = {_plain(line["network"]): line for line in read("table2")}
-    for name in (_plain(spec.row), _plain(spec.config.backbone.name)):
-        if name in lines:
-            return _table2_values(lines[name])
-    return {}
-
-
-def _table2_values(line: dict[str, str]) -> PaperRow:
-    return _values(
-        {
-            "paper_params_m": (line["params_m"], line["params_confidence"]),
-            "paper_top1": (line["imagenet_top1"], line["top1_confidence"]),
-            "paper_fid": (line["fid"], line["fid_confidence"]),
-        }
-    )
+        return None
+    lines = {_plain(line["network"]): line for line in read(paper)}
+    return lines.get(_plain(spec.row)) or lines.get(_plain(spec.config.backbone.name))
 
 
 # Generator and discriminator -> the method's name in Figure 4. The RGB baseline is nobody's own.
@@ -134,78 +122,82 @@ _METHODS = {
 def _method(spec: RunSpec) -> str | None:
     """Which of the paper's methods a run is; None = none of them."""
     config = spec.config
-    on_features = not config.discriminator.on_images
-    if on_features and config.backbone.weights != "pretrained":
+    if not config.discriminator.on_images and config.backbone.weights != "pretrained":
         return None
     generator = config.generator.name.removesuffix("_lite")
     return _METHODS.get((generator, config.discriminator.kind))
 
 
-def _figure4(spec: RunSpec) -> PaperRow:
+def _figure4(paper: str, spec: RunSpec) -> Line | None:
     """Figure 4: right panel for a grid over subsets (CLEVR), left panel's dashed levels else."""
-    method = _method(spec)
-    if method is None:
-        return {}
-    right = "data.subset" in spec.axes
-    subset = spec.config.data.subset
-    thousands = 70.0 if subset is None else subset / 1000
-    for line in read("figure4"):
-        if line["method"] != method:
-            continue
-        hit = (
-            line["panel"] == "right" and float(line["x"] or "nan") == thousands
-            if right
-            else line["kind"] == "dashed converged level"
-        )
-        if hit:
-            return _figure4_values(line)
-    return {}
+    where = {"kind": "dashed converged level"}
+    if "data.subset" in spec.axes:
+        subset = spec.config.data.subset
+        where = {"panel": "right", "x": f"{70 if subset is None else subset / 1000:g}"}
+    return next(iter(_lines(paper, method=_method(spec) or "none", **where)), None)
 
 
-def _figure4_values(line: dict[str, str]) -> PaperRow:
-    return _values({"paper_fid": (line["fid"], line["confidence"])})
-
-
-# Columns of the tables that are sorted by data set -> columns of ours.
-_BY_DATA = {"fid": "paper_fid", "imgs_millions": "paper_imgs_m", "precision": "paper_precision",
-            "recall": "paper_recall", "kid": "paper_kid", "swav_fid": "paper_swav_fid"}  # fmt: skip
-
-
-def _data_line(paper: str, spec: RunSpec) -> dict[str, str] | None:
-    """The line of a table by method, data set and resolution, where all images are trained on."""
-    config = spec.config
-    method = _method(spec)
-    if method is None or config.data.subset is not None:
+def _by_data(paper: str, spec: RunSpec) -> Line | None:
+    """A line by method, data set and resolution, where all images are trained on."""
+    data, method = spec.config.data, _method(spec)
+    if method is None or data.subset is not None:
         return None
     method = {"Projected FastGAN": "Projected GAN"}.get(method, method)
-    for line in read(paper):
-        here = (_plain(line["dataset"]), line["resolution"] or str(config.data.resolution))
-        if (
-            line["method"] == method
-            and here == (_plain(config.data.name), str(config.data.resolution))
-            and line["confidence"] != "excluded"
-        ):
-            return line
+    resolution = str(data.resolution)
+    same = (
+        line
+        for line in _lines(paper, method=method)
+        if _plain(line["dataset"]) == _plain(data.name)
+        and (line["resolution"] or resolution) == resolution
+        and line["confidence"] != "excluded"
+    )
+    return next(same, None)
+
+
+def _chosen_by_the_row(paper: str, spec: RunSpec) -> Line | None:
+    """The supplement's ablations: a row of a grid names its line by `paper:`."""
     return None
 
 
-def _by_data(paper: str) -> Source:
-    """A table of the paper that is sorted by data set."""
+@dataclass(frozen=True)
+class Source:
+    """One of the paper's tables or figures."""
 
-    def find(spec: RunSpec) -> PaperRow:
-        line = _data_line(paper, spec)
-        return _by_data_values(line) if line else {}
+    line: Callable[[str, RunSpec], Line | None]  # the one that a row's label and config point to
+    columns: Mapping[str, str]  # of the CSV file -> ours
 
-    return Source(find, _by_data_values)
+    def values(self, line: Line) -> PaperRow:
+        """The numbers of a line, each with its own confidence or that of the whole line."""
+        return {
+            ours: PaperValue(
+                float(line[name]) if line[name] else None,
+                line.get(f"{name}_confidence", line["confidence"]) or "missing",
+            )
+            for name, ours in self.columns.items()
+            if name in line
+        }
 
 
-def _by_data_values(line: dict[str, str]) -> PaperRow:
-    held = {ours: line[name] for name, ours in _BY_DATA.items() if name in line}
-    return _values({ours: (text, line["confidence"]) for ours, text in held.items()})
+RELATIVE = {f"rel_{key}": f"paper_rel_{key}" for key in ("fd_l1", "fd_l2", "fd_l3", "fd_l4", "fid")}
+FID = {"fid": "paper_fid"}
+OF_NETWORKS = {"params_m": "paper_params_m", "imagenet_top1": "paper_top1", **FID}
+OF_DATA = {**FID, "imgs_millions": "paper_imgs_m", "precision": "paper_precision",
+           "recall": "paper_recall", "kid": "paper_kid", "swav_fid": "paper_swav_fid"}  # fmt: skip
+PAPERS = {
+    "table1": Source(_table1, RELATIVE),
+    "table2": Source(_table2, OF_NETWORKS),
+    "figure4": Source(_figure4, FID),
+    "supplement_ablations": Source(_chosen_by_the_row, FID),
+    "table3": Source(_by_data, OF_DATA),
+    "table4": Source(_by_data, OF_DATA),
+    "supplement_precision_recall": Source(_by_data, OF_DATA),
+    "supplement_extra_metrics": Source(_by_data, OF_DATA),
+    "supplement_extra_datasets": Source(_by_data, OF_DATA),
+}
 
 
 def protocol(paper: str, spec: RunSpec) -> dict[str, str | None]:
-    """How the numbers of one of the paper's tables were measured; None = nobody here knows.
+    """Return how the numbers of one of the paper's tables were measured; None = nobody here knows.
 
     Args:
         paper: A name of PAPERS.
@@ -215,7 +207,7 @@ def protocol(paper: str, spec: RunSpec) -> dict[str, str | None]:
     fields: dict[str, str | None] = {line["field"]: line["value"] or None for line in lines}
     if paper == "figure4" and "data.subset" in spec.axes:
         fields |= {"data": "CLEVR", "real": None}
-    if paper in _SORTED_BY_DATA and (line := _data_line(paper, spec)):
+    if PAPERS[paper].line is _by_data and (line := _by_data(paper, spec)):
         fields |= {"data": line["dataset"], "resolution": line["resolution"] or None}
     sizes = {_plain(line["dataset"]): line["images"] for line in read("supplement_dataset_sizes")}
     if not fields.get("real"):
@@ -224,7 +216,7 @@ def protocol(paper: str, spec: RunSpec) -> dict[str, str | None]:
 
 
 def unconfirmed(paper: str) -> list[str]:
-    """Fields of a table's protocol that nobody here could confirm, and what they rest on."""
+    """Return the fields of a table's protocol that are not confirmed, and what they rest on."""
     basis = {"memory": "from memory", "inferred": "inferred"}
     return [
         f"{line['field']} {basis[word]}"
@@ -233,45 +225,13 @@ def unconfirmed(paper: str) -> list[str]:
     ]
 
 
-@dataclass(frozen=True)
-class Source:
-    """One of the paper's tables or figures."""
-
-    find: Callable[[RunSpec], PaperRow]  # the line that a row's label and config point to
-    values: Callable[[dict[str, str]], PaperRow]  # the numbers of a line
-
-
-def _chosen_by_the_row(spec: RunSpec) -> PaperRow:
-    """The supplement's ablations: a row of a grid names its line by `paper:`."""
-    return {}
-
-
-_SORTED_BY_DATA = ("table3", "table4", "supplement_precision_recall", "supplement_extra_metrics",
-                   "supplement_extra_datasets")  # fmt: skip
-
-PAPERS = {
-    "table1": Source(_table1, _table1_values),
-    "table2": Source(_table2, _table2_values),
-    "figure4": Source(_figure4, _figure4_values),
-    "supplement_ablations": Source(_chosen_by_the_row, _figure4_values),
-    **{name: _by_data(name) for name in _SORTED_BY_DATA},
-}
-
-
-def _values(raw: dict[str, tuple[str, str]]) -> PaperRow:
-    return {
-        key: PaperValue(float(text) if text else None, conf or "missing")
-        for key, (text, conf) in raw.items()
-    }
-
-
 def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 @functools.cache
 def read(name: str) -> list[dict[str, str]]:
-    """A file of experiments/paper/, one dict for each line."""
+    """Return a file of experiments/paper/, one dict for each line."""
     path = PAPER / f"{name}.csv"
     try:
         with path.open(newline="", encoding="utf-8") as file:
