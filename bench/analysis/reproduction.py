@@ -1,4 +1,4 @@
-"""The paper's number against ours: reproduced or not, and when the question does not arise.
+"""Verdicts on the paper's numbers: reproduced or not, and when the question does not arise.
 
 Two numbers can only agree where they were measured alike. So the protocol of each of the paper's
 tables lies in experiments/paper/protocols.csv, field by field with its source, and a field that
@@ -36,7 +36,15 @@ COUNTERPARTS: dict[str, tuple[str, ...]] = {
     "paper_params_m": ("params_m",),
     "paper_top1": ("accuracy",),
 }
-OF_THE_NETWORK = ("params_m", "accuracy")  # no images are generated for these
+OF_THE_NETWORK = ("paper_params_m", "paper_top1")  # no images are generated for these
+# The paper's column -> whose features it was measured in; others as protocols.csv has it.
+EXTRACTORS = {
+    **{f"paper_rel_fd_l{i}": "levels: efficientnet_lite1 (imagenet)" for i in (1, 2, 3, 4)},
+    "paper_precision": "vgg16",
+    "paper_recall": "vgg16",
+    "paper_kid": "inception_graph",
+    "paper_swav_fid": "swav",
+}
 # Fields of a configuration that the protocol compares itself; every other one must be as the paper
 # has it, which is its default, unless it is what the paper's table varies from row to row.
 NOT_RECIPE = {"data.name", "data.path", "data.images", "data.resolution", "train.seed",
@@ -80,7 +88,7 @@ def verdict(
     theirs: Protocol,
     margin: float = MARGIN,
 ) -> Verdict:
-    """Says whether measurements agree with a number of the paper.
+    """Return whether measurements agree with a number of the paper.
 
     Args:
         points: one value per seed; none = not run.
@@ -109,9 +117,9 @@ def verdict(
 
 
 def differences(ours: Protocol, theirs: Protocol) -> list[str]:
-    """What keeps two measurements from being compared, in words; empty = nothing."""
+    """Return what keeps two measurements from being compared, in words; empty = nothing."""
     if "scale" in theirs and ours.get("scale") not in (None, theirs["scale"]):
-        # Another world altogether: what differs in it is told by name; groups are of its recipe.
+        # Everything may differ then: the fields are named without values; groups are of the recipe.
         named = {n: v for n, v in theirs.items() if n not in ("scale", "norm_group")}
         rest = [n for n, v in named.items() if _plain(ours.get(n)) != _plain(v)]
         also = f" (and with it {', '.join(rest)})" if rest else ""
@@ -131,7 +139,7 @@ def differences(ours: Protocol, theirs: Protocol) -> list[str]:
 def judge(
     grid: Grid, cell: Cell, paper: paper_numbers.PaperRow, baseline: Cell | None = None
 ) -> list[Judged]:
-    """Every number that the paper has for a row, with its verdict.
+    """Return every number that the paper has for a row, with its verdict.
 
     Args:
         grid: names the paper's table.
@@ -139,54 +147,42 @@ def judge(
         paper: the paper's numbers for it.
         baseline: the row that relative numbers divide by, at the same axis values.
     """
+    table = grid.report.paper or ""
+    doubts = paper_numbers.unconfirmed(table)
+    measured = our_protocol(cell, VARIES.get(table, set()))
     found = []
-    measured = our_protocol(cell, VARIES.get(grid.report.paper or "", set()))
     for column, number in paper.items():
-        keys = COUNTERPARTS.get(column, ())
-        key = next((k for k in keys if _stat(cell, k, baseline) is not None), "")
-        stat = _stat(cell, key, baseline) if key else None
         if number.confidence in ("by definition", "not applicable"):
             continue
-        theirs = paper_protocol(grid.report.paper or "", column, cell)
-        ours = measured | _alike([_extractor(run, key) for run in _counted(cell)]) if key else {}
-        said = verdict(stat.points if stat else (), number.value, ours, theirs)
-        if said.word in ON_VALUES and key not in OF_THE_NETWORK:
-            said = _with_doubts(said, paper_numbers.unconfirmed(grid.report.paper or ""))
-        metric = key.rpartition(":")[2]
+        stats = {key: _stat(cell, key, baseline) for key in COUNTERPARTS.get(column, ())}
+        key = next((key for key, stat in stats.items() if stat), "")
+        stat, metric = stats.get(key), key.rpartition(":")[2]
+        ours = measured | _alike([_extractor(run, metric) for run in _counted(cell)]) if key else {}
+        theirs = paper_protocol(table, column, cell)
+        one = verdict(stat.points if stat else (), number.value, ours, theirs)
+        if doubts and one.word in ON_VALUES and column not in OF_THE_NETWORK:
+            doubt = f"the paper's {' and '.join(doubts)}, not confirmed"
+            one = replace(one, reason="; ".join(filter(None, (one.reason, doubt))))
         leak = leakage(cell.spec, metric).reason if metric in METRICS else ""
-        found.append(Judged(column, number, key, stat, said, leak))
+        found.append(Judged(column, number, key, stat, one, leak))
     return found
 
 
-def _with_doubts(said: Verdict, fields: Sequence[str]) -> Verdict:
-    """A verdict that rests on fields of the paper's protocol that are not confirmed."""
-    if not fields:
-        return said
-    doubt = f"the paper's {' and '.join(fields)}, not confirmed"
-    return replace(said, reason="; ".join(part for part in (said.reason, doubt) if part))
-
-
 def paper_protocol(paper: str, column: str, cell: Cell) -> dict[str, Any]:
-    """How a number of the paper was measured. A value of None = nobody here knows."""
-    fixed: dict[str, Any] = {"scale": "paper", "recipe": ""}
-    if any(key in OF_THE_NETWORK for key in COUNTERPARTS.get(column, ())):
+    """Return how a number of the paper was measured. A value of None = nobody here knows."""
+    if column in OF_THE_NETWORK:
         return {"scale": "paper"}
-    values: dict[str, Any] = dict(paper_numbers.protocol(paper, cell.spec))
+    values: dict[str, Any] = {"scale": "paper", "recipe": ""}
+    values |= paper_numbers.protocol(paper, cell.spec)
     for name in ("data", "resolution", "extractor", "images", "fake", "real"):
         values.setdefault(name, None)
-    if column.startswith("paper_rel_fd_l"):
-        values["extractor"] = "levels: efficientnet_lite1 (imagenet)"
-    elif column in ("paper_precision", "paper_recall"):
-        values["extractor"] = "vgg16"
-    elif column == "paper_kid":
-        values["extractor"] = "inception_graph"
-    elif column == "paper_swav_fid":
-        values["extractor"] = "swav"
-    return fixed | values | {"weights": "the paper's", "norms": "copied"}
+    if column in EXTRACTORS:
+        values["extractor"] = EXTRACTORS[column]
+    return values | {"weights": "the paper's", "norms": "copied"}
 
 
 def our_protocol(cell: Cell, varied: Collection[str] = ()) -> dict[str, Any]:
-    """How a cell's runs were measured, by whatever extractor; what they differ in is named."""
+    """Return how a cell's runs were measured; a field in which they differ has all values."""
     return _alike([_protocol_of(run, varied) for run in _counted(cell)])
 
 
@@ -195,19 +191,17 @@ def _counted(cell: Cell) -> list[Run]:
 
 
 def _alike(protocols: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What is the same in all, and the different values by name."""
+    """The value of each field that all share, or their different values in words."""
     found = {}
     for name in protocols[0] if protocols else ():
-        values = {repr(value): value for value in (one[name] for one in protocols)}
-        first, *others = values.values()
+        first, *others = {repr(one[name]): one[name] for one in protocols}.values()
         found[name] = " and ".join(map(str, [first, *others])) if others else first
     return found
 
 
-def _extractor(run: Run, key: str) -> dict[str, str | None]:
-    """Whose features a run's metric was computed from."""
-    metric = METRICS.get(key.rpartition(":")[2])
-    extractor: str | None = metric.extractor if metric else None
+def _extractor(run: Run, metric: str) -> dict[str, str | None]:
+    """The extractor that a run's metric was computed with."""
+    extractor: str | None = METRICS[metric].extractor if metric in METRICS else None
     if extractor == "levels":
         levels = run.final.eval.get("levels") if run.final else None
         judge = f"levels: {run.spec.eval.levels} ({run.spec.levels_backbone.zoo})"

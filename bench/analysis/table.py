@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -36,6 +36,15 @@ def _deviation(points: tuple[float, ...]) -> float:
     return statistics.stdev(points)
 
 
+Value = Entry | float | str | None  # None = missing
+
+
+def _entry(value: Value) -> Entry:
+    if isinstance(value, Entry):
+        return value
+    return Entry(text=value) if isinstance(value, str) else Entry(value)
+
+
 @dataclass(frozen=True)
 class Row:
     entries: tuple[Entry, ...]  # one per column
@@ -43,24 +52,9 @@ class Row:
     reason: str = ""
 
     @classmethod
-    def of(
-        cls,
-        columns: Sequence[Column],
-        values: Mapping[str, Entry | float | str | None],
-        status: str = "finished",
-        reason: str = "",
-    ) -> Row:
-        """A row by the keys of its columns; what is not among the values is missing."""
-        found = (values.get(column.key) for column in columns)
-        entries = (
-            value
-            if isinstance(value, Entry)
-            else Entry(text=value)
-            if isinstance(value, str)
-            else Entry(value)
-            for value in found
-        )
-        return cls(tuple(entries), status, reason)
+    def of(cls, values: Iterable[Value], status: str = "finished", reason: str = "") -> Row:
+        """A row of values, texts and whole entries, in the order of its columns."""
+        return cls(tuple(map(_entry, values)), status, reason)
 
     @property
     def span(self) -> str:

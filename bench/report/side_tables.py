@@ -12,7 +12,7 @@ from bench.analysis.checks import Finding
 from bench.analysis.metric_agreement import Panel
 from bench.analysis.row_tests import Comparison
 from bench.analysis.stats import INTERVAL_FROM, mean_interval
-from bench.analysis.table import Entry, Row, Table
+from bench.analysis.table import Entry, Row, Table, Value
 from bench.analysis.target import Target
 from bench.analysis.time_to_target import OWN_SHARE, Factor, Line, Targets, Times, factor
 from bench.config import columns as vocabulary
@@ -20,7 +20,14 @@ from bench.config.columns import Column
 from bench.config.metrics import METRICS
 from bench.config.spec import STATISTICS, Claim, Grid
 
-Values = dict[str, Entry | float | str | None]  # of a row, by column key
+Values = dict[str, Value]  # of a row, by column key
+
+
+def _row(
+    columns: Sequence[Column], values: Values, status: str = "finished", reason: str = ""
+) -> Row:
+    """A row of which only some columns have a value."""
+    return Row.of((values.get(column.key) for column in columns), status, reason)
 
 
 def mark_leakage(table: Table, cells: Sequence[Cell], metric: str, keys: Collection[str]) -> Table:
@@ -95,7 +102,7 @@ def seeds(grid: Grid, cells: Sequence[Cell]) -> Table | None:
         if versus:
             values |= {"difference": versus.difference, "p_holm": versus.p}
         values["verdict"] = _compared(versus) or ("baseline" if cell.name in own else "")
-        rows.append(Row.of(columns, values))
+        rows.append(_row(columns, values))
     kinds = {s.interval.kind for s in stats.values() if s and s.interval}
     words = [
         "95 % interval of the mean by Student's t" if "t" in kinds else "",
@@ -129,7 +136,7 @@ def _unmeasured(columns: Sequence[Column], cell: Cell, reason: str) -> Row:
     """The row of a cell without a value."""
     first = cell.unfinished[0] if cell.unfinished and not (reason and cell.finished) else None
     status, why = (first.status, first.reason) if first else ("not measured", reason)
-    return Row.of(columns, {"label": cell.name}, status, why)
+    return _row(columns, {"label": cell.name}, status, why)
 
 
 # Targets: images and time to a value.
@@ -187,7 +194,7 @@ def targets(grid: Grid, cells: Sequence[Cell], found: Targets) -> Table:
             values[kind] = f"{name} {_speedup(ups[kind], _amount)}" if kind in ups else own
         if "time_speedup" in ups:
             values["time_speedup"] = _speedup(ups["time_speedup"], _duration)
-        rows.append(Row.of(columns, values))
+        rows.append(_row(columns, values))
     return Table(
         name=f"{grid.name}-targets",
         file="targets",
@@ -351,20 +358,21 @@ def verdicts(grid: Grid, judged: Mapping[str, Sequence[reproduction.Judged]]) ->
     lines = [(name, one) for name, found in judged.items() for one in found]
     rows = []
     for name, one in lines:
-        number, leak = one.paper, one.leakage
-        text = one.verdict.text if one.verdict.reason else ""
-        values: Values = {
-            "row": name,
-            "number": vocabulary.PAPER[one.column].header.removeprefix("paper "),
-            "paper": Entry(number.value, notes=_some(number.note), confidence=number.confidence),
-            "compared": Entry(text=one.key, notes=_some(leak), leakage=leak),
-            "verdict": Entry(text=one.verdict.word, notes=_some(text)),
-        }
+        number, leak, reason = one.paper, one.leakage, one.verdict.reason
+        ours: tuple[Value, ...] = (None,) * 4
         if one.stat:
-            values |= {"ours": one.stat.mean, "n": float(one.stat.n)}
-            if interval := mean_interval(one.stat.points):
-                values |= {"from": interval.low, "to": interval.high}
-        rows.append(Row.of(columns, values))
+            interval = mean_interval(one.stat.points)
+            ends = (interval.low, interval.high) if interval else (None, None)
+            ours = (one.stat.mean, *ends, float(one.stat.n))
+        values = (
+            name,
+            vocabulary.PAPER[one.column].header.removeprefix("paper "),
+            Entry(number.value, notes=_some(number.note), confidence=number.confidence),
+            *ours,
+            Entry(text=one.key, notes=_some(leak), leakage=leak),
+            Entry(text=one.verdict.word, notes=_some(one.verdict.text if reason else "")),
+        )
+        rows.append(Row.of(values))
     return Table(
         name=f"{grid.name}-verdicts",
         caption=f"The numbers of the paper's {grid.report.paper} against ours, scale {grid.scale}.",
@@ -398,16 +406,7 @@ def agreement(grid: Grid, cells: Sequence[Cell], panel: Panel) -> Table:
         note = f"flagged by leakage in {flagged} of {len(specs)} rows" if flagged else ""
         names[metric] = Entry(text=METRICS[metric].header, notes=_some(note))
     rows = [
-        Row.of(
-            columns,
-            {
-                "metric": names[one],
-                "other": names[other],
-                "tau": tau.value,
-                "from": tau.low,
-                "to": tau.high,
-            },
-        )
+        Row.of((names[one], names[other], tau.value, tau.low, tau.high))
         for (one, other), tau in panel.taus.items()
     ]
     first = "; ".join(f"{METRICS[m].header}: {row}" for m, row in panel.first.items())
@@ -441,21 +440,13 @@ def claims(grid: Grid, found: Sequence[tuple[Claim, Finding]]) -> Table:
         Column("p", "p", decimals=4),
         Column("test", "test", text=True),
     )
-    rows = [
-        Row.of(
-            columns,
-            {
-                "claim": Entry(text=claim.says, notes=(f"{claim.id}: {claim.source}",)),
-                "verdict": Entry(text=finding.verdict, notes=_some(finding.reason)),
-                "effect": finding.effect,
-                "n": float(finding.n) if finding.n else None,
-                "unit": finding.unit,
-                "p": finding.p,
-                "test": finding.test,
-            },
-        )
-        for claim, finding in found
-    ]
+    rows = []
+    for claim, finding in found:
+        says = Entry(text=claim.says, notes=(f"{claim.id}: {claim.source}",))
+        verdict = Entry(text=finding.verdict, notes=_some(finding.reason))
+        n = float(finding.n) if finding.n else None
+        counted = (finding.effect, n, finding.unit, finding.p, finding.test)
+        rows.append(Row.of((says, verdict, *counted)))
     return Table(
         name=f"{grid.name}-claims",
         file="claims",
@@ -480,20 +471,11 @@ def people_beside(grid: Grid) -> Table:
         Column("paper_fid", "FID (paper)", paper=True),
     )
     judged = people.judgements()
-    rows = [
-        Row.of(
-            columns,
-            {
-                "dataset": one.dataset,
-                "method": one.method,
-                "taken_for_real": one.share,
-                "interval": f"{one.low:g} to {one.high:g}",
-                "people": float(one.people),
-                "paper_fid": Entry(one.fid, confidence="verified-image") if one.fid else None,
-            },
-        )
-        for one in judged
-    ]
+    rows = []
+    for one in judged:
+        interval = f"{one.low:g} to {one.high:g}"
+        fid = Entry(one.fid, confidence="verified-image" if one.fid else "")
+        rows.append(Row.of((one.dataset, one.method, one.share, interval, float(one.people), fid)))
     return Table(
         name=f"{grid.name}-people",
         file="people",
