@@ -97,6 +97,16 @@ class Facts:
         return cells.cells(self.runs)
 
     @cached_property
+    def finished(self) -> list[Run]:
+        """The finished runs, cell by cell."""
+        return [run for cell in self.cells for run in cell.finished]
+
+    @cached_property
+    def unfinished(self) -> list[tuple[Cell, Run]]:
+        """The other runs, each with its cell."""
+        return [(cell, run) for cell in self.cells for run in cell.unfinished]
+
+    @cached_property
     def values(self) -> pd.DataFrame:
         """The numbers of all finished runs: lines by cell, seed and pretraining seed.
 

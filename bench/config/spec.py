@@ -110,11 +110,6 @@ class RunSpec:
     def run_id(self) -> str:
         return _hash(changed(self.config))
 
-    @cached_property
-    def cell_id(self) -> str:
-        """The same for all seeds: what is averaged over."""
-        return _hash({k: v for k, v in changed(self.config).items() if k != "train.seed"})
-
     @property
     def label(self) -> str:
         """The row's label, with the axis values where there are axes."""

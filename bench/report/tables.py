@@ -20,6 +20,7 @@ from bench.config import terminal
 from bench.config.columns import Column
 
 MISSING = "–"
+Formatted = tuple[Row, list[tuple[str, list[str]]]]  # a row, and text and marks of each entry
 JOINT = " · "  # between a row's name and the values of its axes
 SUPERSCRIPT = dict(zip(MARKS, "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ", strict=True))
 
@@ -226,7 +227,7 @@ def decimals(values: Iterable[float], digits: int = 3) -> int:
     return min(max(digits - 1 - math.floor(math.log10(statistics.median(sizes))), 0), 6)
 
 
-def formatted(table: Table) -> list[tuple[Row, list[tuple[str, list[str]]]]]:
+def formatted(table: Table) -> list[Formatted]:
     """Each row's texts with their footnote marks, formatted column by column."""
     places = [
         decimals(r.entries[i].value or 0 for r in table.rows if r.entries[i].value is not None)

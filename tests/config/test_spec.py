@@ -29,11 +29,6 @@ def test_identity_contract() -> None:
     assert spec(with_train(seed=1)).run_id != spec().run_id
 
 
-def test_cells_gather_seeds_and_nothing_else() -> None:
-    assert spec(with_train(seed=1)).cell_id == spec(with_train(seed=2)).cell_id
-    assert spec(with_train(seed=1, batch=32)).cell_id != spec(with_train(seed=1)).cell_id
-
-
 def test_label_grid_and_scale_are_not_identity() -> None:
     other = replace(spec(), grid="h", row="Other", axes={"train.batch": 64}, scale="paper")
     assert other.run_id == spec().run_id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,6 @@ from markupsafe import Markup
 
 from bench.analysis import metric_agreement
 from bench.analysis.table import Table
-from bench.analysis.verdicts import CLAIM_WORDS
 from bench.config import yaml_types
 from bench.config.spec import Grid
 from bench.report import captions, manifest
@@ -24,6 +24,15 @@ if TYPE_CHECKING:
     from bench.analysis.facts import Facts
 
 HERE = Path(__file__).parent
+
+
+# The colour of each word that a chip shows: states of runs, verdicts on claims and on numbers.
+TONES = {
+    "finished": "plain", "running": "open", "missing": "open", "failed": "no", "unreadable": "no",
+    "supported": "yes", "contradicted": "no", "undecided": "open", "not run": "plain",
+    "reproduced": "yes", "not reproduced": "no", "within seed noise": "open",
+    "too few seeds": "open", "protocol differs": "plain", "paper's number unknown": "plain",
+}  # fmt: skip
 
 
 def page(
@@ -40,15 +49,6 @@ def page(
         files: written beside the page.
         command: what writes the page again. None = do=report.
     """
-    grid, cells, ranking = facts.grid, facts.cells, facts.ranking
-    metric = ranking.metric if ranking else None
-    main, opens = table.main_table(facts, tables["table"])
-    drawn = figures.over_training(facts)
-    maps, bars = heat.heats(facts), cost.costs(facts)
-    more = [f.opens for each in maps for _, fields in each.rows for f in fields if f.opens]
-    more += [bar.opens for _, group in bars for bar in group]
-    opens |= provenance.of_numbers(facts, (key for key in more if key not in opens))
-    anchors = anchors_of(facts)
     environment = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,
@@ -56,48 +56,58 @@ def page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals.update(tones=TONES, anchors=anchors_of(facts))
     return environment.get_template("index.html.j2").render(
-        grid=grid,
+        facts=facts,
+        grid=facts.grid,
         style=_own("page.css"),
         script=_own("page.js"),
-        answer=answer(facts),
-        main=main,
-        evidence=_json({"cells": opens, "curves": drawn.values if drawn else []}),
-        header=ranking.header if ranking else "",
-        curves=drawn,
-        across=figures.across(facts),
-        heats=maps,
-        scatters=figures.scatters(facts),
-        slopes=figures.slopes(facts),
-        films=pictures.films(cells, metric),
-        real=pictures.real(cells),
-        costs=bars,
-        alike=cost.alike(facts),
-        signal=captions.signal_lines(facts),
-        anchors=anchors,
-        best=[part.first.name for part in competitions(facts)],
-        ledger=cost.ledger(facts),
-        claims=[
+        files=sorted(files),
+        command=command or _command(facts.grid),
+        verifiable=command is None,
+        **_sections(facts, tables),
+    )
+
+
+def _sections(facts: Facts, tables: Mapping[str, Table]) -> dict[str, object]:
+    """What the sections of the page show, by its name in the template."""
+    main, drawn = table.main_table(facts, tables["table"]), figures.over_training(facts)
+    maps, bars = heat.heats(facts), cost.costs(facts)
+    opened = [field.opens for row in main.rows for field in row]
+    opened += [field.opens for each in maps for _, fields in each.rows for field in fields]
+    opened += [bar.opens for _, group in bars for bar in group]
+    evidence = provenance.evidence(facts, tables["table"], filter(None, opened))
+    panel, anchors = facts.agreement, anchors_of(facts)
+    return {
+        "answer": answer(facts),
+        "main": main,
+        "best": [part.first.name for part in competitions(facts)],
+        "evidence": _json({"cells": evidence, "curves": drawn.values if drawn else []}),
+        "curves": drawn,
+        "across": figures.across(facts),
+        "heats": maps,
+        "scatters": figures.scatters(facts),
+        "slopes": figures.slopes(facts),
+        "tau": heat.tau_matrix(panel) if panel else None,
+        "panel": metric_agreement.conclusion(panel, facts.grid.report.rank_by) if panel else "",
+        "films": pictures.films(facts),
+        "real": pictures.real(facts),
+        "claims": [
             (claim, finding, [(line, _leads(line, anchors)) for line in finding.evidence])
             for claim, finding in facts.findings
         ],
-        words=CLAIM_WORDS,
-        claims_fault=facts.claims_fault,
-        tau=heat.tau_matrix(facts.agreement) if facts.agreement else None,
-        panel=metric_agreement.conclusion(facts.agreement, metric) if facts.agreement else "",
-        tables={
+        "costs": bars,
+        "alike": cost.alike(facts),
+        "signal": captions.signal_lines(facts),
+        "ledger": cost.ledger(facts),
+        "tables": {
             name: table.plain(tables[name]) if name in tables else None
             for name in ("seeds", "targets", "verdicts", "parts", "people")
         },
-        counts=table.verdict_counts(facts.judged),
-        cards=provenance.cards(cells),
-        unfinished=[(cell.name, run) for cell in cells for run in cell.unfinished],
-        total=sum(len(cell.runs) for cell in cells),
-        revisions=provenance.revisions(cells),
-        files=sorted(files),
-        command=command or _command(grid),
-        verifiable=command is None,
-    )
+        "counts": Counter(one.verdict.word for row in facts.judged.values() for one in row),
+        "cards": provenance.cards(facts),
+        "revisions": provenance.revisions(facts),
+    }
 
 
 def _leads(line: str, anchors: Mapping[str, str]) -> str:

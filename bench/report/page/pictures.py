@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -13,6 +14,9 @@ from bench.analysis.cells import Cell, Point, Run
 from bench.config.paths import RunPaths
 from bench.report.sample_sheets import tiles
 from bench.report.tables import brief
+
+if TYPE_CHECKING:
+    from bench.analysis.facts import Facts
 
 LATENTS = 8  # images beside each other
 STAGES = 6  # snapshots under each other, at most
@@ -31,14 +35,15 @@ class Film:
     stages: tuple[tuple[str, str], ...]  # thousand images, and the metric there
 
 
-def films(cells: Sequence[Cell], metric: str | None) -> list[Film]:
+def films(facts: Facts) -> list[Film]:
     """One for each cell with samples: of the first of its finished runs."""
-    return [film for cell in cells if (film := _film(cell, metric))]
+    metric = facts.ranking.metric if facts.ranking else None
+    return [film for cell in facts.cells if (film := _film(cell, metric))]
 
 
-def real(cells: Sequence[Cell]) -> Film | None:
+def real(facts: Facts) -> Film | None:
     """Real images, from the first run that kept a sheet of them."""
-    for run in (run for cell in cells for run in cell.finished):
+    for run in facts.finished:
         sheet, size = RunPaths(run.folder).real, run.spec.config.data.resolution
         if sheet.is_file() and (found := _tiles(run, str(sheet.relative_to(run.folder)), size)):
             uri, width, height = _joined([found])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.analysis import feature_overlap
 from bench.analysis.cells import Cell, Run
 from bench.analysis.stats import mean_interval
-from bench.analysis.table import Entry
+from bench.analysis.table import Entry, Table
 from bench.config import columns as vocabulary
 from bench.config.columns import Column
 from bench.config.metrics import EXTRACTOR_INFO, METRICS
@@ -49,17 +49,16 @@ class RunCard:
     anchored: bool  # whether links to the run lead here, not to another row that shares it
 
 
-def cards(cells: Sequence[Cell]) -> list[tuple[str, list[RunCard]]]:
+def cards(facts: Facts) -> list[tuple[str, list[RunCard]]]:
     """Every run of every row; of one that two rows share the first has its anchor.
 
     A field that is at its default in one row and not in another is listed in both.
     """
     seen: set[str] = set()
-    settings = [changed(run.spec.config) for cell in cells for run in cell.runs]
-    axes = {axis for cell in cells for run in cell.runs for axis in run.spec.axes}
-    listed = axes.union(*settings)
+    axes = {axis for run in facts.runs for axis in run.spec.axes}
+    listed = axes.union(*(changed(run.spec.config) for run in facts.runs))
     found = []
-    for cell in cells:
+    for cell in facts.cells:
         made = [_card(run, run.spec.run_id not in seen, listed) for run in cell.runs]
         found.append((cell.name, made))
         seen |= {run.spec.run_id for run in cell.runs}
@@ -171,80 +170,92 @@ def protocol(grid: Grid, cell: Cell, key: str) -> Pairs:
     return [(name, text) for name, text in found if text]
 
 
-def of_cell(
-    grid: Grid, cell: Cell, column: Column, entry: Entry, footnotes: Mapping[str, str]
-) -> dict[str, Any]:
-    """What a click on a number of the main table opens, as JSON."""
-    found: dict[str, Any] = {
-        "title": f"{column.header}{f' ({column.unit})' if column.unit else ''}",
-        "row": cell.name,
-        "notes": [note for note in entry.notes if note in footnotes],
-    }
-    if column.paper:
-        source = f"experiments/paper/{grid.report.paper}.csv"
-        found["facts"] = [
-            ["the paper's number", "unknown" if entry.value is None else f"{entry.value:g}"],
-            ["kept in", source],
-            ["how sure it is", entry.confidence or "?"],
-        ]
-        return found
-    facts: Pairs = []
+def evidence(facts: Facts, table: Table, opened: Iterable[str]) -> dict[str, Any]:
+    """What a click on a number opens, as JSON.
+
+    Args:
+        facts: what the records say.
+        table: the grid's main table.
+        opened: the numbers, as `row/column`; a column that the table lacks is one of `Run.values`.
+    """
+    rows = dict(zip((cell.name for cell in facts.cells), table.rows, strict=True))
+    cells = {cell.name: cell for cell in facts.cells}
+    shown = {column.key: i for i, column in enumerate(table.columns)}
+    found = {}
+    for opens in dict.fromkeys(opened):
+        name, _, key = opens.rpartition("/")
+        if key in shown:
+            column, entry = table.columns[shown[key]], rows[name].entries[shown[key]]
+        elif stat := cells[name].stat(key):
+            column, entry = vocabulary.column(key), Entry(stat.mean, points=stat.points)
+        else:
+            continue
+        pairs = (
+            _of_paper(facts.grid, entry)
+            if column.paper
+            else _of_ours(facts, cells[name], column, entry)
+        )
+        known = {text for _, text in pairs}  # such as the flag
+        found[opens] = {
+            "title": f"{column.header}{f' ({column.unit})' if column.unit else ''}",
+            "row": name,
+            "notes": [note for note in entry.notes if note not in known],
+            "facts": [list(pair) for pair in pairs],
+        }
+        if not column.paper:
+            found[opens]["runs"] = _values(cells[name], key)
+    return found
+
+
+def _of_paper(grid: Grid, entry: Entry) -> Pairs:
+    return [
+        ("the paper's number", "unknown" if entry.value is None else f"{entry.value:g}"),
+        ("kept in", f"experiments/paper/{grid.report.paper}.csv"),
+        ("how sure it is", entry.confidence or "?"),
+    ]
+
+
+def _of_ours(facts: Facts, cell: Cell, column: Column, entry: Entry) -> Pairs:
+    pairs: Pairs = []
     if entry.value is not None:
-        facts.append(("value", f"{entry.value:.8g}"))
+        pairs.append(("value", f"{entry.value:.8g}"))
     if entry.std is not None:
-        facts.append(("standard deviation", f"{entry.std:.4g} over {len(entry.points)} runs"))
+        pairs.append(("standard deviation", f"{entry.std:.4g} over {len(entry.points)} runs"))
     if column.spread and (interval := mean_interval(entry.points)):
         kind = "lowest and highest run" if interval.kind == "range" else "95 % interval of the mean"
-        facts.append((kind, f"{interval.low:.6g} to {interval.high:.6g}"))
+        pairs.append((kind, f"{interval.low:.6g} to {interval.high:.6g}"))
     if entry.compared:
         p = f" (p = {entry.p:.2g}, Holm)" if entry.p is not None else ""
-        name = grid.report.compare_to or grid.report.baseline
-        facts.append((f"against {name}", entry.compared + p))
-    facts += protocol(grid, cell, column.key)
-    told = {text for _, text in facts}  # such as the flag
-    found["notes"] = [note for note in found["notes"] if note not in told]
-    found["facts"] = [list(pair) for pair in facts]
-    found["runs"] = _values(cell, column.key)
-    return found
-
-
-def of_numbers(facts: Facts, wanted: Iterable[str]) -> dict[str, Any]:
-    """The evidence of numbers outside of the main table, by `row/key`, as JSON."""
-    by_name = {cell.name: cell for cell in facts.cells}
-    found = {}
-    for opens in wanted:
-        name, _, key = opens.rpartition("/")
-        if stat := by_name[name].stat(key):
-            entry = Entry(stat.mean, points=stat.points)
-            found[opens] = of_cell(facts.grid, by_name[name], vocabulary.column(key), entry, {})
-    return found
+        report = facts.grid.report
+        pairs.append((f"against {report.compare_to or report.baseline}", entry.compared + p))
+    return pairs + protocol(facts.grid, cell, column.key)
 
 
 def _values(cell: Cell, key: str) -> list[list[str]]:
     """Run id, seed and value of every run of a cell."""
     rows = []
     for run in cell.runs:
-        name = vocabulary.split(key)[1]
-        lower = vocabulary.lower_is_better(name)
-        if key.startswith(("best:", "gap:")):
-            value, picked = run.fresh_best(name, lower), run.best(name, lower)
-            if key.startswith("gap:") and value is not None and picked is not None:
-                value -= picked
-        else:
-            value = run.value(name) if run.status == "finished" else None
-        if key == "kimg" and run.final:
-            value = run.final.nimg / 1000
-        seed = str(run.spec.config.train.seed)
-        said = f"{value:.8g}" if value is not None else ""
-        rows.append([run.spec.run_id, seed, said or (run.reason if run.reason else "–")])
+        value = _value(run, key)
+        text = f"{value:.8g}" if value is not None else run.reason or "–"
+        rows.append([run.spec.run_id, str(run.spec.config.train.seed), text])
     return rows
 
 
-def revisions(cells: Sequence[Cell]) -> list[str]:
+def _value(run: Run, key: str) -> float | None:
+    """What a run adds to a column; of a ratio what is divided."""
+    kind, name = vocabulary.split(key)
+    if kind in ("best", "gap"):
+        lower = vocabulary.lower_is_better(name)
+        fresh, picked = run.fresh_best(name, lower), run.best(name, lower)
+        if kind == "gap" and fresh is not None and picked is not None:
+            return fresh - picked
+        return fresh
+    if key == "kimg":
+        return run.final.nimg / 1000 if run.final else None
+    return run.value(name) if run.status == "finished" else None
+
+
+def revisions(facts: Facts) -> list[str]:
     """The code revisions that the finished runs were made by."""
-    found = (
-        str(((run.record or {}).get("environment") or {}).get("commit") or "unknown")
-        for cell in cells
-        for run in cell.finished
-    )
-    return list(dict.fromkeys(found))
+    machines = ((run.record or {}).get("environment") or {} for run in facts.finished)
+    return list(dict.fromkeys(str(machine.get("commit") or "unknown") for machine in machines))

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from bench.analysis import paper_numbers, reproduction
+from bench.analysis import paper_numbers
 from bench.analysis.cells import Stat
 from bench.analysis.table import Entry, Table
 from bench.config import columns as vocabulary
 from bench.config.columns import Column
 from bench.report import tables
 from bench.report.lines import wide
-from bench.report.page import provenance
 from bench.report.tables import brief
 
 if TYPE_CHECKING:
     from bench.analysis.facts import Facts
 
+PageColumn = tuple["Head", list["Field"]]  # a head, and a field for each row
 NETWORK = ("params_m", "accuracy", "generator_m", "discriminator_m")  # of the networks, not images
 
 
@@ -54,11 +54,11 @@ class Field:
     flag: str = ""  # why the number is flagged
     opens: str = ""  # key of its evidence
     strip: Strip | None = None
-    chip: str = ""  # tone of a verdict
+    chip: bool = False  # a verdict, on a ground of its tone
 
 
 @dataclass(frozen=True)
-class Grille:
+class PageTable:
     """A table as the page shows it."""
 
     name: str
@@ -68,97 +68,74 @@ class Grille:
     notes: tuple[str, ...] = ()
     caption: str = ""
 
+    @classmethod
+    def of(cls, table: Table, heads: list[Head], rows: list[list[Field]]) -> PageTable:
+        """Heads and rows with what stands around a table."""
+        marks = {mark: text for text, mark in table.footnotes.items()}
+        return cls(table.file, heads, rows, marks, table.notes, table.caption)
 
-def plain(table: Table) -> Grille:
+
+def plain(table: Table) -> PageTable:
     """Any of the report's tables, as it is."""
     heads = [Head(c.key, c.header, c.unit, not c.text) for c in table.columns]
     rows = []
     for row, texts in tables.formatted(table):
-        rows.append(
-            [
-                Field(text, _full(e), tuple(m), e.bold, e.leakage)
-                for (text, m), e in zip(texts, row.entries, strict=True)
-            ]
-        )
+        fields = [
+            Field(text, _full(entry), tuple(marks), entry.bold, entry.leakage)
+            for (text, marks), entry in zip(texts, row.entries, strict=True)
+        ]
         if row.span:
-            rows[-1][1] = Field(row.span)
-    marks = {mark: text for text, mark in table.footnotes.items()}
-    return Grille(table.file, heads, rows, marks, table.notes, table.caption)
+            fields[1] = Field(row.span)
+        rows.append(fields)
+    return PageTable.of(table, heads, rows)
 
 
-def main_table(facts: Facts, table: Table) -> tuple[Grille, dict[str, Any]]:
-    """The main table with every run as a dot, and the evidence behind each number.
-
-    Returns:
-        The table, and key -> evidence.
-    """
-    grid, cells, order = facts.grid, facts.cells, facts.ranking
-    rank_by = order.metric if order else None
-    by_key = {c.key: i for i, c in enumerate(table.columns)}
-    ranking = rank_by if rank_by in by_key else None
-    main_paper = paper_numbers.main_column(grid.report.paper) if grid.report.paper else ""
-    first = ["label", *([ranking] if ranking else [])]
+def main_table(facts: Facts, table: Table) -> PageTable:
+    """The table of a grid, with every run as a dot and the places in both orders."""
+    ranking = facts.ranking
+    stats = [cell.stat(ranking.metric) if ranking else None for cell in facts.cells]
+    body = tables.formatted(table)
+    columns = {c.key: _column(facts, c, i, body) for i, c in enumerate(table.columns)}
     papers = [c.key for c in table.columns if c.paper]
-    papers.sort(key=lambda key: key != main_paper)
-    tail = [k for k in ("verdict",) if k in by_key]
-    others = [k for k in by_key if k not in {*first, *papers, *tail}]
+    if facts.grid.report.paper:  # its main number first
+        main = paper_numbers.main_column(facts.grid.report.paper)
+        papers.sort(key=lambda key: key != main)
+    lead, places = ["label"], []
+    if ranking and ranking.metric in columns:
+        columns |= {"=runs": _runs(stats), "=span": _intervals(stats), "=place": _places(facts)}
+        lead += [ranking.metric, "=runs"]
+        lead += ["=span"] if any(stat and stat.interval for stat in stats) else []
+        places = ["=place"] if papers else []
+    verdict = ["verdict"] if "verdict" in columns else []
+    first = [*lead, *papers[:1], *places, *verdict]
+    others = [c.key for c in table.columns if c.key not in {*first, *papers}]
     others.sort(key=lambda key: ("metric", "network", "machine").index(_group(key)))
-    stats = [cell.stat(rank_by) if rank_by else None for cell in cells]
-    spread = any(stat and stat.interval for stat in stats)
-    lead = [*first, *(["=runs"] if ranking else []), *(["=span"] if ranking and spread else [])]
-    lead += papers[:1]
-    lead += ["=place"] if papers and ranking else []
-    shown = [*lead, *tail, *others, *papers[1:]]
+    chosen = {key: columns[key] for key in [*first, *others, *papers[1:]]}
+    heads = [
+        replace(head, group="main") if key in {*lead, *verdict} else head
+        for key, (head, _) in chosen.items()
+    ]
+    rows = [list(row) for row in zip(*(fields for _, fields in chosen.values()), strict=True)]
+    return PageTable.of(table, heads, rows)
 
-    dots, ends = _strips(stats)
-    places = _places(facts)
-    heads = []
-    for key in shown:
-        if key == "=runs":
-            heads.append(Head(key, "every run", numeric=True, group="main"))
-        elif key == "=span":
-            kinds = {s.interval.kind for s in stats if s and s.interval}
-            name = "95 % interval" if kinds == {"t"} else "range of runs"
-            heads.append(Head(key, name, numeric=True, group="main"))
-        elif key == "=place":
-            heads.append(Head(key, "place", "ours / paper", True, "paper"))
-        else:
-            c = table.columns[by_key[key]]
-            heads.append(Head(key, c.header, c.unit, not c.text, _group_of(c, key in lead)))
-    marks = table.footnotes
-    found: dict[str, Any] = {}
-    rows = []
-    for r, (cell, (row, texts)) in enumerate(zip(cells, tables.formatted(table), strict=True)):
-        line_ = []
-        for key in shown:
-            if key == "=runs":
-                line_.append(_runs_field(dots[r], stats[r]))
-                continue
-            if key == "=span":
-                line_.append(_span_field(stats[r]))
-                continue
-            if key == "=place":
-                line_.append(places.get(cell.name, Field(tables.MISSING)))
-                continue
-            i = by_key[key]
-            (text, noted), entry = texts[i], row.entries[i]
-            column = table.columns[i]
-            opens = ""
-            if entry.value is not None and key != "n":
-                opens = f"{cell.name}/{key}"
-                found[opens] = provenance.of_cell(grid, cell, column, entry, marks)
-            chip = _tone(entry.text) if key == "verdict" else ""
-            if row.span and not column.paper and key not in ("label", "verdict"):
-                text = row.status if key == ranking else tables.MISSING
-            line_.append(
-                Field(text, _full(entry), tuple(noted), entry.bold, entry.leakage, opens,
-                      chip=chip)
-            )  # fmt: skip
-        rows.append(line_)
-    notes = {mark: text for text, mark in marks.items()}
-    if ranking:
-        heads[shown.index("=runs")] = Head("=runs", "every run", "", True, "main", ends)
-    return Grille("table", heads, rows, notes, table.notes, table.caption), found
+
+def _column(facts: Facts, column: Column, i: int, body: Sequence[tables.Formatted]) -> PageColumn:
+    """Column `i` of the main table; a number opens its evidence."""
+    measured = not column.paper and column.key not in ("label", "verdict")
+    without = tables.MISSING
+    if facts.ranking and column.key == facts.ranking.metric:
+        without = ""  # the status of the row
+    fields = []
+    for cell, (row, texts) in zip(facts.cells, body, strict=True):
+        (text, marks), entry = texts[i], row.entries[i]
+        if row.span and measured:
+            text = without or row.status
+        opens = f"{cell.name}/{column.key}" if entry.value is not None and column.key != "n" else ""
+        chip = bool(column.key == "verdict" and entry.text)
+        found = Field(text, _full(entry), tuple(marks), entry.bold, entry.leakage, opens, chip=chip)
+        fields.append(found)
+    group = "paper" if column.paper else _group(column.key)
+    return Head(column.key, column.header, column.unit, not column.text, group), fields
 
 
 def _group(key: str) -> str:
@@ -167,60 +144,45 @@ def _group(key: str) -> str:
     return "machine" if key in vocabulary.MEASURED else "metric"
 
 
-def _group_of(column: Column, lead: bool) -> str:
-    if column.key in ("label", "verdict"):
-        return "main"
-    if column.paper:
-        return "paper"
-    return "main" if lead else _group(column.key)
-
-
-def _runs_field(strip: Strip | None, stat: Any) -> Field:
-    if strip is None or stat is None:
-        return Field(tables.MISSING)
-    said = ", ".join(brief(p) for p in stat.points)
-    return Field(said, f"{stat.mean:.8g}", strip=strip)
-
-
-def _strips(stats: Sequence[Stat | None]) -> tuple[list[Strip | None], str]:
-    """Every run of every row as a dot on one scale, and what its ends are."""
-    values = [v for stat in stats if stat for v in stat.points] or [0.0, 1.0]
+def _runs(stats: Sequence[Stat | None]) -> PageColumn:
+    """Every run of every row as a dot on one scale, whose ends the head names."""
+    values = [v for stat in stats if stat for v in stat.points]
     log = math.log if wide(values) else float
     low, high = log(min(values)), log(max(values))
 
     def at(value: float) -> float:
         return round((log(value) - low) / (high - low), 3) if high > low else 0.5
 
-    strips = [Strip(tuple(map(at, s.points)), at(s.mean)) if s else None for s in stats]
+    def field_of(stat: Stat) -> Field:
+        strip = Strip(tuple(map(at, stat.points)), at(stat.mean))
+        return Field(", ".join(map(brief, stat.points)), f"{stat.mean:.8g}", strip=strip)
+
     kind = ", logarithmic" if log is math.log else ""
-    return strips, f"{brief(min(values))} to {brief(max(values))}{kind}"
+    ends = f"{brief(min(values))} to {brief(max(values))}{kind}"
+    fields = [field_of(stat) if stat else Field(tables.MISSING) for stat in stats]
+    return Head("=runs", "every run", hint=ends), fields
 
 
-def _span_field(stat: Any) -> Field:
-    if stat is None or stat.interval is None:
-        return Field(tables.MISSING)
-    low, high = stat.interval.low, stat.interval.high
-    return Field(f"{brief(low)} – {brief(high)}", f"{low:.8g}")
+def _intervals(stats: Sequence[Stat | None]) -> PageColumn:
+    """The interval of each row's mean."""
+    found = [stat.interval if stat else None for stat in stats]
+    name = "95 % interval" if {i.kind for i in found if i} == {"t"} else "range of runs"
+    fields = [
+        Field(f"{brief(i.low)} – {brief(i.high)}", f"{i.low:.8g}") if i else Field(tables.MISSING)
+        for i in found
+    ]
+    return Head("=span", name), fields
 
 
-def _places(facts: Facts) -> dict[str, Field]:
-    """Place in our order and in the paper's, over the rows that both have."""
-    return {
-        str(name): Field(f"{ours} / {theirs}", str(ours))
+def _places(facts: Facts) -> PageColumn:
+    """The place in our order and in the paper's, over the rows that both have."""
+    found = {
+        name: Field(f"{ours} / {theirs}", str(ours))
         for name, ours, theirs in facts.beside_paper[["place", "paper_place"]].itertuples()
     }
-
-
-def _tone(verdict: str) -> str:
-    tones = {"reproduced": "yes", "not reproduced": "no", "within seed noise": "open",
-             "too few seeds": "open"}  # fmt: skip
-    return tones.get(verdict, "plain" if verdict else "")
+    fields = [found.get(cell.name, Field(tables.MISSING)) for cell in facts.cells]
+    return Head("=place", "place", "ours / paper", group="paper"), fields
 
 
 def _full(entry: Entry) -> str:
     return "" if entry.value is None else f"{entry.value:.8g}"
-
-
-def verdict_counts(judged: Mapping[str, Sequence[reproduction.Judged]]) -> list[tuple[str, int]]:
-    words = [one.verdict.word for found in judged.values() for one in found]
-    return [(word, words.count(word)) for word in dict.fromkeys(words)]
