@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.analysis import feature_overlap, metric_agreement, paper_numbers, row_tests
 from bench.analysis.cells import AVERAGED, Cell, Run
@@ -128,32 +128,37 @@ def floor_line(cells: Sequence[Cell], shown: Sequence[str]) -> str:
     )
 
 
-def on_rows(facts: Facts) -> dict[str, list[str]]:
-    """What must be known of a row's ranking number: another protocol, or that it did not learn."""
-    cells, metric = facts.cells, facts.grid.report.rank_by
-    remarks: dict[str, list[str]] = {}
+def remarks(facts: Facts, cell: Cell) -> list[str]:
+    """What must be known of a cell's ranking value: another protocol, or that it did not learn."""
+    metric = facts.grid.report.rank_by
     if metric is None:
-        return remarks
-    better = vocabulary.lower_is_better(metric)
-    controls = {_identity(c): c for c in cells if c.spec.config.backbone.weights == "random"}
-    for cell in cells:
-        found = []
-        for run in (run for run in cell.finished if not run.apart):
-            done = run.points[-1].eval
-            found += [
-                f"measured with {name}={done.get(name)} where the grid has {wanted}"
-                for name, wanted in protocol(run.spec).items()
-                if done.get(name) != wanted
-            ]
-        ratio = cell.progress(metric) if better else None
+        return []
+    found = [
+        f"measured with {name}={run.points[-1].eval.get(name)} where the grid has {wanted}"
+        for run in cell.finished
+        if not run.apart
+        for name, wanted in protocol(run.spec).items()
+        if run.points[-1].eval.get(name) != wanted
+    ]
+    ours, control = cell.stat(metric), _control(facts, cell)
+    if ours and vocabulary.lower_is_better(metric):
+        ratio, theirs = cell.progress(metric), control.stat(metric) if control else None
         if ratio and ratio.mean >= 0.5:
             found.append(f"ends at {ratio.mean:.2f} of its own value at 1 kimg, not below half")
-        ours, control = cell.stat(metric), controls.get(_identity(cell))
-        theirs = control.stat(metric) if better and control and control is not cell else None
-        if ours and theirs and ours.mean >= theirs.mean:
+        if theirs and ours.mean >= theirs.mean:
             found.append("not below its control with random weights")
-        remarks[cell.name] = list(dict.fromkeys(found))
-    return remarks
+    return list(dict.fromkeys(found))
+
+
+def _control(facts: Facts, cell: Cell) -> Cell | None:
+    """The cell that has random weights and all else in common; None = there is none."""
+
+    def rest(one: Cell) -> dict[str, Any]:
+        fields = changed(one.spec.config)
+        return {k: v for k, v in fields.items() if k not in ("backbone.weights", *AVERAGED)}
+
+    random = (c for c in facts.cells if c.spec.config.backbone.weights == "random")
+    return next((c for c in random if c is not cell and rest(c) == rest(cell)), None)
 
 
 def rank_line(facts: Facts) -> str:
@@ -187,13 +192,6 @@ def certificate_line(cells: Sequence[Cell], keys: Iterable[str]) -> str:
         f"{len(gaps)} distances were computed by two independent routes, which differ by "
         f"{max(gaps):.0e} at most."
     )
-
-
-def _identity(cell: Cell) -> str:
-    """All that a row and its control with random weights have in common."""
-    apart = {"backbone.weights", *AVERAGED}
-    fields = changed(cell.spec.config)
-    return repr(sorted((k, v) for k, v in fields.items() if k not in apart))
 
 
 def usual_accuracy(cells: Sequence[Cell]) -> str:

@@ -30,34 +30,15 @@ PICKED = "picked after looking: the best value of the curve itself, not of a fre
 
 def build(facts: Facts) -> Table:
     """The table of a grid: one line per cell, in the grid's order, measured columns first."""
-    grid, cells = facts.grid, facts.cells
-    columns = _columns(facts)
-    remarks = captions.on_rows(facts)
-    usual = captions.usual_accuracy(cells)
+    grid, columns = facts.grid, _columns(facts)
     rows = []
-    for cell in cells:
-        entries = [_label(cell, bool(grid.report.paper))]
-        for c in columns:
-            entry = _entry(facts, cell, c.key)
-            if entry.value is not None:
-                more = remarks.get(cell.name, ()) if c.key == grid.report.rank_by else ()
-                kind = captions.accuracy_kind(cell) if c.key == "accuracy" else ""
-                more = [*more, kind] if kind and kind != usual else more
-                metric = metric_of(c.key)
-                leak = feature_overlap.of_cell(cell, metric).reason if metric else ""
-                more = [*more, leak] if leak else more
-                slowed = c.key in CLOCKED and any(run.contended for run in cell.finished)
-                more = [*more, SHARED_MACHINE] if slowed else more
-                entry = replace(entry, notes=(*entry.notes, *more), leakage=leak)
-            if found := facts.comparisons.get(c.key, {}).get(cell.name):
-                better = found.verdict == "better"
-                entry = replace(entry, bold=better, compared=found.verdict, p=found.p)
-            entries.append(entry)
-        first = cell.unfinished[0] if cell.unfinished else None
-        if cell.finished or first is None:
-            rows.append(Row(tuple(entries)))
-        else:
-            rows.append(Row(tuple(entries), first.status, first.reason))
+    for cell in facts.cells:
+        entries = (
+            _label(cell, bool(grid.report.paper)),
+            *(_entry(facts, cell, c.key) for c in columns),
+        )
+        first = None if cell.finished or not cell.unfinished else cell.unfinished[0]
+        rows.append(Row(entries, first.status, first.reason) if first else Row(entries))
     table = Table(
         name=grid.name,
         caption=captions.caption(facts),
@@ -66,12 +47,12 @@ def build(facts: Facts) -> Table:
         notes=tuple(captions.notes(facts)),
         extra={
             "scale": (grid.scale,) * len(rows),
-            "run_ids": tuple(" ".join(run.spec.run_id for run in cell.runs) for cell in cells),
+            "run_ids": tuple(" ".join(run.spec.run_id for run in c.runs) for c in facts.cells),
         },
     )
     if grid.report.paper is None:
         return table
-    judged = [facts.judged.get(cell.name, ()) for cell in cells]
+    judged = [facts.judged.get(cell.name, ()) for cell in facts.cells]
     return side_tables.with_verdicts(
         table, grid, judged, paper_numbers.main_column(grid.report.paper)
     )
@@ -111,6 +92,30 @@ def _label(cell: Cell, beside_paper: bool) -> Entry:
 
 
 def _entry(facts: Facts, cell: Cell, key: str) -> Entry:
+    """A value with its footnotes, and how it compares with the row that it is tested against."""
+    entry = _value(facts, cell, key)
+    if entry.value is not None:
+        metric = metric_of(key)
+        leak = feature_overlap.of_cell(cell, metric).reason if metric else ""
+        notes = (*entry.notes, *_remarks(facts, cell, key), *([leak] if leak else []))
+        if key in CLOCKED and any(run.contended for run in cell.finished):
+            notes = (*notes, SHARED_MACHINE)
+        entry = replace(entry, notes=notes, leakage=leak)
+    if found := facts.comparisons.get(key, {}).get(cell.name):
+        better = found.verdict == "better"
+        entry = replace(entry, bold=better, compared=found.verdict, p=found.p)
+    return entry
+
+
+def _remarks(facts: Facts, cell: Cell, key: str) -> list[str]:
+    """What must be known of a ranking value, or of an accuracy of another kind than most."""
+    if key == facts.grid.report.rank_by:
+        return captions.remarks(facts, cell)
+    kind = captions.accuracy_kind(cell) if key == "accuracy" else ""
+    return [kind] if kind and kind != captions.usual_accuracy(facts.cells) else []
+
+
+def _value(facts: Facts, cell: Cell, key: str) -> Entry:
     if key in PAPER:
         paper = facts.paper.get(cell.name, {})
         number = paper.get(key)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import itertools
 import math
 import re
 import statistics
@@ -14,8 +13,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from bench.analysis.stats import mean_interval
-from bench.analysis.table import MARKS, Row, Table
+from bench.analysis.table import MARKS, Entry, Row, Table
 from bench.config import terminal
 from bench.config.columns import Column
 
@@ -46,45 +47,38 @@ def to_markdown(table: Table) -> str:
 
 def to_csv(table: Table) -> str:
     """Full precision for programs: spreads, n, status, confidence, leakage in own columns."""
-    spread = [
-        not c.paper and not c.text and any(len(r.entries[i].points) > 1 for r in table.rows)
-        for i, c in enumerate(table.columns)
-    ]
-    leaks = [any(r.entries[i].leakage for r in table.rows) for i in range(len(table.columns))]
-    tested = {
-        c.key for i, c in enumerate(table.columns) if any(r.entries[i].compared for r in table.rows)
-    }
-    heads: list[str] = []
-    for c, wide, leaky in zip(table.columns, spread, leaks, strict=True):
-        heads.append(c.key)
-        heads += [f"{c.key}_{s}" for s in ("std", "min", "max", "n")] if wide else []
-        heads += [f"{c.key}_{s}" for s in ("low", "high", "points")] if wide and c.spread else []
-        heads += [f"{c.key}_{s}" for s in ("p_holm", "compared")] if c.key in tested else []
-        heads += [f"{c.key}_confidence"] if c.paper else []
-        heads += [f"{c.key}_leakage"] if leaky else []
-        if c.key == table.columns[0].key:
-            heads += ["status", "reason"]
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*heads, *table.extra])
-    for r, row in enumerate(table.rows):
-        cells: list[str] = []
-        for c, wide, leaky, entry in zip(table.columns, spread, leaks, row.entries, strict=True):
-            cells.append(entry.text if entry.value is None else _full(entry.value))
-            if wide:
-                p = entry.points
-                cells += ["" if entry.std is None else _full(entry.std)]
-                cells += [_full(min(p)), _full(max(p))] if p else ["", ""]
-                cells.append(str(len(p)))
-                cells += [*_interval(p), " ".join(map(_full, p))] if c.spread else []
-            if c.key in tested:
-                cells += ["" if entry.p is None else _full(entry.p), entry.compared]
-            cells += [entry.confidence] if c.paper else []
-            cells += [entry.leakage] if leaky else []
-            if c.key == table.columns[0].key:
-                cells += [row.status, row.reason]
-        writer.writerow([*cells, *(values[r] for values in table.extra.values())])
-    return out.getvalue()
+    found: dict[str, list[str]] = {}
+    for i, column in enumerate(table.columns):
+        found |= _csv_columns(column, [row.entries[i] for row in table.rows])
+        if i == 0:
+            found["status"] = [row.status for row in table.rows]
+            found["reason"] = [row.reason for row in table.rows]
+    parts = [pd.DataFrame(found), pd.DataFrame(table.extra)]  # which may have one name in common
+    return pd.concat(parts, axis="columns").to_csv(index=False, lineterminator="\n")
+
+
+def _csv_columns(column: Column, entries: Sequence[Entry]) -> dict[str, list[str]]:
+    """A column and what its entries have besides their values."""
+    key = column.key
+    found = {key: [e.text if e.value is None else _full(e.value) for e in entries]}
+    if not column.paper and not column.text and any(len(e.points) > 1 for e in entries):
+        found[f"{key}_std"] = [_full(e.std) for e in entries]
+        found[f"{key}_min"] = [_full(min(e.points, default=None)) for e in entries]
+        found[f"{key}_max"] = [_full(max(e.points, default=None)) for e in entries]
+        found[f"{key}_n"] = [str(len(e.points)) for e in entries]
+        if column.spread:
+            intervals = [mean_interval(e.points) for e in entries]
+            found[f"{key}_low"] = [_full(i.low) if i else "" for i in intervals]
+            found[f"{key}_high"] = [_full(i.high) if i else "" for i in intervals]
+            found[f"{key}_points"] = [" ".join(map(_full, e.points)) for e in entries]
+    if any(e.compared for e in entries):
+        found[f"{key}_p_holm"] = [_full(e.p) for e in entries]
+        found[f"{key}_compared"] = [e.compared for e in entries]
+    if column.paper:
+        found[f"{key}_confidence"] = [e.confidence for e in entries]
+    if any(e.leakage for e in entries):
+        found[f"{key}_leakage"] = [e.leakage for e in entries]
+    return found
 
 
 def brief(value: float) -> str:
@@ -125,27 +119,33 @@ def to_latex(table: Table) -> str:
     if spans:
         kinds, heads[1:1], units[1:1] = ["l", *kinds], [""], [""]
         papers = [i + 1 for i in papers]
-    rows = []
-    for r, (row, texts) in enumerate(body):
-        cells = [
-            (rf"\textbf{{{_escape_tex(text)}}}" if entry.bold else _escape_tex(text))
-            + _tex_marks(marks)
-            for (text, marks), entry in zip(texts, row.entries, strict=True)
-        ]
-        start, width = _span(table, row)
-        if width:
-            words = rf"\multicolumn{{{width}}}{{l}}{{\emph{{{_escape_tex(row.span)}}}}}"
-            cells[start : start + width] = [words]
-        if spans:
-            name, _, setting = texts[0][0].partition(JOINT)
-            lead = rf"\multirow[t]{{{spans[r]}}}{{*}}{{{_escape_tex(name)}}}" if spans[r] else ""
-            cells[:1] = [lead, _escape_tex(setting) + _tex_marks(texts[0][1])]
-        rows.append((spans and spans[r], cells))
     return _latex_template().render(
         table=table, foreign=_other_scripts(table), wide=shown + 2 * len(widths) > TEX_PAGE,
-        spec="".join(kinds), heads=heads, units=units, papers=papers, rows=rows,
+        spec="".join(kinds), heads=heads, units=units, papers=papers,
+        rows=[_latex_row(table, i, body[i], spans) for i in range(len(body))],
         line=lambda cells: " & ".join(cells).rstrip() + r" \\",
     )  # fmt: skip
+
+
+def _latex_row(
+    table: Table, i: int, line: Formatted, spans: Sequence[int]
+) -> tuple[bool, list[str]]:
+    """Whether space goes before row `i`, as it begins a new name, and its cells."""
+    row, texts = line
+    cells = [
+        (rf"\textbf{{{_escape_tex(text)}}}" if entry.bold else _escape_tex(text))
+        + _tex_marks(marks)
+        for (text, marks), entry in zip(texts, row.entries, strict=True)
+    ]
+    start, width = _span(table, row)
+    if width:
+        words = rf"\multicolumn{{{width}}}{{l}}{{\emph{{{_escape_tex(row.span)}}}}}"
+        cells[start : start + width] = [words]
+    if not spans:
+        return False, cells
+    name, _, setting = texts[0][0].partition(JOINT)
+    lead = rf"\multirow[t]{{{spans[i]}}}{{*}}{{{_escape_tex(name)}}}" if spans[i] else ""
+    return bool(spans[i]), [lead, _escape_tex(setting) + _tex_marks(texts[0][1]), *cells[1:]]
 
 
 @cache
@@ -170,11 +170,10 @@ def _shared_names(table: Table) -> list[int]:
     names = [row.entries[0].text.partition(JOINT) for row in table.rows]
     if not names or not all(joint for _, joint, _ in names):
         return []
-    found = [0] * len(names)
-    for i, (name, _, _) in enumerate(names):
-        if i == 0 or name != names[i - 1][0]:
-            start = i
-        found[start] += 1
+    found: list[int] = []
+    for _, group in itertools.groupby(names, key=lambda name: name[0]):
+        alike = len(list(group))
+        found += [alike, *[0] * (alike - 1)]
     return found if max(found) > 1 else []
 
 
@@ -184,39 +183,42 @@ def to_text(table: Table, width: int = 100) -> str:
     A row without a result has its status in the table and the reason under it.
     """
     body = formatted(table)
-    heads = [[part for part in (*c.header.split(" "), c.unit) if part] for c in table.columns]
-    tall = max(map(len, heads))
-    texts = [[""] * (tall - len(head)) + head for head in heads]
-    for i, column in enumerate(texts):
-        marks = [_sup(row[i][1]) for _, row in body]
-        room = max(map(len, marks), default=0)
-        column += [row[i][0] + m.ljust(room) for (_, row), m in zip(body, marks, strict=True)]
-    under = []
-    for r, (row, _) in enumerate(body, start=tall):
-        start, count = _span(table, row)
-        for i in range(start, start + count):
-            texts[i][r] = row.status if i == start else ""
-        under += [f"{row.entries[0].text}: {row.span}"] if row.span else []
-    sizes = [max(map(terminal.width, column)) for column in texts]
+    columns = _text_columns(table, body)
+    sizes = [max(map(terminal.width, column)) for column in columns]
     shown, gap = _fitting(table.columns, sizes, width)
-    lines = [
-        (" " * gap)
-        .join(
-            terminal.padded(texts[i][r], sizes[i], right=not table.columns[i].text) for i in shown
-        )
-        .rstrip()
-        for r in range(tall + len(body))
+    padded = [
+        [terminal.padded(text, sizes[i], right=not table.columns[i].text) for text in columns[i]]
+        for i in shown
     ]
+    lines = [(" " * gap).join(line).rstrip() for line in zip(*padded, strict=True)]
+    tall = len(lines) - len(body)  # of the head
     rule = "─" * (sum(sizes[i] for i in shown) + gap * (len(shown) - 1))
+    under = [f"{row.entries[0].text}: {row.span}" for row in table.rows if row.span]
     used = {note for row in table.rows for i in shown for note in row.entries[i].notes}
-    under += [f"{_sup([m])} {t}" for t, m in table.footnotes.items() if t in used]
-    hidden = [c.header for i, c in enumerate(table.columns) if i not in shown]
-    if hidden:
+    under += [f"{_sup([mark])} {text}" for text, mark in table.footnotes.items() if text in used]
+    if hidden := [c.header for i, c in enumerate(table.columns) if i not in shown]:
         under.append(f"Left out to fit {width} columns: {', '.join(hidden)} (see {table.file}.md)")
     above = textwrap.wrap(table.caption, width)
     notes = [part for note in table.notes for part in textwrap.wrap(note, width)]
     parts = [*above, "", *lines[:tall], rule, *lines[tall:], rule, *under, *notes]
     return "\n".join(parts) + "\n"
+
+
+def _text_columns(table: Table, body: Sequence[Formatted]) -> list[list[str]]:
+    """The texts of each column from top to bottom; the words of a head are below each other."""
+    heads = [[part for part in (*c.header.split(" "), c.unit) if part] for c in table.columns]
+    tall = max(map(len, heads))
+    columns = []
+    for i, head in enumerate(heads):
+        marks = [_sup(texts[i][1]) for _, texts in body]
+        room = max(map(len, marks), default=0)
+        texts = [line[i][0] + mark.ljust(room) for (_, line), mark in zip(body, marks, strict=True)]
+        for r, row in enumerate(table.rows):
+            start, count = _span(table, row)
+            if start <= i < start + count:
+                texts[r] = row.status if i == start else ""
+        columns.append([""] * (tall - len(head)) + head + texts)
+    return columns
 
 
 def decimals(values: Iterable[float], digits: int = 3) -> int:
@@ -286,13 +288,10 @@ def _head(column: Column) -> str:
     return f"{column.header} ({column.unit})" if column.unit else column.header
 
 
-def _full(value: float) -> str:
+def _full(value: float | None) -> str:
+    if value is None:
+        return ""
     return str(int(value)) if value == int(value) else f"{value:.8g}"
-
-
-def _interval(points: Sequence[float]) -> tuple[str, str]:
-    found = mean_interval(points)
-    return (_full(found.low), _full(found.high)) if found else ("", "")
 
 
 def _bar(cells: Iterable[str]) -> str:
