@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -96,43 +97,39 @@ def _taus(*rows: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
 
 
 def panel(grid: Grid, cells: Sequence[Cell]) -> Panel | None:
-    """How the metrics of a grid agree; None = fewer than two metrics, or than three rows."""
+    """Return how the metrics of a grid agree; None = fewer than two metrics, or than three rows."""
     rank_by = grid.report.rank_by
     # What only some of the rows have would cost the others their place.
     ranked = [c for c in cells if rank_by and c.stat(rank_by)]
     ranked = ranked or [c for c in cells if c.finished]
-    metrics = [
-        key
+    signs = {
+        key: 1 if metric.lower_is_better else -1
         for key, metric in METRICS.items()
-        if metric.extractor != "own"
-        and not metric.norms
-        and ranked
-        and all(c.stat(key) for c in ranked)
-    ]
-    metrics.sort(key=lambda key: key != rank_by)  # stable: the ranking metric first
-    values: dict[str, list[list[float]]] = {key: [] for key in metrics}
-    kept = []
-    for cell in ranked:
-        # A row counts by the runs that have every metric.
-        found = [[run.value(key) for key in metrics] for run in cell.finished]
-        whole = [[v for v in line if v is not None] for line in found]
-        whole = [line for line in whole if len(line) == len(metrics)]
-        if whole:
-            kept.append(cell.name)
-            for k, key in enumerate(metrics):
-                sign = 1 if METRICS[key].lower_is_better else -1
-                values[key].append([sign * line[k] for line in whole])
-    if len(metrics) < 2 or len(kept) < FEWEST:
+        if metric.extractor != "own" and not metric.norms
+    }
+    runs = [(cell.name, run) for cell in ranked for run in cell.finished]
+    frame = pd.DataFrame(
+        [[run.value(key) for key in signs] for _, run in runs],
+        index=[name for name, _ in runs],
+        columns=list(signs),
+        dtype=float,
+    )
+    measured = frame.notna().groupby(level=0).any().all()
+    metrics = sorted(measured.index[measured], key=lambda key: key != rank_by)
+    whole = (frame * pd.Series(signs))[
+        metrics
+    ].dropna()  # a row counts by the runs that have every metric
+    rows = list(dict.fromkeys(whole.index))
+    if len(metrics) < 2 or len(rows) < FEWEST:
         return None
-    first = {}
-    for key in metrics:
-        means = [sum(points) / len(points) for points in values[key]]
-        first[key] = kept[means.index(min(means))]
-    return Panel(tuple(metrics), tuple(kept), taus(values), first)
+    values = {key: [whole.loc[[row], key].to_list() for row in rows] for key in metrics}
+    means = whole.groupby(level=0, sort=False).mean()
+    first = {key: str(means[key].idxmin()) for key in metrics}
+    return Panel(tuple(metrics), tuple(rows), taus(values), first)
 
 
 def conclusion(found: Panel, rank_by: str | None) -> str:
-    """One line: does what the grid shows depend on the metric?"""
+    """Return one line: does what the grid shows depend on the metric?"""
     lead = rank_by if rank_by in found.metrics else found.metrics[0]
     others = [m for m in found.metrics if m != lead]
     name = METRICS[lead].header
