@@ -39,7 +39,7 @@ from bench.config.spec import Claim, Grid, value_name
 
 @dataclass(frozen=True)
 class Finding:
-    """What the records say of a claim."""
+    """Verdict of the records on a claim, with what it rests on."""
 
     verdict: ClaimWord = "undecided"
     reason: str = ""  # why it is undecided or not run

@@ -1,4 +1,4 @@
-"""Where a metric's network learned from what the row's own backbone learned from.
+"""Overlap of a metric's network with the row's own backbone: data both learned from, or family.
 
 A generator that is trained against features can lower a distance in akin features without better
 images; Kynkäänniemi et al. (arXiv 2203.06026) show it for FID and an ImageNet backbone in this
@@ -45,7 +45,7 @@ class Verdict:
     own: bool = False  # whether the backbone itself is what measured
 
     def __bool__(self) -> bool:
-        """Whether the number must be flagged."""
+        """True if the number must be flagged."""
         return self.kind != "clear"
 
 
@@ -53,7 +53,7 @@ CLEAR = Verdict("clear")
 
 
 def leakage(spec: RunSpec, metric: str) -> Verdict:
-    """Whether a metric of a run can be low for another reason than its images.
+    """Return why a metric of a run may be low for another reason than its images.
 
     Args:
         spec: The run; one without a feature network in its discriminator leaks nothing.
@@ -65,7 +65,7 @@ def leakage(spec: RunSpec, metric: str) -> Verdict:
 
 
 def of_cell(cell: Cell, metric: str) -> Verdict:
-    """The gravest verdict on the runs of a cell, which may be of several pretrainings."""
+    """Return the gravest verdict on the runs of a cell, which may be of several pretrainings."""
     return _gravest(leakage(spec, metric) for spec in cell.networks)
 
 
@@ -78,7 +78,7 @@ def _gravest(verdicts: Iterable[Verdict]) -> Verdict:
 
 
 def verdict(backbone: Backbone, metric: str, judge: Backbone) -> Verdict:
-    """What a backbone and a metric have in common.
+    """Return what a backbone and a metric have in common.
 
     Args:
         backbone: The feature network inside the discriminator.
@@ -112,7 +112,7 @@ def verdict(backbone: Backbone, metric: str, judge: Backbone) -> Verdict:
 
 
 def shared_by(specs: Iterable[RunSpec], metric: str) -> dict[str, str]:
-    """Rows whose backbone shares its pretraining or family with a metric -> the reason."""
+    """Return why, for each row whose backbone shares pretraining or family with a metric."""
     alike = {
         (spec.row, spec.config.backbone, spec.config.discriminator.kind, spec.eval.levels): spec
         for spec in specs
@@ -125,7 +125,7 @@ def shared_by(specs: Iterable[RunSpec], metric: str) -> dict[str, str]:
 
 
 def data_sets(pretraining: str) -> frozenset[str]:
-    """The data sets of a declared pretraining, and those that they hold.
+    """Return the data sets of a declared pretraining, and those that they hold.
 
     The form is `ImageNet-21k, then ImageNet-1k, labels`: after the last comma what was learned. Of
     several networks ` + ` stands between.

@@ -1,7 +1,7 @@
-"""Whether a grid's conclusion depends on the metric: how alike the metrics rank its rows.
+"""Agreement of metrics on the order of a grid's rows: does its conclusion depend on the metric?
 
-Kendall's tau between each two metrics over the rows, and how far it moves when the seeds are drawn
-again. A row with a single run does not show how far it would move, so then nothing is concluded.
+Kendall's tau between each two metrics over the rows, and how far it moves when the seeds are
+resampled. A row with a single run does not show how far it would move: then nothing is concluded.
 Metrics of a row's own features compare nothing across rows and are left out.
 """
 

@@ -120,7 +120,7 @@ _METHODS = {
 
 
 def _method(spec: RunSpec) -> str | None:
-    """Which of the paper's methods a run is; None = none of them."""
+    """The method of the paper that a run is; None = none of them."""
     config = spec.config
     if not config.discriminator.on_images and config.backbone.weights != "pretrained":
         return None

@@ -1,4 +1,4 @@
-"""Whom people take for real: published judgements beside the paper's FID of the same methods.
+"""Published judgements of people, real or generated, beside the paper's FID of the same methods.
 
 The shares are computed from the data of dgm-eval (Stein et al., NeurIPS 2023); nothing here was
 asked anew. experiments/paper/human_realism.csv holds them with their source.
@@ -13,7 +13,7 @@ from bench.analysis import paper_numbers
 
 @dataclass(frozen=True)
 class Judged:
-    """What people said of the images of one method."""
+    """Judgement of people on the images of one method."""
 
     dataset: str
     method: str
@@ -26,7 +26,7 @@ class Judged:
 
 
 def judgements() -> list[Judged]:
-    """All of them, by data set and the most often taken for real first."""
+    """Return all of them, by data set and the most often taken for real first."""
     fids = {(line["dataset"], line["method"]): line["fid"] for line in paper_numbers.read("table3")}
     found = [
         Judged(
@@ -45,7 +45,7 @@ def judgements() -> list[Judged]:
 
 
 def pairs(these: str, than: str) -> list[tuple[Judged, Judged]]:
-    """Two methods on every data set on which people and the paper's FID judged both."""
+    """Return two methods on every data set on which people and the paper's FID judged both."""
     of = {(one.method, one.dataset): one for one in judgements() if one.fid is not None}
     return [(of[these, one.dataset], one) for one in of.values()
             if one.method == than and (these, one.dataset) in of]  # fmt: skip

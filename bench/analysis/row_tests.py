@@ -25,7 +25,7 @@ class Comparison:
 
 
 def baselines(grid: Grid, cells: Sequence[Cell]) -> dict[str, Cell]:
-    """Cell name -> the cell that it is compared with; a baseline itself is not there.
+    """Return the cell that each cell is compared with, by name; a baseline has none.
 
     `report.compare_to` names a row (compared at the same axis values) or a value of an axis
     (compared within the row). Without it, the row that `report.baseline` names.
@@ -54,7 +54,7 @@ def baselines(grid: Grid, cells: Sequence[Cell]) -> dict[str, Cell]:
 def compare(
     cells: Sequence[Cell], against: Mapping[str, Cell], metric: str, lower_is_better: bool = True
 ) -> dict[str, Comparison]:
-    """Tests each cell against its baseline, paired by seed, and corrects for their number.
+    """Return each cell against its baseline, paired by seed, corrected for their number.
 
     Args:
         cells: All cells of a table.
@@ -84,7 +84,7 @@ def compare(
 
 
 def note(grid: Grid, found: Sequence[Mapping[str, Comparison]]) -> str:
-    """What bold means in a table, or why nothing in it can be; empty = nothing is compared.
+    """Return what bold means in a table, or why nothing in it can be; empty = nothing is compared.
 
     Args:
         grid: Says what the rows are compared with.

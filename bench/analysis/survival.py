@@ -36,7 +36,7 @@ class Noise:
 
 @dataclass(frozen=True)
 class Reach:
-    """When a run reached a target, or how long it was seen not to."""
+    """Moment at which a run reached a target, or how long it was seen not to."""
 
     images: int  # at the crossing; at the last evaluation where there is none
     seconds: float

@@ -1,4 +1,4 @@
-"""What `report.target` and `target=` name: a value of the ranking metric that runs shall reach."""
+"""Target of `report.target` and `target=`: a value of the ranking metric that runs shall reach."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from projgan.errors import ConfigError, unknown
 
 @dataclass(frozen=True)
 class Target:
-    """What shall be reached; one of the three."""
+    """Value to be reached, given in one of three ways."""
 
     value: float | None = None  # a value of the metric
     row: str | None = None  # that row's best
@@ -20,7 +20,7 @@ class Target:
 
     @classmethod
     def parse(cls, text: str) -> Target:
-        """`20`, `row:LABEL` or `5%`.
+        """Read `20`, `row:LABEL` or `5%`.
 
         Raises:
             ConfigError: any other text.
@@ -38,7 +38,7 @@ class Target:
 
 
 def check(text: str, rank_by: str | None, rows: Sequence[str], narrowed: bool = False) -> None:
-    """Refuses a target that no report could use; a narrowed grid may lack the row.
+    """Refuse a target that no report could use; a narrowed grid may lack the row.
 
     Raises:
         ConfigError: a text that is no target, an unknown row, or no metric to reach it.
@@ -51,7 +51,7 @@ def check(text: str, rank_by: str | None, rows: Sequence[str], narrowed: bool = 
 
 
 def with_target(grid: Grid, text: str) -> Grid:
-    """The grid with a target from the command line.
+    """Return the grid with a target from the command line.
 
     Raises:
         ConfigError: as `check`.

@@ -24,7 +24,7 @@ OWN_SHARE = 0.05  # the paper's plain rows: images to come within 5 % of a run's
 
 @dataclass(frozen=True)
 class Times:
-    """When the runs of a cell reached the target, by one definition."""
+    """Times at which the runs of a cell reached the target, by one definition."""
 
     runs: tuple[Reach, ...]
     replicates: tuple[tuple[int, int], ...] = ()  # of each run
@@ -69,7 +69,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Factor:
-    """How many times fewer images, or less time, than the reference."""
+    """Images, or seconds, of the reference over those of a cell."""
 
     ours: float  # median; inf = not within the budget
     theirs: float
@@ -93,7 +93,7 @@ class Factor:
 
 @dataclass(frozen=True)
 class Targets:
-    """When each cell reached the target of a grid."""
+    """Times at which each cell reached the target of a grid."""
 
     target: Target
     metric: str
@@ -102,7 +102,7 @@ class Targets:
 
     @property
     def sure(self) -> bool:
-        """Whether the noise is known for all cells."""
+        """True if the noise is known for all cells."""
         return all(line.sure for line in self.lines.values())
 
     @property

@@ -57,7 +57,7 @@ def mark_leakage(table: Table, cells: Sequence[Cell], metric: str, keys: Collect
 
 
 def seeds(grid: Grid, cells: Sequence[Cell]) -> Table | None:
-    """Every point of the ranking metric, its interval, and the comparison with the baseline.
+    """Return every point of the ranking metric, its interval, and the comparison with the baseline.
 
     Returns:
         None where no cell has two finished runs.
@@ -158,7 +158,7 @@ SEEDS_NOTE = (
 
 
 def targets(grid: Grid, cells: Sequence[Cell], found: Targets) -> Table:
-    """Images to the target and speed-ups, a line for each cell."""
+    """Return images to the target and speed-ups, a line for each cell."""
     header, target = vocabulary.column(found.metric), found.target
     name = target.row or grid.report.compare_to or grid.report.baseline
     columns = [
@@ -317,7 +317,7 @@ def _verdict_notes(grid: Grid) -> tuple[str, ...]:
 def with_verdicts(
     table: Table, grid: Grid, judged: Sequence[Sequence[reproduction.Judged]], column: str
 ) -> Table:
-    """A grid's table with the verdict on the paper's main number in a column of its own.
+    """Return a grid's table with the verdict on the paper's main number in a column of its own.
 
     Args:
         table: one row per cell.
@@ -343,7 +343,7 @@ def with_verdicts(
 
 
 def verdicts(grid: Grid, judged: Mapping[str, Sequence[reproduction.Judged]]) -> Table:
-    """All verdicts of a grid, one line for each of the paper's numbers."""
+    """Return all verdicts of a grid, one line for each of the paper's numbers."""
     columns = (
         Column("row", "row", text=True),
         Column("number", "number", text=True),
@@ -391,7 +391,7 @@ def _some(note: str) -> tuple[str, ...]:
 
 
 def agreement(grid: Grid, cells: Sequence[Cell], panel: Panel) -> Table:
-    """How alike the metrics rank the rows, one line for each pair of metrics."""
+    """Return the agreement of metrics on the order of rows, a line for each pair of metrics."""
     columns = (
         Column("metric", "metric", text=True),
         Column("other", "and", text=True),
@@ -430,7 +430,7 @@ def agreement(grid: Grid, cells: Sequence[Cell], panel: Panel) -> Table:
 
 
 def claims(grid: Grid, found: Sequence[tuple[Claim, Finding]]) -> Table:
-    """The claims about a grid with their verdicts, one line each."""
+    """Return the claims about a grid with their verdicts, one line each."""
     columns = (
         Column("claim", "claim", text=True),
         Column("verdict", "verdict", text=True),
@@ -461,7 +461,7 @@ def claims(grid: Grid, found: Sequence[tuple[Claim, Finding]]) -> Table:
 
 
 def people_beside(grid: Grid) -> Table:
-    """How many images people took for real, and the paper's FID of the same methods."""
+    """Return the shares of images that people took for real, and the paper's FID beside."""
     columns = (
         Column("dataset", "data set", text=True),
         Column("method", "method", text=True),
