@@ -31,20 +31,16 @@ _PER_EFFECTIVE_DIMENSION = 8
 
 @dataclass(frozen=True)
 class FrechetInterval:
-    """A Fréchet distance, its standard error, and what it would be of endless samples."""
+    """A Fréchet distance, its standard error, and what it would be of endless samples.
+
+    `distance` with `reach` to both sides covers the mean distance over samples of as many images,
+    which is what cells that were measured with equally many images differ in.
+    """
 
     distance: float  # as it is at this number of images, bias and all
     corrected: float  # an estimate of the distance between the distributions
     error: float  # standard error of either
     reach: float  # half the width of an interval
-
-    @property
-    def at_this_size(self) -> tuple[float, float]:
-        """Covers the mean distance over samples of as many images.
-
-        This is what cells that were measured with equally many images differ in.
-        """
-        return self.distance - self.reach, self.distance + self.reach
 
     @property
     def at_infinity(self) -> tuple[float, float]:

@@ -77,7 +77,7 @@ def coverage(world: World, n: int, d: int, fixed: bool, reps: int) -> Shares:
 
     return Shares(
         share([f.at_infinity for f in found], world.distance(d)),
-        share([f.at_this_size for f in found], float(mean)),
+        share([(f.distance - f.reach, f.distance + f.reach) for f in found], float(mean)),
         float(np.mean([f.reach for f in found]) / spread),
     )
 
@@ -90,7 +90,7 @@ def test_of_five_hundred_in_sixty_four_dimensions() -> None:
     assert 4.5 < got.distance < 5.6
     low, high = got.at_infinity
     assert low < 0.64 < high < 0.64 + 1.0
-    assert got.at_this_size[0] < got.distance < got.at_this_size[1]
+    assert got.reach > 0
     wrong_low, _ = bootstrap(x, y, rng)
     assert wrong_low > 2 * 0.64 > high - 1.0
     assert wrong_low > got.distance

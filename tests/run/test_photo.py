@@ -16,7 +16,8 @@ from projgan.scenes import render
 SHORT = (
     "grid=features scale=photo data.path=FOLDER data.name=mine seeds=[100] dispatch=inprocess "
     "only='Pretrained features' "
-    "train.total_kimg=0.032 eval.every_kimg=0.032 eval.also_at_kimg=[] eval.fake=16"
+    "train.total_kimg=0.032 eval.every_kimg=0.032 eval.also_at_kimg=[] eval.fake=16 "
+    "generator.width=4"
 )
 
 
