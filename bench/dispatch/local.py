@@ -323,9 +323,9 @@ def note_death(worker: Worker, runs_dir: Path, status: int) -> tuple[str, str | 
     paths, fault = RunPaths(runs_dir / worker.run.run_id), worker.fault
     reason = _how_it_ended(status) if fault is None else f"process beside the first: {fault.line}"
     again = None
-    # What cannot be read stays as it is; another process may have taken the run meanwhile.
     last = last_holder(paths.lease)
     start, nimg = worker.left or ((last.start, last.nimg) if last else (0, 0))
+    # What cannot be read stays as it is; another process may have taken the run meanwhile.
     with contextlib.suppress(UserError, OSError), leased(paths.lease):
         record = records.load(paths.record) or records.new(worker.run, records.now())
         if record["status"] == "running":
