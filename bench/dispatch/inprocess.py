@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.config.spec import RunSpec
 from bench.run.progress import Progress, duration
-from bench.run.retry import NodeFault
+from bench.run.retry import NodeFault, StorageFull
 from bench.store.record import Record
 from projgan.errors import UserError, reason
 
@@ -34,7 +34,7 @@ def dispatch(
     """
     if gpus_per_run != 1:
         raise UserError(f"gpus_per_run={gpus_per_run} needs dispatch=local, which starts torchrun")
-    from bench.run.runner import StorageFull, execute
+    from bench.run.runner import execute
 
     waiting, begun = deque(runs), set[str]()
     while waiting:

@@ -108,14 +108,14 @@ def main(run_dir: str, data_dir: str, force: str = "") -> int:
 
 def do_run(paths: RunPaths, data_dir: Path, reporter: Reporter, force: bool) -> int:
     """Does a run; the exit status is 0 wherever the record tells how it ended."""
-    from bench.run.runner import StorageFull, execute
+    from bench.run.runner import execute
     from projgan.parallel import join
 
     try:
         stop = stop_when_asked()
         join()
         record = execute(paths.dir, data_dir, reporter, force, stop)
-    except StorageFull as error:
+    except retry.StorageFull as error:
         reporter.report("full", str(error))
     except retry.NeighbourLeft as error:
         reporter.report("left", error.start, error.nimg)
@@ -134,7 +134,7 @@ def do_run(paths: RunPaths, data_dir: Path, reporter: Reporter, force: bool) -> 
 
 def beside_the_first(paths: RunPaths, data_dir: Path, reporter: Reporter) -> int:
     """Trains along with the first process; reports why, should this one fail."""
-    from bench.run.runner import one_line, train_along
+    from bench.run.runner import train_along
     from projgan.parallel import join
 
     nimg = 0
@@ -153,7 +153,7 @@ def beside_the_first(paths: RunPaths, data_dir: Path, reporter: Reporter) -> int
             return AGAIN
         kind = retry.kind_of(error)
         if kind != "diverged":  # which all of them see in the same step; the first reports it
-            reporter.report("fault", kind, one_line(error), nimg)
+            reporter.report("fault", kind, retry.one_line(error), nimg)
         raise
     return 0
 

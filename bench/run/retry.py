@@ -15,37 +15,22 @@ from typing import Any
 from projgan.config import Train
 from projgan.errors import UserError
 
-
-@dataclass(frozen=True)
-class Policy:
-    """The policy for a kind of failure.
-
-    Attributes:
-        tries: how often a run is tried in a row without getting on before it counts as failed.
-        does: in words.
-    """
-
-    tries: int
-    does: str
-
-
-POLICIES = {
-    "memory": Policy(
-        1,
-        "in training, the micro-batch is halved and gradients accumulate to the same batch; the "
-        "record and a footnote tell it, since batch norm sees fewer images; elsewhere it fails",
-    ),
-    "diverged": Policy(
-        1, "the run fails; losses, images of the batch and the state are kept in diverged/"
-    ),
-    "node": Policy(
-        3,
-        "the run goes back to the queue and on from its checkpoint; as a job of SLURM, on another "
-        "node",
-    ),
-    "storage": Policy(1, "everything stops: no run could keep what it does"),
-    "mistake": Policy(1, "the run fails with one line that names the remedy"),
-    "code": Policy(2, "the run is tried once more from its checkpoint, then it fails"),
+# How often a run is tried in a row without getting on before it counts as failed, by the kind of
+# the failure.
+TRIES = {
+    # In training, the micro-batch is halved and gradients accumulate to the same batch; the record
+    # and a footnote say it, since batch norm sees fewer images. Elsewhere the run fails.
+    "memory": 1,
+    # The run fails; losses, images of the batch and the state are kept in diverged/.
+    "diverged": 1,
+    # The run goes back to the queue and on from its checkpoint; as a job of SLURM, on another node.
+    "node": 3,
+    # Everything stops: no run could keep what it does.
+    "storage": 1,
+    # The run fails with one line that names the remedy.
+    "mistake": 1,
+    # The run is tried once more from its checkpoint, then it fails.
+    "code": 2,
 }
 
 _STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
@@ -71,6 +56,10 @@ _NEIGHBOUR_WORDS = re.compile(
 )
 
 
+class StorageFull(UserError):
+    """Nothing can be written: no run can go on."""
+
+
 class TryAgain(UserError):
     """The run is to begin anew from its checkpoint, in new processes; its record says why."""
 
@@ -93,7 +82,7 @@ class NeighbourLeft(UserError):
 
 
 def kind_of(error: BaseException) -> str:
-    """Return the row of POLICIES that an error belongs to, by it or by what caused it."""
+    """Return the row of TRIES that an error belongs to, by it or by what caused it."""
     causes = list(_causes(error))
     if any(type(e).__name__ == "TrainingDiverged" for e in causes):
         return "diverged"
@@ -104,11 +93,18 @@ def kind_of(error: BaseException) -> str:
             return "node"
         if isinstance(e, OSError) and e.errno in _STORAGE | _NODE:
             return "storage" if e.errno in _STORAGE else "node"
-        if type(e).__name__ == "StorageFull":
+        if isinstance(e, StorageFull):
             return "storage"
     if any(isinstance(e, RuntimeError) and _NODE_WORDS.search(str(e)) for e in causes):
         return "node"
     return "mistake" if isinstance(error, UserError) else "code"
+
+
+def one_line(error: BaseException) -> str:
+    """Return what a record says of an error."""
+    lines = str(error).strip().splitlines()
+    first = lines[0] if lines else ""
+    return first if isinstance(error, UserError) and first else f"{type(error).__name__}: {first}"
 
 
 def is_of_a_neighbour(error: BaseException) -> bool:
@@ -122,7 +118,7 @@ class Failure:
     """A failure of a run.
 
     Attributes:
-        kind: a row of POLICIES.
+        kind: a row of TRIES.
         error: in one line.
         at: images after which it happened; of a machine's fault, those with which it began, since
             what a machine that dies had done is lost.
@@ -136,7 +132,7 @@ class Failure:
 def settle(
     record: dict[str, Any], failure: Failure, train: Train | None = None, processes: int = 1
 ) -> bool:
-    """Notes a failure in a record and does what the policy says.
+    """Notes a failure in a record and settles whether the run is tried again.
 
     Args:
         train: what was trained, when it failed in a training step. None = it failed elsewhere.
@@ -158,7 +154,7 @@ def settle(
 def note(record: dict[str, Any], failure: Failure) -> bool:
     """Notes a failure; returns whether the run may be tried again.
 
-    It may where fewer than the policy's tries came in a row: of one kind, each at no more images
+    It may where fewer than TRIES came in a row: of one kind, each at no more images
     than the one before.
     """
     noted = record.setdefault("failures", [])
@@ -168,7 +164,7 @@ def note(record: dict[str, Any], failure: Failure) -> bool:
         if earlier["kind"] != failure.kind or earlier["at"] < failure.at:
             break
         in_a_row += 1
-    return in_a_row < POLICIES[failure.kind].tries
+    return in_a_row < TRIES[failure.kind]
 
 
 def micro_batch(record: dict[str, Any], train: Train, processes: int) -> int:

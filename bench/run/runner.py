@@ -37,6 +37,7 @@ from bench.run.measuring import (
 )
 from bench.run.memory import PeakMemory
 from bench.run.progress import Progress
+from bench.run.retry import StorageFull, one_line
 from bench.run.run_record import RunRecord
 from bench.run.stop import Stop
 from bench.store import record as records
@@ -58,10 +59,6 @@ GONE = {
 }
 
 log = logging.getLogger(__name__)
-
-
-class StorageFull(UserError):
-    """Nothing can be written: no run can go on."""
 
 
 def execute(
@@ -407,13 +404,6 @@ def forget(run: RunPaths, lease: Lease) -> None:
         path.unlink(missing_ok=True)
     for folder in (run.samples_dir, run.snapshots_dir, run.diverged_dir):
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def one_line(error: BaseException) -> str:
-    """Return what a record says of an error."""
-    lines = str(error).strip().splitlines()
-    first = lines[0] if lines else ""
-    return first if isinstance(error, UserError) and first else f"{type(error).__name__}: {first}"
 
 
 def _free_memory() -> None:

@@ -15,7 +15,7 @@ from fake_training import SPEC, Engine, metrics, paths
 from bench.analysis.cells import cells, read_runs
 from bench.report.main_table import _label
 from bench.run import retry
-from bench.run.retry import POLICIES, Failure, NodeFault, kind_of
+from bench.run.retry import TRIES, Failure, NodeFault, kind_of
 from bench.run.runner import execute
 from bench.store import record as records
 from bench.store.record import Record
@@ -66,7 +66,7 @@ def caused(error: Exception, cause: Exception) -> Exception:
     ],
 )
 def test_kinds(error: Exception, kind: str) -> None:
-    assert kind_of(error) == kind and kind in POLICIES
+    assert kind_of(error) == kind and kind in TRIES
 
 
 def test_getting_on_in_between_starts_the_count_again() -> None:

@@ -21,7 +21,8 @@ from PIL import Image
 from bench.config.paths import RunPaths
 from bench.config.spec import RunSpec
 from bench.metrics.evaluate import Scores
-from bench.run.runner import StorageFull, execute
+from bench.run.retry import StorageFull
+from bench.run.runner import execute
 from bench.store import record as records
 from bench.store.lease import Lease, RunIsTaken, holder
 from bench.store.record import Record
