@@ -7,21 +7,16 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
-from bench.config import paths, yaml_types
-from bench.config import slurm_settings as cluster
+from bench.config import paths, slurm_settings, yaml_types
 from bench.config.schema import SlurmFile
 from bench.config.spec import Grid
 from bench.dispatch import BACKENDS
 from projgan.config import MAX_SEED
 from projgan.errors import UserError, unknown
 
-EXPORTS = (
-    "parquet",
-    "tensorboard",
-    "pdf",
-)  # of bench.report.export and bench.report.figures; do=report alone
+EXPORTS = ("parquet", "tensorboard", "pdf")  # what do=report can write beside its usual files
 
 USAGE = """\
 python run_bench.py grid=NAME [key=value …]      train, measure and report a grid
@@ -63,7 +58,7 @@ python run_bench.py do=prove-resume              that a killed run goes on to th
   eval.fake=500 …     what is measured of every run, and how (eval.metrics=, eval.every_kimg=, …)"""
 
 # Which keys each verb uses: it refuses the others, so that nothing that is typed goes unheard.
-# SETTINGS are those of `typed.settings`; all of dispatch.… goes with "dispatch".
+# SETTINGS are those of `yaml_types.settings`; all of dispatch.… goes with "dispatch".
 SETTINGS = "train.batch=… and all of the configuration, eval.…"
 _OF_A_GRID = ("grid", "scale", "only", "seeds", SETTINGS, "dispatch",
               "runs_dir", "results_dir", "data_dir")  # fmt: skip
@@ -96,66 +91,75 @@ class Options:
     grid: str | None = None
     do: str = "run"
     scale: str = "lab"
-    only: list[str] | None = None
+    only: list[str] | None = None  # labels of rows
     seeds: list[int] | None = None
     force: str = "none"  # none | failed | measure | all
     dispatch: str = "local"
+    dry_run: bool = False  # shows what would be submitted
+    gpus_per_run: int = 1  # of dispatch=local
     runs_dir: Path = Path("runs")
     results_dir: Path = Path("results")
     data_dir: Path = Path("data")
+    target: str | None = None  # of the report: 20, row:LABEL, 5%
+    export: list[str] | None = None  # of do=report: names of EXPORTS
+    runs: list[str] | None = None  # of do=compare: ids
+    grids: list[str] | None = None  # of do=compare: names
     data: str | None = None  # of do=prepare: the name, and where the images are
     source: Path | None = None
-    real: Path | None = None
+    real: Path | None = None  # of do=score: two sets of images
     fake: Path | None = None
     metrics: list[str] | None = None
     out: Path | None = None
-    runs: list[str] | None = None  # of do=compare: ids
-    grids: list[str] | None = None  # of do=compare: names
-    export: list[str] | None = None  # of do=report: names of EXPORTS
     run: str | None = None  # of do=sample: an id, a folder or a .safetensors file
     n: int | None = None  # images; None = 64, or 8 of each class
     of_class: int | Literal["all"] | None = None  # class=
     truncation: float = 1.0
     interpolate: int = 0
-    target: str | None = None  # of the report: 20, row:LABEL, 5%
-    gpus_per_run: int = 1  # of dispatch=local
     kills: int = 3  # of do=prove-resume: how often the run is killed
     steps: int = 8  # of do=prove-resume: it trains twice as many
     overrides: list[str] = field(default_factory=list)  # key=value, of the configuration
     cluster: list[str] = field(default_factory=list)  # key=value, of dispatch.key=value
-    dry_run: bool = False  # shows what would be submitted
 
     @property
     def on_cluster(self) -> bool:
         """Whether runs become jobs: dispatch=slurm, or a file of settings."""
         return self.dispatch == "slurm" or self.dispatch.endswith((".yaml", ".yml"))
 
-    def settings(self, row: str, grid: Grid) -> SlurmFile:
-        """What the job of a row's run asks of the cluster."""
+    def slurm_settings(self, row: str | None = None, grid: Grid | None = None) -> SlurmFile:
+        """What a job asks of the cluster, that of a row's run as the grid wants it."""
         path = None if self.dispatch == "slurm" else Path(self.dispatch)
-        asked = next(entry.resources for entry in grid.rows if entry.label == row)
-        return cluster.settings(path, self.cluster, asked)
+        rows = grid.rows if grid else ()
+        asked = next((entry.resources for entry in rows if entry.label == row), {})
+        return slurm_settings.settings(path, self.cluster, asked)
 
 
-def parse(argv: Sequence[str]) -> Options:
+def parse(words: Sequence[str]) -> Options:
     """Splits `key=value` texts into options and overrides; every mistake is a UserError."""
-    options, given = Options(), []
-    for i, text in enumerate(argv):
+    options = Options()
+    given: list[str] = []
+    for i, text in enumerate(words):
         key, equals, value = text.partition("=")
         if not equals or not key or key.startswith("-"):
-            raise UserError(_not_a_pair(argv[i:]))
+            raise UserError(_not_a_pair(words[i:]))
         if key in given:
             raise UserError(f"{key} is given twice")
         given.append(key)
         if key in CONVERT:
-            name = ATTRIBUTES.get(key, key.removeprefix("dispatch."))
-            setattr(options, name, CONVERT[key](key, value))
+            setattr(options, _FIELDS.get(key, key), CONVERT[key](key, value))
         elif key.startswith("dispatch."):
             options.cluster.append(text.removeprefix("dispatch."))
         elif key in yaml_types.settings():
             options.overrides.append(text)
         else:
             raise UserError(yaml_types.unknown_key(key, CONVERT))
+    _check(options, given)
+    if not given:
+        options.do = "list"
+    return options
+
+
+def _check(options: Options, given: Sequence[str]) -> None:
+    """Refuses keys that do not go together."""
     verbs = [verb for verb in USES if "=" not in verb]
     if options.do not in verbs:
         raise UserError(unknown("verb", options.do, verbs))
@@ -163,18 +167,13 @@ def parse(argv: Sequence[str]) -> Options:
     if options.on_cluster:
         if "gpus_per_run" in given:
             raise UserError("gpus_per_run is for dispatch=local; a job has dispatch.gpus=")
-        cluster.settings(
-            None if options.dispatch == "slurm" else Path(options.dispatch), options.cluster
-        )
+        options.slurm_settings()
     elif options.dispatch not in BACKENDS:
         raise UserError(unknown("dispatch", options.dispatch, [*BACKENDS, "slurm"]))
     elif options.cluster or options.dry_run:
         raise UserError("dispatch.…= settings are those of jobs: give dispatch=slurm with them")
     if "do" not in given and options.grid is None and given:
         raise UserError("grid=NAME is missing; python run_bench.py do=list shows the grids")
-    if not given:
-        options.do = "list"
-    return options
 
 
 def _check_used(verb: str, given: Sequence[str]) -> None:
@@ -213,6 +212,9 @@ def _not_a_pair(rest: Sequence[str]) -> str:
     return f"{rest[0]!r} is not key=value; {meant}"
 
 
+Convert = Callable[[str, str], Any]  # key and text -> value
+
+
 def _text(key: str, value: str) -> str:
     if not value:
         raise UserError(f"{key}= needs a value")
@@ -224,13 +226,13 @@ def _path(key: str, value: str) -> Path:
 
 
 def _labels(key: str, value: str) -> list[str]:
-    parsed = yaml_types.parse_value(_text(key, value), key) if value.startswith("[") else [value]
+    parsed = yaml_types.parse_value(value, key) if value.startswith("[") else [value]
     _text(key, "".join(map(str, parsed)))
     return [str(label) for label in parsed]
 
 
 def _names(key: str, value: str) -> list[str]:
-    parts = _text(key, value).removeprefix("[").removesuffix("]").split(",")
+    parts = value.removeprefix("[").removesuffix("]").split(",")
     _text(key, "".join(parts).strip())
     return [part.strip() for part in parts if part.strip()]
 
@@ -243,47 +245,6 @@ def _exports(key: str, value: str) -> list[str]:
     return found
 
 
-def _seeds(key: str, value: str) -> list[int]:
-    parsed = yaml_types.parse_value(value, key)
-    parsed = parsed if isinstance(parsed, list) else [parsed]
-    whole = all(type(seed) is int and 0 <= seed <= MAX_SEED for seed in parsed)
-    if not (parsed and whole) or len(set(parsed)) < len(parsed):
-        raise UserError(
-            f"{key}={value}: give whole numbers from 0 to {MAX_SEED}, each once, such as "
-            "'seeds=[0,1,2]'"
-        )
-    return parsed
-
-
-def _flag(key: str, value: str) -> bool:
-    if value.lower() not in ("true", "false"):
-        raise UserError(f"{key}={value}: give true or false")
-    return value.lower() == "true"
-
-
-def _number(key: str, value: str) -> int:
-    parsed = yaml_types.parse_value(_text(key, value), key)
-    if type(parsed) is not int or parsed < 1:
-        raise UserError(f"{key}={value}: give a whole number from 1")
-    return parsed
-
-
-def _class(key: str, value: str) -> int | str:
-    if value == "all":
-        return value
-    parsed = yaml_types.parse_value(_text(key, value), key)
-    if type(parsed) is not int or parsed < 0:
-        raise UserError(f"{key}={value}: give the number of a class, from 0, or all")
-    return parsed
-
-
-def _real(key: str, value: str) -> float:
-    parsed = yaml_types.parse_value(_text(key, value), key)
-    if type(parsed) not in (int, float) or not 0 <= parsed <= 2:
-        raise UserError(f"{key}={value}: give a number from 0 to 2")
-    return float(parsed)
-
-
 def _force(key: str, value: str) -> str:
     known = {"true": "all", "all": "all", "false": "none", "failed": "failed", "measure": "measure"}
     if value.lower() not in known:
@@ -291,36 +252,58 @@ def _force(key: str, value: str) -> str:
     return known[value.lower()]
 
 
-CONVERT: dict[str, Callable[[str, str], Any]] = {
-    "grid": _text,
-    "do": _text,
-    "scale": _text,
+def _that(fits: Callable[[Any], bool], wanted: str) -> Convert:
+    """A conversion to values that `fits` accepts; `wanted` are the words for them."""
+
+    def convert(key: str, value: str) -> Any:
+        parsed = yaml_types.parse_value(value, key)
+        if not fits(parsed):
+            raise UserError(f"{key}={value}: give {wanted}")
+        return parsed
+
+    return convert
+
+
+def _seeds(key: str, value: str) -> list[int]:
+    parsed = yaml_types.parse_value(value, key)
+    seeds = parsed if isinstance(parsed, list) else [parsed]
+    whole = all(type(seed) is int and 0 <= seed <= MAX_SEED for seed in seeds)
+    if not (seeds and whole) or len(set(seeds)) < len(seeds):
+        raise UserError(
+            f"{key}={value}: give whole numbers from 0 to {MAX_SEED}, each once, such as "
+            "'seeds=[0,1,2]'"
+        )
+    return seeds
+
+
+_FIELDS = {"class": "of_class", "dispatch.dry_run": "dry_run"}  # key -> field of another name
+_OF_KEY: dict[str, Convert] = {
     "only": _labels,
     "seeds": _seeds,
     "force": _force,
-    "dispatch": _text,
-    "dispatch.dry_run": _flag,
-    "runs_dir": _path,
-    "results_dir": _path,
-    "data_dir": _path,
-    "data": _text,
-    "source": _path,
-    "real": _path,
-    "fake": _path,
-    "metrics": _labels,
-    "out": _path,
-    "target": _text,
-    "runs": _names,
-    "grids": _names,
     "export": _exports,
-    "run": _text,
-    "n": _number,
-    "class": _class,
-    "truncation": _real,
-    "interpolate": _number,
-    "gpus_per_run": _number,
-    "kills": _number,
-    "steps": _number,
+    "class": _that(lambda v: v == "all" or (type(v) is int and v >= 0),
+                   "the number of a class, from 0, or all"),
+    "truncation": _that(lambda v: type(v) in (int, float) and 0 <= v <= 2, "a number from 0 to 2"),
+}  # fmt: skip
+_OF_TYPE: dict[Any, Convert] = {
+    str: _text,
+    Path: _path,
+    list[str]: _names,
+    int: _that(lambda v: type(v) is int and v >= 1, "a whole number from 1"),
+    bool: _that(lambda v: isinstance(v, bool), "true or false"),
 }
 
-ATTRIBUTES = {"class": "of_class"}  # where the key cannot be a name
+
+def _converts() -> dict[str, Convert]:
+    """Every key but those of the configuration -> its conversion, by its field's type."""
+    keys = {name: key for key, name in _FIELDS.items()}
+    hints = {keys.get(name, name): hint for name, hint in get_type_hints(Options).items()}
+    return {
+        key: _OF_KEY.get(key) or _OF_TYPE[yaml_types.kinds(hint)[0]]
+        for key, hint in hints.items()
+        if key not in ("overrides", "cluster")
+    }
+
+
+CONVERT = _converts()

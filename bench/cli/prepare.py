@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from bench.cli.options import Options
 from bench.config import paths, yaml_types
 from bench.config.schema import DataSetEntry, DataSetsFile
 from bench.run.preflight import check_folder
+from bench.run.progress import Show
 from projgan.config import Data
 from projgan.errors import DataError, UserError
 
 if TYPE_CHECKING:
     from projgan.data.sources import Classes, ImageSource
-
-Echo = Callable[[str], None]
 
 
 def known() -> dict[str, DataSetEntry]:
@@ -24,25 +24,13 @@ def known() -> dict[str, DataSetEntry]:
     return file.sets
 
 
-def prepare(
-    name: str,
-    source: Path,
-    overrides: Sequence[str],
-    data_dir: Path,
-    progress: Callable[[str, int, int], None],
-    echo: Echo,
-    anew: bool = False,
-) -> Path:
-    """Packs a source as the data set `name` and says what came of it.
+def prepare(options: Options, show: Show, echo: Callable[[str], None]) -> None:
+    """Packs the images of `source=` as the data set `data=` and says what came of it.
 
     Args:
-        name: of the data set.
-        source: where its images are.
-        overrides: `data.resolution=…` and `data.filter=…`, and nothing else.
-        data_dir: where packed data sets are kept.
-        progress: told what is done and how far.
+        options: with `data.resolution=…` and `data.filter=…` as overrides, and nothing else.
+        show: takes how far it is.
         echo: takes lines for the user.
-        anew: replaces what is there of another source, or of another state of it.
 
     Raises:
         UserError: a name or setting that is wrong, a source of another size than the data set's,
@@ -52,34 +40,35 @@ def prepare(
     from projgan.data.prepare import prepare as pack
     from projgan.data.prepare import summary
 
-    changes = yaml_types.parse_overrides(overrides)
-    size, how = changes.get("data.resolution", Data().resolution), changes.get("data.filter")
+    name, source = options.data, options.source
+    if name is None or source is None:
+        raise UserError("do=prepare needs data=NAME source=PATH, and data.resolution= if not 256")
     if name in RENDERED:
         raise UserError(f"data={name} is rendered here; give what is prepared another name")
-    cfg = Data(
-        name=name,
-        resolution=yaml_types.convert("data.resolution", size, "command line"),
-        filter=yaml_types.convert("data.filter", how or Data().filter, "command line"),
-    )
-    check_folder("data_dir", data_dir)
+    cfg = Data(name=name)
+    for key, value in yaml_types.parse_overrides(options.overrides).items():
+        made = yaml_types.convert(key, value, yaml_types.COMMAND_LINE)
+        cfg = replace(cfg, **{key.removeprefix("data."): made})
+    check_folder("data_dir", options.data_dir)
     entry = known().get(name)
 
     def check(opened: ImageSource, classes: Classes) -> None:
         if entry is not None:
-            compare(name, entry, len(opened.names), echo)
+            _check_size(name, entry, len(opened.names), echo)
         for note in filter(None, (opened.note, classes.note)):
             echo(f"note: {note}")
 
-    folder = pack(name, source, cfg.resolution, data_dir, progress, check, anew, cfg.filter)
-    said = summary(folder)
-    classes = f", {len(said['classes'])} classes" if said["classes"] else ""
-    echo(f"{name}: {said['count']} images{classes} of {said['kind']} {said['source']} in {folder}")
-    echo(f"sha256 {said['sha256']}; train on it with data.name={name} "
-         f"data.resolution={cfg.resolution}{f' data.filter={how}' if how else ''}")  # fmt: skip
-    return folder
+    anew = options.force == "all"
+    folder = pack(name, source, cfg.resolution, options.data_dir, show, check, anew, cfg.filter)
+    made = summary(folder)
+    classes = f", {len(made['classes'])} classes" if made["classes"] else ""
+    echo(f"{name}: {made['count']} images{classes} of {made['kind']} {made['source']} in {folder}")
+    given = f" data.filter={cfg.filter}" if cfg.filter != Data().filter else ""
+    echo(f"sha256 {made['sha256']}; train on it with data.name={name} "
+         f"data.resolution={cfg.resolution}{given}")  # fmt: skip
 
 
-def compare(name: str, entry: DataSetEntry, count: int, echo: Echo) -> None:
+def _check_size(name: str, entry: DataSetEntry, count: int, echo: Callable[[str], None]) -> None:
     """Refuses a source that is not the data set it is called, as far as its size tells."""
     if count == entry.images:
         return

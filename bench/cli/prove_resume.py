@@ -9,7 +9,6 @@ optimisers, projection, every step's batch and losses, every metric, every kept 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import random
 import shutil
@@ -31,8 +30,10 @@ import projgan.backbones.lab  # with all that it imports: once here and not in e
 import projgan.checkpoint
 import projgan.files
 import projgan.train
+from bench.cli.options import Options
 from bench.config.paths import RunPaths
 from bench.config.spec import RunSpec
+from bench.config.terminal import aligned
 from bench.store import record as records
 from projgan.checkpoint import load_checkpoint, read_checkpoint
 from projgan.errors import UserError
@@ -44,7 +45,7 @@ PLACES = ("before the step", "between D and G", "after the step", "writing the c
 
 @dataclass(frozen=True)
 class Kill:
-    """Where a process dies: at the first such place from so many images on."""
+    """A place where a process dies: the first such one from so many images on."""
 
     nimg: int
     place: str
@@ -54,19 +55,6 @@ class Kill:
         if self.place in PLACES[3:]:
             return f"{self.place} at {self.nimg} images or next"
         return f"{self.place} from {self.nimg} images on"
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of the proof."""
-
-    what: str
-    straight: str
-    resumed: str
-
-    @property
-    def equal(self) -> bool:
-        return self.straight == self.resumed
 
 
 def shortened(spec: RunSpec, steps: int) -> RunSpec:
@@ -100,49 +88,43 @@ def plan(spec: RunSpec, kills: int, seed: int) -> list[Kill]:
     return sorted(drawn, key=comes)
 
 
-def prove(
-    spec: RunSpec, kills: list[Kill], folder: Path, data_dir: Path, echo: Callable[[str], None]
-) -> list[Line]:
-    """Does the run twice below `folder`, once with kills, and compares.
+def prove(spec: RunSpec, options: Options, echo: Callable[[str], None]) -> bool:
+    """Proves it for one run, prints a table, and says whether all is equal.
+
+    The runs lie in a folder of `runs_dir`, which is kept where there is a difference.
+
+    Args:
+        spec: what is trained; its budget becomes 2 x `steps` steps. Its seed decides where it is
+            killed.
+        options: of do=prove-resume.
+        echo: takes lines for the user.
 
     Raises:
         UserError: a process did not end as it should; the message names its log.
     """
-    straight, resumed = (RunPaths(folder / name) for name in ("straight", "resumed"))
-    for run in (straight, resumed):
-        write_json_atomic(run.spec, spec.to_json())
-    _child(straight, data_dir, None)
-    for number, kill in enumerate(kills, start=1):
-        if _child(resumed, data_dir, kill) == -signal.SIGKILL:
-            echo(f"[{number}/{len(kills)}] killed {kill}")
-        else:
-            echo(f"[{number}/{len(kills)}] came to its end before: {kill}")
-    _child(resumed, data_dir, None)
-    one, other = dict(_facts(straight)), dict(_facts(resumed))
-    names = dict.fromkeys([*one, *other])
-    return [Line(name, one.get(name, "missing"), other.get(name, "missing")) for name in names]
-
-
-def proof(spec: RunSpec, kills: int, steps: int, runs_dir: Path, data_dir: Path,
-          echo: Callable[[str], None]) -> bool:  # fmt: skip
-    """Proves it for one run, prints a table, and says whether all is equal.
-
-    Args:
-        spec: what is trained; its budget becomes 2 x `steps` steps.
-        kills: how often the second run is killed; its seed decides where.
-        runs_dir: gets a folder for the time of the proof; kept where there is a difference.
-    """
+    steps, kills, runs_dir = options.steps, options.kills, options.runs_dir
     spec = shortened(spec, steps)
     runs_dir.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="prove-resume-", dir=runs_dir))
     echo(f"{spec.label}: {2 * steps} steps of {spec.config.train.batch} images, {kills} kills")
-    lines = prove(spec, plan(spec, kills, spec.config.train.seed), folder, data_dir, echo)
-    width = max(len(line.what) for line in lines)
-    echo(f"{'':{width}}  {'straight':<16}  {'killed':<16}")
-    for line in lines:
-        verdict = "equal" if line.equal else "DIFFERENT"
-        echo(f"{line.what:{width}}  {line.straight[:16]:<16}  {line.resumed[:16]:<16}  {verdict}")
-    if all(line.equal for line in lines):
+    straight, resumed = (RunPaths(folder / name) for name in ("straight", "resumed"))
+    for run in (straight, resumed):
+        write_json_atomic(run.spec, spec.to_json())
+    _child(straight, options.data_dir, None)
+    for number, kill in enumerate(plan(spec, kills, spec.config.train.seed), start=1):
+        was_killed = _child(resumed, options.data_dir, kill) == -signal.SIGKILL
+        outcome = f"killed {kill}" if was_killed else f"came to its end before: {kill}"
+        echo(f"[{number}/{kills}] {outcome}")
+    _child(resumed, options.data_dir, None)
+    one, other = dict(_facts(straight)), dict(_facts(resumed))
+    lines = [["", "straight", "killed", ""]]
+    for name in dict.fromkeys([*one, *other]):
+        values = [facts.get(name, "missing") for facts in (one, other)]
+        verdict = "equal" if values[0] == values[1] else "DIFFERENT"
+        lines.append([name, *(value[:16] for value in values), verdict])
+    for line in aligned(lines):
+        echo(line)
+    if one == other:
         shutil.rmtree(folder)
         echo("A run that is killed and goes on equals one that was never touched, to the bit")
         return True
@@ -156,16 +138,14 @@ def _facts(run: RunPaths) -> Iterator[tuple[str, str]]:
     yield "images shown", str(state["nimg"])
     for name, part in state["trainer"].items():
         yield name, _digest(part)
-    yield (
-        "batches and losses",
-        _text_digest(sorted(set(_steps(run).read_text(encoding="utf-8").splitlines()))),
-    )
+    steps = _steps(run).read_text(encoding="utf-8").splitlines()
+    yield "batches and losses", _digest(sorted(set(steps)))
     record = records.load(run.record)
     if record is None:
         raise UserError(f"{run.record} is missing; see {run.log}")
     yield "status", record["status"]
     for snapshot in record["snapshots"]:
-        yield f"metrics at {snapshot['nimg']}", _text_digest(sorted(snapshot["metrics"].items()))
+        yield f"metrics at {snapshot['nimg']}", _digest(snapshot["metrics"])
     for file in sorted([*run.snapshots_dir.iterdir(), *run.samples_dir.iterdir()]):
         yield file.name, hashlib.sha256(file.read_bytes()).hexdigest()
 
@@ -190,10 +170,6 @@ def _digest(value: Any) -> str:
 
     add(value)
     return sha.hexdigest()
-
-
-def _text_digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def _steps(run: RunPaths) -> Path:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
+from bench.cli.options import Options
 from bench.config.metrics import METRICS, record_key
 from bench.config.paths import RunPaths
-from bench.config.spec import RunSpec
+from bench.config.spec import EvalSpec, RunSpec
+from bench.config.yaml_types import parse_overrides
 from bench.run.preflight import check_folder
 from bench.store import record as records
 from projgan.classes import class_count
@@ -27,88 +30,81 @@ COLUMNS = 8
 IMAGES, OF_EACH_CLASS = 64, 8  # where n is not given
 
 
-def draw(
-    run: str,
-    runs_dir: Path,
-    out: Path,
-    *,
-    n: int | None = None,
-    seed: int = 0,
-    truncation: float = 1.0,
-    steps: int = 0,
-    metric: str | None = None,
-    of_class: int | Literal["all"] | None = None,
-    norms: str | None = None,
-    echo: Callable[[str], None] = print,
-) -> list[Path]:
+def sample(options: Options, echo: Callable[[str], None]) -> None:
     """Writes samples of a run's averaged generator.
 
+    `00000.png …` lie alone in their folder; beside it go `OUT-grid.png` and, with `interpolate=`,
+    `OUT-interpolation.png`, which are no samples. The first 64 latents of seed 0 are those of the
+    run's own pictures. Every class has the same latents, and a row of the grid.
+
     Args:
-        run: a run's id, a run's folder, or a .safetensors file that a run kept.
-        runs_dir: where ids are looked for.
-        out: folder for `00000.png …` alone; beside it go `OUT-grid.png` and, with `steps`,
-            `OUT-interpolation.png`, which are no samples.
-        n: images, or images of each class. None = 64, or 8 of each class.
-        seed: of the latents; the first 64 of seed 0 are those of the run's own pictures.
-        truncation: pulls styles towards their mean; 1 = as trained.
-        steps: images between each two latents of the interpolation; 0 = none.
-        metric: take the snapshot that is best by it. None = the last one.
-        of_class: the class of all images, of a class-conditional run; "all" = a row of the grid and
-            a folder for each class, from the same latents. None = as often as in the data.
-
-        norms: batch-norm statistics, standing or copied. None = those that the run is measured
-            with, or standing ones of a file that stands alone.
-
-    Returns:
-        The files.
+        options: of do=sample.
+        echo: takes lines for the user.
 
     Raises:
         UserError: no such run or snapshot, a metric that was not measured, a generator that has
             no styles to truncate or no such class, images in `out` that would not be replaced.
     """
-    path = _snapshot(run, runs_dir, metric, norms)
+    run, seed = _single_values(options)
+    path, norms = _snapshot(run, options)
+    out = options.out or options.results_dir / "samples" / Path(run).stem
     check_folder("out", out)
     out = out.resolve() if out.name in ("", "..") else out
     check_folder("out", out.parent)
-    norms = norms or _norms(path)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     generator, cfg, nimg = load_generator(path, norms, device)
-    if truncation != 1.0 and not hasattr(generator, "styles"):
-        raise UserError(
-            f"truncation={truncation}: generator.name={cfg.generator.name} has no styles; leave it"
-        )
-    every, known = of_class == "all", class_count(generator)
-    if every and not known:
-        raise UserError(f"class=all: {path} was trained without classes; leave class=")
-    n = n or (OF_EACH_CLASS if every else IMAGES)
-    classes = range(known) if of_class == "all" else [of_class]
+    classes, known = _classes(options, generator, path), class_count(generator)
+    if options.truncation != 1.0 and not hasattr(generator, "styles"):
+        raise UserError(f"truncation={options.truncation}: generator.name={cfg.generator.name} has "
+                        "no styles; leave it")  # fmt: skip
+    every, steps = options.of_class == "all", options.interpolate
+    n = options.n or (OF_EACH_CLASS if every else IMAGES)
     # As many digits for each, so that folders are sorted as the classes are.
     places = [out / f"{label:0{len(str(known - 1))}d}" if every else out for label in classes]
-    files = [place / f"{i:05d}.png" for place in places for i in range(n)]
-    _refuse_others(out, set(files))
-    left = iter(files)
-    rows, between, sheets = [], [], []
-    for label in classes:
-        images = _gather(generate(generator, seed, range(n), truncation=truncation, label=label))
-        for image in images:
-            _write(next(left), Image.fromarray(image.transpose(1, 2, 0)))
+    files = [[place / f"{i:05d}.png" for i in range(n)] for place in places]
+    _refuse_others(out, set(itertools.chain.from_iterable(files)))
+    rows, between = [], []
+    for label, names in zip(classes, files, strict=True):
+        style = options.truncation
+        images = _gather(generate(generator, seed, range(n), truncation=style, label=label))
+        for name, image in zip(names, images, strict=True):
+            _write(name, Image.fromarray(image.transpose(1, 2, 0)))
         rows.append(images)
         if steps:  # of every class one way, of one class as many as the grid has columns
             starts = range(2 if every else min(n, COLUMNS))
-            ways = list(interpolate(generator, seed, starts, steps, truncation, label))
+            ways = list(interpolate(generator, seed, starts, steps, style, label))
             between += ways[:1] if every else ways
     columns = n if every else min(COLUMNS, math.ceil(math.sqrt(n)))
-    sheets.append(out.with_name(f"{out.name}-grid.png"))
-    _write(sheets[-1], image_grid(np.concatenate(rows), columns))
+    sheets = {f"{out.name}-grid.png": image_grid(np.concatenate(rows), columns)}
     if steps:
-        sheets.append(out.with_name(f"{out.name}-interpolation.png"))
-        _write(sheets[-1], image_grid(_gather(between), steps + 1))
-    said = "" if of_class is None else f" of class {of_class}"
-    said = f" of each of {known} classes" if every else said
+        sheets[f"{out.name}-interpolation.png"] = image_grid(_gather(between), steps + 1)
+    for sheet, picture in sheets.items():
+        _write(out.with_name(sheet), picture)
+    shown = "" if options.of_class is None else f" of class {options.of_class}"
+    shown = f" of each of {known} classes" if every else shown
     after = f"after {nimg / 1000:g} thousand images, {norms} batch-norm statistics"
-    echo(f"{n} images{said} of {path} ({after}) in {out}")
-    echo(f"side by side in {' and '.join(map(str, sheets))}")
-    return files + sheets
+    echo(f"{n} images{shown} of {path} ({after}) in {out}")
+    echo(f"side by side in {' and '.join(str(out.with_name(sheet)) for sheet in sheets)}")
+
+
+def _classes(options: Options, generator: Any, path: Path) -> Sequence[int | None]:
+    """The classes that images are drawn of, one after the other; None = as often as in the data."""
+    if options.of_class != "all":
+        return [options.of_class]
+    if not (known := class_count(generator)):
+        raise UserError(f"class=all: {path} was trained without classes; leave class=")
+    return range(known)
+
+
+def _single_values(options: Options) -> tuple[str, int]:
+    """The run and the seed; refuses several of what is one."""
+    if options.run is None:
+        raise UserError("run=ID is missing: a run's id (grid=NAME do=plan), folder or .safetensors")
+    if options.metrics and len(options.metrics) > 1:
+        raise UserError("metrics=: do=sample takes one, whose best snapshot is drawn")
+    if options.seeds and len(options.seeds) > 1:
+        raise UserError("seeds=: do=sample takes one, of the latents; n= is how many images")
+    return options.run, options.seeds[0] if options.seeds else 0
 
 
 def _refuse_others(out: Path, files: set[Path]) -> None:
@@ -121,21 +117,18 @@ def _refuse_others(out: Path, files: set[Path]) -> None:
         )
 
 
-def _norms(path: Path) -> str:
-    """With which statistics the run of a generator is measured, if its folder tells."""
-    try:
-        return RunSpec.read(RunPaths(path.parent.parent).spec).eval.norms
-    except DataError:
-        return "standing"
+def _snapshot(run: str, options: Options) -> tuple[Path, str]:
+    """The file of a run's last generator, or of the best by a metric; its batch-norm statistics.
 
-
-def _snapshot(run: str, runs_dir: Path, metric: str | None, norms: str | None) -> Path:
-    """The file of the generator that is meant."""
-    given = Path(run).expanduser()
+    They are those that the run is measured with, and standing ones of a file that lies alone.
+    """
+    asked = parse_overrides(options.overrides).get("eval.norms")
+    asked = asked and EvalSpec(norms=asked).norms
+    given, runs_dir = Path(run).expanduser(), options.runs_dir
     if given.suffix == ".safetensors":
         if not given.is_file():
             raise UserError(f"run={run}: no such file")
-        return given
+        return given, asked or _norms(given)
     folder = given if given.is_dir() else runs_dir / run
     paths = RunPaths(folder)
     if not folder.is_dir() or folder.resolve() == runs_dir.resolve():
@@ -148,7 +141,17 @@ def _snapshot(run: str, runs_dir: Path, metric: str | None, norms: str | None) -
     if not kept:
         raise UserError(f"run={run}: {folder} keeps no generator yet; train it first")
     last = paths.snapshot(kept[-1])
-    return last if metric is None else _best(paths, kept, record_key(metric, norms or _norms(last)))
+    norms = asked or _norms(last)
+    if options.metrics:
+        return _best(paths, kept, record_key(options.metrics[0], norms)), norms
+    return last, norms
+
+
+def _norms(path: Path) -> str:
+    try:
+        return RunSpec.read(RunPaths(path.parent.parent).spec).eval.norms
+    except DataError:
+        return "standing"
 
 
 def _best(paths: RunPaths, kept: list[int], metric: str) -> Path:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
+from bench.cli.options import Options
 from bench.config.metrics import METRICS, metric_keys
 from bench.config.terminal import aligned
 from bench.metrics.evaluate import Scores, evaluate
@@ -29,12 +29,10 @@ DEFAULT = ("fd_lab", "kid_lab", "prdc_lab", "swd")  # whatever needs nothing tha
 FORMATS = (".json", ".csv")
 _FEW = 2000  # fewer images a side than this leave most metrics biased or noisy
 
-Echo = Callable[[str], None]
-
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured, and what the user should know of it."""
+    """Two sets of images, their distances, and what the user should know of them."""
 
     real: ImageSet
     fake: ImageSet
@@ -43,60 +41,43 @@ class Result:
     notes: tuple[str, ...]
 
     def rows(self) -> list[dict[str, Any]]:
-        """One mapping per metric: value, interval, gap between two routes, why it is missing, and
-        how many images of each side were compared where a metric takes as many of both."""
-        return [
-            {
-                "metric": key,
-                "header": METRICS[key].header,
-                "unit": METRICS[key].unit,
-                "value": self.scores.get(key),
-                "low": self.scores.intervals.get(key, (None, None))[0],
-                "high": self.scores.intervals.get(key, (None, None))[1],
-                "gap": self.scores.certificates.get(key),
-                "used": self.scores.used.get(key),
-                "missing": self.scores.missing.get(key, ""),
-            }
-            for key in self.metrics
-        ]
+        """One mapping per metric: value, 95 % interval, gap between two ways of computing it, how
+        many images of each side were compared where that is the same number, why there is none.
+        """
+        scores, rows = self.scores, []
+        for key in self.metrics:
+            low, high = scores.intervals.get(key, (None, None))
+            rows.append({
+                "metric": key, "header": METRICS[key].header, "unit": METRICS[key].unit,
+                "value": scores.get(key), "low": low, "high": high,
+                "gap": scores.certificates.get(key), "used": scores.used.get(key),
+                "missing": scores.missing.get(key, ""),
+            })  # fmt: skip
+        return rows
 
 
-def score(
-    real: Path | None,
-    fake: Path | None,
-    metrics: Sequence[str] | None,
-    data_dir: Path,
-    out: Path | None,
-    echo: Echo,
-) -> Result:
-    """Measures `fake` against `real`, prints a table and writes it to `out`.
+def score(options: Options, echo: Callable[[str], None]) -> None:
+    """Measures `fake=` against `real=`, prints a table and writes it to `out=`.
+
+    What was computed of the real images is kept in `data_dir/reference`; weights that do not ship
+    are looked for in `data_dir/weights`.
 
     Args:
-        real, fake: folders, zips, tars or .npy arrays of images.
-        metrics: groups or keys of METRICS. None = those that need nothing beside this package.
-        data_dir: what was computed of the real images is kept in its reference/; weights that do
-            not ship are looked for in its weights/.
-        out: a .json or .csv file. None = the table on the screen is all.
+        options: `metrics` are groups or keys of METRICS; None = `DEFAULT`.
         echo: takes lines for the user.
 
     Raises:
         UserError: paths, metrics or images that cannot be used; one line.
     """
-    if real is None or fake is None:
+    if options.real is None or options.fake is None:
         raise UserError("do=score needs real=PATH and fake=PATH: folders, archives or .npy arrays")
-    keys = metric_keys(metrics or DEFAULT)
-    if alone := [key for key in keys if METRICS[key].extractor in ("own", "levels")]:
-        raise ConfigError(f"{alone[0]} looks through a run's own networks: do=score has none")
-    if held := [key for key in keys if METRICS[key].norms]:
-        raise ConfigError(f"{held[0]} is of a run's generator: do=score measures images")
-    if out is not None:
-        if out.suffix.lower() not in FORMATS:
-            raise ConfigError(f"out={out}: give a file ending in {' or '.join(FORMATS)}")
-        check_folder("out", out.parent)
-    check_folder("data_dir", data_dir)
+    keys = metric_keys(options.metrics or DEFAULT)
+    _check(options, keys)
     started = time.monotonic()
     with counter_for(echo) as show:
-        result = measure(open_images(real, "real"), open_images(fake, "fake"), keys, data_dir, show)
+        sides = open_images(options.real, "real"), open_images(options.fake, "fake")
+        result = measure(*sides, keys, options.data_dir, show)
+    out = options.out
     if out is not None:
         write_text_atomic(out, to_csv(result) if out.suffix.lower() == ".csv" else to_json(result))
     for note in result.notes:
@@ -108,19 +89,34 @@ def score(
     echo(f"{counts}, {time.monotonic() - started:.0f} s; intervals are of 95 %")
     if out is not None:
         echo(f"written to {out}")
-    return result
+
+
+def _check(options: Options, keys: Sequence[str]) -> None:
+    """Refuses what cannot be measured or written before any image is read."""
+    for key in keys:
+        if METRICS[key].extractor in ("own", "levels"):
+            raise ConfigError(f"{key} looks through a run's own networks: do=score has none")
+        if METRICS[key].norms:
+            raise ConfigError(f"{key} is of a run's generator: do=score measures images")
+    if options.out is not None:
+        if options.out.suffix.lower() not in FORMATS:
+            raise ConfigError(f"out={options.out}: give a file ending in {' or '.join(FORMATS)}")
+        check_folder("out", options.out.parent)
+    check_folder("data_dir", options.data_dir)
 
 
 def measure(
     real: ImageSet, fake: ImageSet, metrics: Sequence[str], data_dir: Path, show: Show
 ) -> Result:
-    """Every image of both sides is decoded once per extractor that is asked for (real) or once in
-    all (fake), at its own size.
+    """Measures one set of images against another.
+
+    Every image is decoded once per extractor that is asked for (real) or once in all (fake), at
+    its own size.
 
     Args:
         metrics: groups or keys of METRICS.
         data_dir: parent of reference/ and weights/.
-        show: told how far it is.
+        show: takes how far it is.
     """
     keys = metric_keys(metrics)
     for side in (real, fake):
@@ -174,8 +170,9 @@ def _notes(real: ImageSet, fake: ImageSet, shapes: set[tuple[int, ...]]) -> Iter
 
 
 def _used(scores: Scores) -> Iterator[str]:
-    """Where metrics did not compare every image."""
-    for count in sorted({n for n in scores.used.values() if n < max(scores.real, scores.fake)}):
+    """Lines about metrics that did not compare every image."""
+    most = max(scores.real, scores.fake)
+    for count in sorted({used for used in scores.used.values() if used < most}):
         keys = ", ".join(key for key, used in scores.used.items() if used == count)
         yield (
             f"{keys}: {count} images of each side were compared, chosen by a hash of their pixels "
@@ -208,10 +205,5 @@ def to_json(result: Result) -> str:
 
 
 def to_csv(result: Result) -> str:
-    """One line per metric."""
-    text = io.StringIO()
-    rows = result.rows()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    """One line per metric, empty where there is no number."""
+    return str(pd.DataFrame(result.rows(), dtype=object).to_csv(index=False, lineterminator="\n"))

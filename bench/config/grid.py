@@ -11,12 +11,13 @@ import dataclasses
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from bench.config import columns as vocabulary
 from bench.config import paths, slurm_settings, yaml_types
-from bench.config.metrics import EVAL_NORMS, check_metrics, grid_key, metric_keys
+from bench.config.metrics import EVAL_NORMS, grid_key, metric_keys
 from bench.config.schema import (
     ClaimsFile,
     EvalSection,
@@ -49,6 +50,38 @@ def list_scales() -> list[str]:
     return sorted(file.stem for file in paths.SCALES.glob("*.yaml"))
 
 
+@dataclass(frozen=True)
+class _Files:
+    """The files that a grid is made of, at one scale."""
+
+    path: Path
+    grid: GridFile
+    name: str  # of the scale
+    scale: ScaleFile
+    section: Section  # of the grid file, for this scale
+    rates: Mapping[str, Rates]  # of a search, by discriminator or preset
+
+    @classmethod
+    def read(cls, grid: str, scale: str) -> _Files:
+        path = _grid_path(grid)
+        if scale not in (known := list_scales()):
+            raise UserError(unknown("scale", scale, known))
+        file: GridFile = yaml_types.read(GridFile, path)
+        _check_names(path, file, known)
+        at_scale: ScaleFile = yaml_types.read(ScaleFile, paths.SCALES / f"{scale}.yaml")
+        rates = yaml_types.read(RatesFile, paths.RATES).scales.get(scale, {})
+        return cls(path, file, scale, at_scale, file.scales.get(scale, Section()), rates)
+
+    def own_name(self, column: str) -> str:
+        """`fd`, `rel:fd`, … with the metric's name at this scale."""
+        prefix, colon, name = column.rpartition(":")
+        return f"{prefix}{colon}{self.scale.metrics.get(name, name)}"
+
+    def row(self, label: str) -> str:
+        """A row as messages name it."""
+        return f"{self.path.name}: row {label!r}"
+
+
 def load(
     grid: str,
     scale: str = "lab",
@@ -71,78 +104,26 @@ def load(
     Raises:
         UserError: One line that names what is wrong and what would be right.
     """
-    path = _grid_path(grid)
-    if scale not in (known := list_scales()):
-        raise UserError(unknown("scale", scale, known))
-    file, at_scale = (
-        yaml_types.read(GridFile, path),
-        yaml_types.read(ScaleFile, paths.SCALES / f"{scale}.yaml"),
-    )
-    section = file.scales.get(scale, Section())
-    _check_names(path, file, known)
-
-    # Rows, axes and seeds, as the command line leaves them.
+    files = _Files.read(grid, scale)
     given = yaml_types.parse_overrides(overrides)
     measuring = {key: value for key, value in given.items() if key.startswith("eval.")}
     changes = {key: value for key, value in given.items() if key not in measuring}
-    with yaml_types.at(path.name):
-        usual = _seeds(None, {}, next(s for s in (section.seeds, file.seeds, [0]) if s is not None))
-    chosen = _seeds(seeds, changes, usual)
-    crossed = file.axes | section.axes
-    axes = {key: _axis(f"{path.name}: axes", key, values) for key, values in crossed.items()}
-    for key, value in list(changes.items()):
-        if yaml_types.is_several(key, value):
-            axes[key] = _axis(yaml_types.COMMAND_LINE, key, changes.pop(key))
-        elif key in axes:
-            axes[key] = (yaml_types.convert(key, changes.pop(key), yaml_types.COMMAND_LINE),)
-    tuned = yaml_types.read(RatesFile, paths.RATES).scales.get(scale, {})
-    rows = _rows(path, file, scale, axes, only, tuned)
-    for row in (row for row in rows if row.resources):
-        with yaml_types.at(f"{path.name}: row {row.label!r}: resources"):
-            slurm_settings.check(slurm_settings.asking(SlurmFile(), row.resources))
+    chosen = _seeds(files, seeds, changes)
+    axes = _axes(files, changes)
+    rows = _rows(files, axes, only)
     _check_contradictions(rows, changes)
-
-    # What holds for all of them.
-    parts = [at_scale.report, file.report, section.report]
-    report = _report(path, parts, at_scale.metrics, rows, only is not None)
-    parts = [at_scale.eval, file.eval, section.eval, EvalSection(norms=norms)]
-    evaluation = _evaluation(path, parts, measuring, at_scale.metrics, report.columns)
-    beside = [name for part in parts for name in part.beside or () if ":" not in name]
-    shown = [*report.columns, *(_own_name(name, at_scale.metrics) for name in beside)]
-    report = dataclasses.replace(report, columns=_columns(shown, evaluation))
-    base = [
-        (f"{path.name}: base", file.base),
-        (f"{path.name}: scales.{scale}.base", section.base),
-    ]
-    for where, values in [(f"scale {scale}", at_scale.set), *base]:
-        _no_seed(where, values)
-
-    # Every row at every choice of axis values and every seed.
-    runs: list[RunSpec] = []
-    for row in rows:
-        where = f"{path.name}: row {row.label!r}"
-        for chosen_values in itertools.product(*axes.values()):
-            at = dict(zip(axes, chosen_values, strict=True))
-            layers = [*base, (where, row.set), (f"{path.name}: axes", at)]
-            layers += [(yaml_types.COMMAND_LINE, changes)]
-            kinds = [values[KIND] for _, values in layers if KIND in values]
-            searched = tuned.get(kinds[-1] if kinds else Discriminator.kind)
-            first = [(f"scale {scale}", at_scale.set)]
-            if searched and row.preset is None:
-                first += [(paths.RATES.name, _pair(searched))]
-            cell = _config([*first, *layers], where)
-            for seed in chosen:
-                config = _seeded(cell, seed)
-                runs.append(RunSpec(file.name, row.label, at, scale, config, evaluation))
-    _check_distinct(path, runs)
-    report = dataclasses.replace(report, notes=(*report.notes, *_told_rates(tuned, rows, runs)))
-
-    with yaml_types.at(f"{path.name}: eval.levels"):
-        for judge in {run.levels_backbone for run in runs}:
-            find(judge)
+    report = _report(files, rows, narrowed=only is not None)
+    parts = [files.scale.eval, files.grid.eval, files.section.eval, EvalSection(norms=norms)]
+    evaluation = _evaluation(files, parts, measuring, report.columns)
+    runs = _runs(files, rows, axes, chosen, changes, evaluation)
+    report = dataclasses.replace(
+        report,
+        columns=_columns(files, parts, report, evaluation),
+        notes=(*report.notes, *_note_on_rates(files, rows, runs)),
+    )
     return Grid(
-        name=file.name,
-        about=file.about,
+        name=files.grid.name,
+        about=files.grid.about,
         scale=scale,
         rows=tuple(rows),
         axes=axes,
@@ -163,7 +144,7 @@ def load_claims(scale: str = "lab", path: Path = paths.CLAIMS) -> list[Claim]:
     if scale not in (known := list_scales()):
         raise UserError(unknown("scale", scale, known))
     file: ClaimsFile = yaml_types.read(ClaimsFile, path)
-    mapping = yaml_types.read(ScaleFile, paths.SCALES / f"{scale}.yaml").metrics
+    names = yaml_types.read(ScaleFile, paths.SCALES / f"{scale}.yaml").metrics
     found: dict[str, Claim] = {}
     for entry in file.claims:
         if entry.id in found:
@@ -172,32 +153,10 @@ def load_claims(scale: str = "lab", path: Path = paths.CLAIMS) -> list[Claim]:
         if scale not in (given.pop("scales") or known):
             continue
         given |= {name: tuple(given[name]) for name in ("these", "than")}
-        given |= {"metric": _own_name(entry.metric, mapping)}
-        given |= {"x": entry.x and _own_name(entry.x, mapping)}
+        given["metric"] = names.get(entry.metric, entry.metric)
+        given["x"] = entry.x and names.get(entry.x, entry.x)
         found[entry.id] = Claim(**given)
     return list(found.values())
-
-
-def _pair(rates: Rates) -> dict[str, Any]:
-    return {"optim.lr_g": rates.lr_g, "optim.lr_d": rates.lr_d}
-
-
-def _told_rates(
-    tuned: Mapping[str, Rates], rows: Sequence[Row], runs: Sequence[RunSpec]
-) -> list[str]:
-    """One line of the rates that experiments/rates.yaml gave to these runs."""
-    presets = {row.label: row.preset for row in rows}
-    has = {
-        (presets[r.row] or r.config.discriminator.kind, r.config.optim.lr_g, r.config.optim.lr_d)
-        for r in runs
-    }
-    said = [
-        f"{name} {rates.lr_g:g} and {rates.lr_d:g} "
-        + (f"(best of {rates.tried} tried alike)" if rates.tried else "(not searched for)")
-        for name, rates in tuned.items()
-        if (name, rates.lr_g, rates.lr_d) in has
-    ]
-    return [f"Learning rates of generator and discriminator: {'; '.join(said)}."] if said else []
 
 
 def _grid_path(grid: str) -> Path:
@@ -224,21 +183,41 @@ def _check_names(path: Path, file: GridFile, scales: list[str]) -> None:
             raise UserError(f"{path.name}: {where}: {unknown('scale', name, scales)}")
 
 
-def _seeds(
-    asked: Sequence[int] | None, changes: dict[str, Any], usual: Sequence[int]
-) -> Sequence[int]:
-    """The seeds of the command line, in either form, or the usual ones."""
+def _seeds(files: _Files, asked: Sequence[int] | None, changes: dict[str, Any]) -> Sequence[int]:
+    """The seeds of the command line, in either form, or those of the files."""
+    usual = next(s for s in (files.section.seeds, files.grid.seeds, [0]) if s is not None)
+    with yaml_types.at(files.path.name):
+        _check_seeds(usual)
     if SEED in changes:
-        seed = yaml_types.convert(SEED, changes.pop(SEED), "command line")
+        seed = yaml_types.convert(SEED, changes.pop(SEED), yaml_types.COMMAND_LINE)
         if asked is not None:
             raise UserError(f"{SEED}={seed} and seeds={list(asked)} exclude each other")
         asked = [seed]
-    chosen = usual if asked is None else asked
-    if not chosen or len(set(chosen)) < len(chosen):
-        raise UserError(
-            f"seeds={list(chosen)}: give distinct whole numbers such as 'seeds=[0,1,2]'"
-        )
-    return chosen
+    if asked is None:
+        return usual
+    _check_seeds(asked)
+    return asked
+
+
+def _check_seeds(seeds: Sequence[int]) -> None:
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise UserError(f"seeds={list(seeds)}: give distinct whole numbers such as 'seeds=[0,1,2]'")
+
+
+def _axes(files: _Files, changes: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
+    """The axes of the files, replaced by what the command line says of them, and its own.
+
+    What becomes an axis is taken out of `changes`.
+    """
+    where = f"{files.path.name}: axes"
+    crossed = files.grid.axes | files.section.axes
+    axes = {key: _axis(where, key, values) for key, values in crossed.items()}
+    for key, value in list(changes.items()):
+        if yaml_types.is_several(key, value):
+            axes[key] = _axis(yaml_types.COMMAND_LINE, key, changes.pop(key))
+        elif key in axes:
+            axes[key] = (yaml_types.convert(key, changes.pop(key), yaml_types.COMMAND_LINE),)
+    return axes
 
 
 def _check_contradictions(rows: Sequence[Row], changes: Mapping[str, Any]) -> None:
@@ -246,7 +225,7 @@ def _check_contradictions(rows: Sequence[Row], changes: Mapping[str, Any]) -> No
     for row in rows:
         for key in row.set.keys() & changes.keys():
             if yaml_types.convert(key, row.set[key], row.label) != yaml_types.convert(
-                key, changes[key], "command line"
+                key, changes[key], yaml_types.COMMAND_LINE
             ):
                 raise UserError(
                     f"{key}={changes[key]} contradicts row {row.label!r}, which sets it to "
@@ -262,61 +241,68 @@ def _axis(where: str, key: str, values: Sequence[Any]) -> tuple[Any, ...]:
     return chosen
 
 
-def _rows(
-    path: Path,
-    file: GridFile,
-    scale: str,
-    axes: Mapping[str, Any],
-    only: str | Sequence[str] | None,
-    tuned: Mapping[str, Rates],
-) -> list[Row]:
+def _rows(files: _Files, axes: Mapping[str, Any], only: str | Sequence[str] | None) -> list[Row]:
     """The rows of this scale, or those of them that `only` names."""
     found: dict[str, Row] = {}
     presets: dict[str, dict[str, Any]] = {}
-    if any(row.preset is not None for row in file.rows):  # methods that are rows of several grids
+    if any(row.preset is not None for row in files.grid.rows):  # methods that several grids have
         presets = yaml_types.read(PresetsFile, paths.PRESETS).presets
-    for row in file.rows:
-        where = f"{path.name}: row {row.label!r}"
-        if not row.label.strip():
-            raise UserError(f"{where}: a label is what names the line of a table; give it one")
-        if not row.label.isprintable() or row.label != row.label.strip():
-            raise UserError(
-                f"{where}: a label is one line of printable signs with no blank at its ends"
-            )
-        if row.scales is not None and scale not in row.scales:
+    for row in files.grid.rows:
+        where = files.row(row.label)
+        _check_label(where, row.label)
+        if row.scales is not None and files.name not in row.scales:
             continue  # of one label there may be a row for each scale
         if row.label.lower() in found:
             raise UserError(f"{where} is there twice; labels name the lines of a table")
         if row.preset is not None and row.preset not in presets:
             raise UserError(f"{where}: {unknown('preset', row.preset, presets)}")
-        settings = dict(presets.get(row.preset or "", {}))
-        if row.preset and row.preset in tuned:
-            settings |= _pair(tuned[row.preset])
-        settings |= row.set
+        rates = files.rates.get(row.preset or "")
+        settings = presets.get(row.preset or "", {}) | (rates.settings if rates else {}) | row.set
         for key in settings.keys() & axes.keys():
             raise UserError(f"{where} sets {key}, which is an axis; take it out of one of the two")
         _no_seed(where, settings)
-        asked = _given([file.resources, file.scales.get(scale, Section()).resources, row.resources])
+        asked = _given([files.grid.resources, files.section.resources, row.resources])
+        with yaml_types.at(f"{where}: resources"):
+            slurm_settings.check(slurm_settings.asking(SlurmFile(), asked))
         found[row.label.lower()] = Row(row.label, settings, row.paper, asked, row.preset)
-    here = list(found.values())
-    if not here:
-        raise UserError(f"{path.name}: has no row at scale {scale}")
+    if not found:
+        raise UserError(f"{files.path.name}: has no row at scale {files.name}")
     if only is None:
-        return here
+        return list(found.values())
     wanted = [only] if isinstance(only, str) else only
     for label in wanted:
-        if label.lower() not in {row.label.lower() for row in here}:
-            raise UserError(unknown("row", label, [row.label for row in here]))
+        if label.lower() not in found:
+            raise UserError(unknown("row", label, [row.label for row in found.values()]))
     keep = {label.lower() for label in wanted}
-    return [row for row in here if row.label.lower() in keep]
+    return [row for label, row in found.items() if label in keep]
+
+
+def _check_label(where: str, label: str) -> None:
+    if not label.strip():
+        raise UserError(f"{where}: a label is what names the line of a table; give it one")
+    if not label.isprintable() or label != label.strip():
+        raise UserError(
+            f"{where}: a label is one line of printable signs with no blank at its ends"
+        )
+
+
+def _report(files: _Files, rows: Sequence[Row], narrowed: bool) -> ReportSpec:
+    """What the files say; the notes of all of them."""
+    parts = [files.scale.report, files.grid.report, files.section.report]
+    given = _given(parts)
+    given["columns"] = tuple(map(files.own_name, given.get("columns", ())))
+    given["notes"] = tuple(note for part in parts for note in part.notes or ())
+    if "rank_by" in given:
+        given["rank_by"] = files.own_name(given["rank_by"])
+    report, labels = ReportSpec(**given), [row.label for row in rows]
+    if report.baseline is not None and report.baseline not in labels and not narrowed:
+        message = unknown("baseline row", report.baseline, labels)
+        raise UserError(f"{files.path.name}: report: {message}")
+    return report
 
 
 def _evaluation(
-    path: Path,
-    parts: Sequence[EvalSection],
-    asked: Mapping[str, Any],
-    mapping: Mapping[str, str],
-    shown: Sequence[str],
+    files: _Files, parts: Sequence[EvalSection], asked: Mapping[str, Any], shown: Sequence[str]
 ) -> EvalSpec:
     """What the files say, with what the command line asks for; its null is a value too."""
     given, hints = _given(parts), get_type_hints(EvalSpec)
@@ -327,48 +313,85 @@ def _evaluation(
     norms = given.get("norms", EvalSpec.norms)
 
     def own(names: Iterable[str]) -> list[str]:
-        return [grid_key(_own_name(name, mapping), norms) for name in names]
+        return [grid_key(files.own_name(name), norms) for name in names]
 
-    given["metrics"], beside = own(given.get("metrics", ())), own(given.pop("beside", ()))
+    metrics, beside = own(given.get("metrics", ())), own(given.pop("beside", ()))
     named = [name for name in own(shown) if name in vocabulary.WITH_NORMS]
     given = {key: tuple(v) if isinstance(v, list) else v for key, v in given.items()}
     again = given.pop("best", None)
-    with yaml_types.at(path.name):
-        check_metrics(given["metrics"])
-        keys = metric_keys(given["metrics"])
+    with yaml_types.at(files.path.name):
+        keys = metric_keys(metrics)
         best = keys if again else [key for key in keys if f"best:{key}" in shown]
         named += [k for k in metric_keys(beside) if ":" not in k or k.partition(":")[2] in keys]
-        given["metrics"] = tuple(dict.fromkeys([*given["metrics"], *named]))
+        given["metrics"] = tuple(dict.fromkeys([*metrics, *named]))
         return EvalSpec(**given, best=() if again is False else tuple(best))
 
 
-def _columns(names: Iterable[str], evaluation: EvalSpec) -> tuple[str, ...]:
-    """Column names as `evaluation` has them; a metric of other norms stands beside its own."""
+def _columns(
+    files: _Files, parts: Sequence[EvalSection], report: ReportSpec, evaluation: EvalSpec
+) -> tuple[str, ...]:
+    """Names of columns as `evaluation` has them; a metric of other norms stands beside its own."""
+    beside = [name for part in parts for name in part.beside or () if ":" not in name]
     found: dict[str, None] = {}
-    for name in (grid_key(name, evaluation.norms) for name in names):
-        beside = [f"{norms}:{name}" for norms in EVAL_NORMS]
-        found |= dict.fromkeys([name, *(key for key in beside if key in evaluation.metrics)])
+    for column in [*report.columns, *map(files.own_name, beside)]:
+        name = grid_key(column, evaluation.norms)
+        others = [f"{norms}:{name}" for norms in EVAL_NORMS]
+        found |= dict.fromkeys([name, *(key for key in others if key in evaluation.metrics)])
     return tuple(found)
 
 
-def _report(
-    path: Path,
-    parts: Sequence[ReportSection],
-    mapping: Mapping[str, str],
+def _runs(
+    files: _Files,
     rows: Sequence[Row],
-    narrowed: bool,
-) -> ReportSpec:
-    """What the files say; notes of all of them are told."""
-    given = _given(parts)
-    given["columns"] = tuple(_own_name(name, mapping) for name in given.get("columns", ()))
-    given["notes"] = tuple(note for part in parts for note in part.notes or ())
-    if "rank_by" in given:
-        given["rank_by"] = _own_name(given["rank_by"], mapping)
-    report = ReportSpec(**given)
-    labels = [row.label for row in rows]
-    if report.baseline is not None and report.baseline not in labels and not narrowed:
-        raise UserError(f"{path.name}: report: {unknown('baseline row', report.baseline, labels)}")
-    return report
+    axes: Mapping[str, tuple[Any, ...]],
+    seeds: Sequence[int],
+    changes: Mapping[str, Any],
+    evaluation: EvalSpec,
+) -> list[RunSpec]:
+    """Every row at every choice of axis values and every seed."""
+    file = files.path.name
+    scale = (f"scale {files.name}", files.scale.set)
+    base = [
+        (f"{file}: base", files.grid.base),
+        (f"{file}: scales.{files.name}.base", files.section.base),
+    ]
+    for where, values in [scale, *base]:
+        _no_seed(where, values)
+    runs = []
+    for row in rows:
+        for chosen in itertools.product(*axes.values()):
+            at = dict(zip(axes, chosen, strict=True))
+            layers = [*base, (files.row(row.label), row.set), (f"{file}: axes", at)]
+            layers += [(yaml_types.COMMAND_LINE, changes)]
+            kind = [Discriminator.kind, *(layer[KIND] for _, layer in layers if KIND in layer)][-1]
+            first = [scale]
+            if kind in files.rates and row.preset is None:
+                first += [(paths.RATES.name, files.rates[kind].settings)]
+            cell = _config([*first, *layers], files.row(row.label))
+            for seed in seeds:
+                config = _seeded(cell, seed)
+                runs.append(RunSpec(files.grid.name, row.label, at, files.name, config, evaluation))
+    _check_distinct(files.path, runs)
+    with yaml_types.at(f"{file}: eval.levels"):
+        for backbone in {run.levels_backbone for run in runs}:
+            find(backbone)
+    return runs
+
+
+def _note_on_rates(files: _Files, rows: Sequence[Row], runs: Sequence[RunSpec]) -> list[str]:
+    """A note under the table: the rates that experiments/rates.yaml gave to these runs."""
+    presets = {row.label: row.preset for row in rows}
+    used = {
+        (presets[r.row] or r.config.discriminator.kind, r.config.optim.lr_g, r.config.optim.lr_d)
+        for r in runs
+    }
+    parts = [
+        f"{name} {rates.lr_g:g} and {rates.lr_d:g} "
+        + (f"(best of {rates.tried} tried alike)" if rates.tried else "(not searched for)")
+        for name, rates in files.rates.items()
+        if (name, rates.lr_g, rates.lr_d) in used
+    ]
+    return [f"Learning rates of generator and discriminator: {'; '.join(parts)}."] if parts else []
 
 
 def _given(parts: Sequence[EvalSection | ReportSection | Resources]) -> dict[str, Any]:
@@ -377,12 +400,6 @@ def _given(parts: Sequence[EvalSection | ReportSection | Resources]) -> dict[str
     for part in parts:
         out |= {k: v for k, v in dataclasses.asdict(part).items() if v is not None}
     return out
-
-
-def _own_name(column: str, mapping: Mapping[str, str]) -> str:
-    """`fd`, `rel:fd`, … with the metric's name at this scale."""
-    prefix, _, name = column.rpartition(":")
-    return f"{prefix}:{mapping.get(name, name)}" if prefix else mapping.get(name, name)
 
 
 def _config(layers: Sequence[tuple[str, Mapping[str, Any]]], where: str) -> Config:
@@ -400,10 +417,9 @@ def _config(layers: Sequence[tuple[str, Mapping[str, Any]]], where: str) -> Conf
 
 
 def _seeded(config: Config, seed: int) -> Config:
-    """The same with another seed: what differs between the runs of a cell."""
-    value = seed if type(seed) is int else yaml_types.convert(SEED, seed, "seeds")
+    """The same with another seed: the difference between the runs of a cell."""
     with yaml_types.at("seeds"):
-        return dataclasses.replace(config, train=dataclasses.replace(config.train, seed=value))
+        return dataclasses.replace(config, train=dataclasses.replace(config.train, seed=seed))
 
 
 def _no_seed(where: str, keys: Iterable[str]) -> None:

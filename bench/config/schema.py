@@ -146,6 +146,10 @@ class Rates:
     lr_d: float = MISSING
     tried: int = 0  # pairs that were tried alike; 0 = it is no result of a search
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"optim.lr_g": self.lr_g, "optim.lr_d": self.lr_d}
+
 
 @dataclass
 class RatesFile:

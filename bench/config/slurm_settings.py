@@ -72,5 +72,5 @@ def check(made: SlurmFile) -> None:
 
 def asking(made: SlurmFile, resources: Mapping[str, Any]) -> SlurmFile:
     """The same settings with other values."""
-    found: SlurmFile = yaml_types.merged(made, resources, "dispatch.")
+    found: SlurmFile = yaml_types.changed(made, resources, "dispatch.")
     return found

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-import itertools
 import json
 import math
 import re
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from bench.config.schema import EvalSection
@@ -62,46 +61,51 @@ for _tag, _form, _first in (
 
 
 def read(cls: Any, path: Path) -> Any:
-    """Return a YAML file as an instance of `cls`.
+    """Return a YAML file as an instance of the dataclass `cls`.
 
     Raises:
-        UserError: one line that names what is wrong in the file.
+        UserError: one line about the first mistake, with the file's name.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    return deepcopy(_parsed(cls, path, content))
+    with at(str(path)):
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise UserError(f"cannot be read ({error.strerror})") from error
+        return deepcopy(_made(cls, content))
 
 
 @functools.lru_cache(maxsize=256)
-def _parsed(cls: Any, path: Path, content: bytes) -> Any:
+def _made(cls: Any, content: bytes) -> Any:
     """Return what `read` does; a report reads the same files many times, and merging is slow."""
+    values = _values(content)
+    check(cls, values)
     try:
-        if _size(content) > MOST_NODES:
-            raise UserError(f"{path}: its aliases unfold to more than {MOST_NODES} values")
-        loaded = yaml.load(content, Loader=_SafeLoader)
-        if not isinstance(loaded, dict):
-            raise UserError(f"{path}: must hold keys and values at its top level")
-        _check_kinds(f"{path}: ", cls, loaded)
-        with at(str(path)):
-            return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), loaded))
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), values))
     except ConfigKeyError as error:
         owner: Any = error.object_type
-        known = isinstance(owner, type) and dataclasses.is_dataclass(owner)
-        names = [f.name for f in dataclasses.fields(owner)] if known else []
-        raise UserError(f"{path}: {unknown('key', str(error.full_key), names)}") from error
+        names = [f.name for f in dataclasses.fields(owner)] if owner is not dict else []
+        raise UserError(unknown("key", str(error.full_key), names)) from error
     except MissingMandatoryValue as error:
-        raise UserError(f"{path}: {error.full_key} is missing") from error
-    except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None)
-        raise UserError(f"{path}: {key}: {_first_line(error)}") from error
+        raise UserError(f"{error.full_key} is missing") from error
+    except OmegaConfBaseException as error:  # as of an interpolation
+        raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+
+
+def _values(content: bytes) -> dict[str, Any]:
+    """Return the keys and values of a YAML text."""
+    try:
+        loader = _SafeLoader(content)
+        root = loader.get_single_node()
+        if _size(root) > MOST_NODES:
+            raise UserError(f"its aliases unfold to more than {MOST_NODES} values")
+        values = None if root is None else loader.construct_document(root)
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not a text file") from error
-    except UserError:
-        raise
-    except Exception as error:  # the YAML library's own
-        raise UserError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from error
+        raise UserError("is not a text file") from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise UserError(f"is not valid YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(values, dict):
+        raise UserError("must hold keys and values at its top level")
+    return values
 
 
 def text_of(path: Path, key: str) -> str:
@@ -111,38 +115,31 @@ def text_of(path: Path, key: str) -> str:
     return next((str(value.value) for name, value in root.value if name.value == key), "")
 
 
-def evaluation(key: str, value: Any) -> Any:
-    """A value for a key of `eval.` as the command line gives it; one entry is a list of it."""
-    hint, name = settings()[key], key.removeprefix("eval.")
-    if get_origin(_kinds(hint)[0]) is list and not isinstance(value, list):
-        value = [value]
-    if value is None:  # in a file: not given here
-        raise UserError(f"{key}=null: give {_wanted(_kinds(hint)[0])}")
-    _check_kinds("", hint, value, key)
-    return getattr(merged(EvalSection(), {name: value}, "eval."), name)
-
-
-def merged(made: Any, values: Mapping[str, Any], prefix: str) -> Any:
+def changed(made: Any, values: Mapping[str, Any], prefix: str) -> Any:
     """The same dataclass instance with other values.
 
     Raises:
         UserError: one line about a value of another type; its key stands after `prefix`.
     """
-    try:
-        found = OmegaConf.merge(OmegaConf.structured(made), dict(values))
-    except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None)
-        raise UserError(f"{prefix}{key}={values.get(str(key))}: {_first_line(error)}") from error
-    return OmegaConf.to_object(found)
+    hints = get_type_hints(type(made))
+    typed = {name: _typed(hints[name], value, prefix + name) for name, value in values.items()}
+    return dataclasses.replace(made, **typed)
+
+
+def evaluation(key: str, value: Any) -> Any:
+    """A value for a key of `eval.` as the command line gives it; one entry is a list of it."""
+    kind = kinds(settings()[key])[0]  # null in a file means that it is not given there
+    if get_origin(kind) is list and not isinstance(value, list | None):
+        value = [value]
+    return _typed(kind, value, key)
 
 
 def parse_value(text: str, key: str) -> Any:
     """A value as the command line gives it: YAML, so 1e-3 is a number and [1, 2] a list."""
     try:
-        value = yaml.load(text, Loader=_SafeLoader) if text.strip() else text
-        return _plain(OmegaConf.create({"value": value}))["value"]
-    except Exception as error:  # the YAML library's own errors, or an interpolation's
-        raise UserError(f"{key}={text}: not a value ({_first_line(error)})") from error
+        return yaml.load(text, Loader=_SafeLoader) if text.strip() else text
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise UserError(f"{key}={text}: not a value ({str(error).splitlines()[0]})") from error
 
 
 def parse_overrides(texts: Iterable[str]) -> dict[str, Any]:
@@ -205,7 +202,7 @@ def check_key(key: str, where: str) -> None:
 
 
 def is_several(key: str, value: Any) -> bool:
-    """Whether `value` is a list of values of the field `key`, not one value."""
+    """Whether `value` is a list of values of the field `key`, and not one value."""
     takes_list = get_origin(fields()[key]) is tuple
     return isinstance(value, list) and (not takes_list or any(isinstance(v, list) for v in value))
 
@@ -219,7 +216,7 @@ def convert(key: str, value: Any, where: str) -> Any:
 
 @contextmanager
 def at(where: str) -> Iterator[None]:
-    """Says where the mistake is."""
+    """Puts the place of a mistake before its message."""
     try:
         yield
     except UserError as error:
@@ -230,77 +227,80 @@ def at(where: str) -> Iterator[None]:
 def _convert(key: str, value_json: str, is_typed: bool) -> Any:
     # Cached, since a grid repeats the same few settings in all its runs.
     value, hint = json.loads(value_json), fields()[key]
-    choices = get_args(hint) if get_origin(hint) is Literal else ()
-    if choices and value not in choices:
-        raise UserError(unknown(key, str(value), choices))
+    if get_origin(hint) is Literal and value not in get_args(hint):
+        raise UserError(unknown(key, str(value), get_args(hint)))
     if hint is bool and isinstance(value, str):
         value = {"yes": True, "on": True, "no": False, "off": False}.get(value.lower(), value)
-    group, name = key.split(".")
-    try:
-        made = _plain(OmegaConf.merge(_template(group), {name: value}))[name]
-    except OmegaConfBaseException as error:
-        raise UserError(f"{key}={value}: give {_wanted(hint, key * is_typed)}") from error
-    strange = isinstance(value, dict) or (hint is bool and not isinstance(value, bool))
-    if strange or (isinstance(made, float) and not math.isfinite(made)):
-        raise UserError(f"{key}={value}: give {_wanted(hint, key * is_typed)}")
-    if key == "augment.policy":
-        made = policy_of(made)
-    return tuple(made) if isinstance(made, list) else made
+    made = _typed(hint, value, key, is_typed)
+    return policy_of(made) if key == "augment.policy" else made
 
 
-@functools.cache
-def _template(group: str) -> DictConfig:
-    return OmegaConf.structured(get_type_hints(Config)[group])
+def _typed(hint: Any, value: Any, key: str, is_typed: bool = True) -> Any:
+    """A checked value as a field of type `hint` holds it."""
+    check(hint, value, key, is_typed)
+    kind = kinds(hint)[0]
+    if get_origin(kind) in (tuple, list) and value is not None:
+        return get_origin(kind)(_typed(get_args(kind)[0], part, key) for part in value)
+    return kind(value) if kind in (float, str) and value is not None else value
 
 
 def _wanted(hint: Any, key: str = "") -> str:
-    """A type in words, for an error message; with a key, how to type one."""
-    kind = _kinds(hint)[0]
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    """A type in words, for an error message; with a key, an example that can be typed."""
+    kind = kinds(hint)[0]
+    plain = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
     if get_origin(kind) is Literal:
-        said = "one of " + ", ".join(map(str, get_args(kind)))
+        words = "one of " + ", ".join(map(str, get_args(kind)))
     elif get_origin(kind) in (tuple, list):
         examples = {int: ("whole numbers", "[1,2]"), float: ("numbers", "[1,2.5]"),
                     str: ("texts", "[A,B]")}  # fmt: skip
         of, example = examples.get(get_args(kind)[0], ("entries", ""))
         example = argument(key, example) if key else example
-        said = f"a list of {of}" + (f" such as {example}" if example else "")
+        words = f"a list of {of}" + (f" such as {example}" if example else "")
     else:
-        said = words.get(kind, "keys and values")
+        words = plain.get(kind, "keys and values")
     optional = kind is not hint and type(None) in get_args(hint)
-    return f"{said} or null" if optional else said
+    return f"{words} or null" if optional else words
 
 
-def _check_kinds(where: str, hint: Any, value: Any, key: str = "") -> None:
-    """Refuses a value of another kind than `hint`, where OmegaConf would speak of its own nodes."""
-    kind, *others = _kinds(hint)
+def check(hint: Any, value: Any, key: str = "", is_typed: bool = False) -> None:
+    """Refuses a value of another type than `hint`, also within lists, mappings and dataclasses.
+
+    OmegaConf takes more, and speaks of its own nodes.
+
+    Args:
+        is_typed: whether it was typed into a shell, where a message shows what to type instead.
+    """
+    kind, *others = kinds(hint)
     if kind is Any or (value is None and type(None) in get_args(hint)):
         return
     made_of = dict if dataclasses.is_dataclass(kind) else get_origin(kind) or kind
-    fits = {float: (int, float), str: (str, int, float, bool)}.get(made_of, (made_of,))
-    if type(value) not in (*fits, *others):
+    fits = {float: (int, float), str: (str, int, float, bool), tuple: (list,)}.get(made_of)
+    is_number = not isinstance(value, float) or math.isfinite(value)
+    if made_of is Literal:
+        fits, is_number = (str,), value in get_args(kind)
+    if type(value) not in (*(fits or (made_of,)), *others) or not is_number:
         shown = "null" if value is None else str(value)[:60]
-        raise UserError(f"{where}{key}={shown}: give {_wanted(hint, '' if where else key)}")
+        raise UserError(f"{key}={shown}: give {_wanted(hint, key * is_typed)}")
     if dataclasses.is_dataclass(kind):
         hints = get_type_hints(kind)
         for name, part in value.items():
-            _check_kinds(where, hints.get(name, Any), part, f"{key}.{name}".lstrip("."))
-    elif made_of is list:
+            check(hints.get(name, Any), part, f"{key}.{name}".lstrip("."))
+    elif made_of in (list, tuple):
         for i, part in enumerate(value):
-            _check_kinds(where, get_args(kind)[0], part, f"{key}[{i}]")
+            check(get_args(kind)[0], part, f"{key}[{i}]")
     elif made_of is dict:
         for name, part in value.items():
-            _check_kinds(where, get_args(kind)[1], part, f"{key}.{name}")
+            check(get_args(kind)[1], part, f"{key}.{name}")
 
 
-def _kinds(hint: Any) -> list[Any]:
-    """What a value may be, apart from null."""
+def kinds(hint: Any) -> list[Any]:
+    """The types that a value may have, apart from null."""
     several = get_origin(hint) in (Union, types.UnionType)
     return [kind for kind in get_args(hint) if kind is not types.NoneType] if several else [hint]
 
 
-def _size(content: bytes) -> int:
-    """Return how many values YAML unfolds to; nested aliases make a short file endless."""
+def _size(root: Any) -> int:
+    """Values that a YAML file unfolds to; nested aliases make a short file endless."""
     counted: dict[int, int] = {}
 
     def count(node: Any) -> int:
@@ -308,21 +308,8 @@ def _size(content: bytes) -> int:
             return 1
         if id(node) not in counted:
             counted[id(node)] = MOST_NODES + 1  # an alias of what holds it never ends
-            parts = itertools.chain.from_iterable(
-                part if isinstance(part, tuple) else (part,) for part in node.value
-            )
+            parts = [p for part in node.value for p in (part if type(part) is tuple else [part])]
             counted[id(node)] = 1 + sum(map(count, parts))
         return counted[id(node)]
 
-    root: Any = yaml.compose(content, Loader=_SafeLoader)
     return 0 if root is None else count(root)
-
-
-def _plain(value: Any) -> dict[str, Any]:
-    plain: Any = OmegaConf.to_container(value, resolve=True)
-    return dict(plain)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

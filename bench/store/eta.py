@@ -1,8 +1,8 @@
-"""What the runs that are left will cost, from what runs like them took."""
+"""Estimates of the time that runs still need, from what runs like them took."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -32,68 +32,60 @@ class Estimate:
 
 
 def estimate(
-    runs: Sequence[RunSpec],
-    at: Sequence[RunState],
-    runs_dir: Path,
-    gpus: Callable[[RunSpec], int],
+    states: Sequence[tuple[RunSpec, RunState]], runs_dir: Path, gpus: Callable[[RunSpec], int]
 ) -> Estimate:
-    """Estimates what is left.
+    """Estimates what is left of runs.
 
     A run is taken to need as long per image, measuring included, as finished runs of its
     configuration did; where there is none, as those with the same networks, resolution and batch.
 
     Args:
-        at: where each run stands.
+        states: of each run.
         runs_dir: whose records are read.
         gpus: of a run. 0 = it is done on a CPU.
     """
-    if all(now.settled for now in at):
-        return Estimate(0.0, 0, 0)
-    measured: dict[tuple[object, ...], list[float]] = {}
-    for config, on_gpu, seconds in _paces(runs_dir):
-        for key in _keys(config):
-            measured.setdefault((on_gpu, *key), []).append(seconds)
-    hours, known, unknown = 0.0, 0, 0
-    for run, now in zip(runs, at, strict=True):
-        if now.settled:
-            continue
+    left = [(run, state) for run, state in states if not state.settled]
+    measured = _paces(runs_dir) if left else {}
+    hours, known = 0.0, 0
+    for run, state in left:
         found = (measured.get((gpus(run) > 0, *key)) for key in _keys(run.config))
         pace = next((median(values) for values in found if values), None)
-        if pace is None:
-            unknown += 1
-        else:
+        if pace is not None:
             known += 1
-            hours += (run.total_images - now.nimg) * pace * max(gpus(run), 1) / 3600
-    return Estimate(hours, known, unknown)
+            hours += (run.total_images - state.nimg) * pace * max(gpus(run), 1) / 3600
+    return Estimate(hours, known, len(left) - known)
 
 
-def _paces(runs_dir: Path) -> Iterator[tuple[Config, bool, float]]:
-    """Configuration, whether on a GPU, and seconds per image of every finished run."""
-    known: dict[str, Config] = {}  # thousands of runs differ in their seeds alone
+def seconds_per_image(record: Mapping[str, Any]) -> float | None:
+    """Seconds per image of a run so far, measuring included; None = not known."""
+    snapshots, seconds = record["snapshots"], record["time"].get("total_s", 0.0)
+    images = snapshots[-1]["nimg"] if snapshots else 0
+    return seconds / images if seconds and images else None
+
+
+def _paces(runs_dir: Path) -> dict[tuple[object, ...], list[float]]:
+    """Seconds per image of finished runs, by whether on a GPU and each key of the configuration."""
+    configs: dict[str, Config] = {}  # thousands of runs differ in their seeds alone
+    found: dict[tuple[object, ...], list[float]] = {}
     for path in sorted(runs_dir.glob("*/record.json")):
         try:
-            record = records.load(path)
-            given: dict[str, Any] = record["config"] if record else {}
+            record = records.load(path) or {}
+            given: dict[str, Any] = record["config"]
             given.get("train", {}).pop("seed", None)
-            if (text := repr(given)) not in known:
-                known[text] = from_dict(given)
-            config = known[text]
+            if (text := repr(given)) not in configs:
+                configs[text] = from_dict(given)
+            pace, device = seconds_per_image(record), record["environment"].get("device")
         except (UserError, TypeError, KeyError, AttributeError):  # another version's, or damaged
             continue
-        if record and record["status"] == "finished" and record["snapshots"]:
-            device: Any = record.get("environment", {}).get("device")
-            last, seconds = record["snapshots"][-1]["nimg"], record["time"].get("total_s", 0.0)
-            if seconds and last and device:
-                yield config, device != "cpu", seconds / last
+        if record["status"] == "finished" and pace and device:
+            for key in _keys(configs[text]):
+                found.setdefault((device != "cpu", *key), []).append(pace)
+    return found
 
 
 def _keys(config: Config) -> tuple[tuple[object, ...], tuple[object, ...]]:
-    """What runs of the same pace have in common: exactly, then roughly."""
+    """Two keys of runs of the same pace: exact, then rough."""
     parts = (config.backbone, config.projection, config.discriminator, config.generator)
     size = (config.data.resolution, config.train.batch)
-    return (*parts, *size), (
-        config.backbone.name,
-        config.backbone.zoo,
-        config.generator.name,
-        *size,
-    )
+    rough = (config.backbone.name, config.backbone.zoo, config.generator.name)
+    return (*parts, *size), (*rough, *size)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from made_records import make_grid, make_record, write_record
 
+from bench.analysis import comparison
 from bench.analysis.facts import Facts
-from bench.cli import compare, main
+from bench.cli import main
 from bench.config.spec import Grid, ReportSpec
 from bench.report.build import write_report
 from projgan.errors import UserError
@@ -26,10 +28,10 @@ def made(name: str, runs_dir: Path, factor: float, width: int, seeds: int = 7) -
     grid = make_grid(rows, REPORT, seeds=range(seeds), name=name)
     wanted = tuple(
         # made_records asks for no metrics; a comparison looks for what was asked of both
-        compare.replace(s, eval=compare.replace(s.eval, metrics=("fd_lab",)))
+        replace(s, eval=replace(s.eval, metrics=("fd_lab",)))
         for s in grid.runs
     )
-    grid = compare.replace(grid, runs=wanted)
+    grid = replace(grid, runs=wanted)
     for spec in grid.runs:
         last = factor * (8 if spec.row == "One" else 4) + spec.config.train.seed / 100
         curve = {1000 * i: {"fd_lab": last * 8 / i} for i in range(1, 9)}
@@ -45,7 +47,7 @@ def lines(path: Path) -> dict[str, dict[str, str]]:
 
 def test_grids_are_paired_row_by_row_and_seed_by_seed(tmp_path: Path) -> None:
     both = [made("old", tmp_path, 1.0, 8), made("new", tmp_path, 0.5, 4)]
-    grid = compare.of_grids(both, tmp_path, target="8.5")
+    grid = comparison.of_grids(both, tmp_path, target="8.5")
     write_report(Facts.read(grid, tmp_path), tmp_path / "out", lambda text: None, width=120)
     folder = tmp_path / "out" / "compare-old-new"
     seeds = lines(folder / "seeds.csv")
@@ -66,10 +68,8 @@ def test_an_axis_of_one_grid_is_a_setting_of_the_other(tmp_path: Path) -> None:
     settings = {label: {**row, "generator.width": 8} for label, row in ROWS.items()}
     axes = {"backbone.weights": ("pretrained", "random")}
     crossed = make_grid(settings, REPORT, axes, name="crossed")
-    wanted = tuple(
-        compare.replace(s, eval=compare.replace(s.eval, metrics=("fd_lab",))) for s in crossed.runs
-    )
-    grid = compare.of_grids([plain, compare.replace(crossed, runs=wanted)], tmp_path)
+    wanted = tuple(replace(s, eval=replace(s.eval, metrics=("fd_lab",))) for s in crossed.runs)
+    grid = comparison.of_grids([plain, replace(crossed, runs=wanted)], tmp_path)
     found = {(s.row, s.axes["backbone.weights"], s.axes["grid"]): s.run_id for s in grid.runs}
     # The very same run, once in each grid.
     assert found["One", "pretrained", "plain"] == found["One", "pretrained", "crossed"]
@@ -101,12 +101,12 @@ def test_published_runs_have_records_alone(tmp_path: Path) -> None:
     grid = make_grid({"One": {}, "Two": {"backbone.name": "vit"}}, REPORT)
     for spec, final in zip(grid.runs, (8.0, 6.0), strict=True):
         write_record(tmp_path, spec, make_record(spec, {4000: {"fd_lab": final, "kid_lab": 0.1}}))
-    found = compare.of_runs([spec.run_id for spec in grid.runs], tmp_path)
+    found = comparison.of_runs([spec.run_id for spec in grid.runs], tmp_path)
     assert [run.run_id for run in found.runs] == [spec.run_id for spec in grid.runs]
     assert found.report.columns[:2] == ("fd_lab", "kid_lab") and found.report.rank_by == "fd_lab"
     assert [row.label for row in found.rows] == ["One · seed=0", "Two · seed=0"]
     with pytest.raises(UserError, match="holds no run"):
-        compare.of_runs(["aaa", "bbb"], tmp_path / "none")
+        comparison.of_runs(["aaa", "bbb"], tmp_path / "none")
 
 
 @pytest.mark.parametrize(
@@ -130,4 +130,4 @@ def test_what_cannot_be_compared_is_refused_in_one_line(
 def test_no_common_metric_is_said(tmp_path: Path) -> None:
     grid = make_grid(ROWS, REPORT)  # asks for no metric
     with pytest.raises(UserError, match="no metric"):
-        compare.of_grids([grid, compare.replace(grid, name="other")], tmp_path)
+        comparison.of_grids([grid, replace(grid, name="other")], tmp_path)

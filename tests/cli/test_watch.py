@@ -31,19 +31,19 @@ def test_a_look_tells_state_distance_and_time_left(grid: Grid, tmp_path: Path) -
     write_record(tmp_path, one, make_record(one, {4000: {"fd_lab": 3.25}}))
     write_record(tmp_path, two, make_record(two, {1000: {"fd_lab": 9.5}}, status="running"))
     clock = [100.0]
-    eye = watch.Watch(grid, tmp_path, lambda: clock[0])
+    watched = watch.Watch(grid, tmp_path, lambda: clock[0])
     with Lease(RunPaths(tmp_path / two.run_id).lease) as claim:
         claim.moved(1000)
         claim._sign()
-        first, second = eye.look()
-        assert (first.at.state, first.left) == ("finished", 0.0)
-        assert second.at.state == "running" and second.share == 0.25
+        first, second = watched.lines()
+        assert (first.state.state, first.left) == ("finished", 0.0)
+        assert second.state.state == "running" and second.share == 0.25
         # Not seen moving yet: as long per image as the runs so far, of 51 s for 4000 or 1000.
         assert second.left == pytest.approx((51 / 4000 + 51 / 1000) / 2 * 3000)
         claim.moved(2000)
         claim._sign()
         clock[0] += 50.0
-        _, second = eye.look()
+        _, second = watched.lines()
         assert second.left == pytest.approx(100.0)  # 1000 images in 50 s, 2000 to go
     lines = watch.rows(grid, [first, second])
     assert lines[1][1:6] == ["One", "finished", "████████████ 100%", "4/4", "3.25"]

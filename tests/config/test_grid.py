@@ -157,12 +157,12 @@ def test_an_override_may_not_make_a_label_a_lie(tmp_path: Path) -> None:
         ("train.total_kimg=.nan", "give a number"),
         ("optim.lr_g=-1", "give a rate between 0 and 1"),
         ("discriminator.layers=1", "a list of whole numbers"),
-        ("discriminator.layers=[1,a]", "a list of whole numbers"),
+        ("discriminator.layers=[1,a]", "discriminator.layers[1]=a: give a whole number"),
         ("discriminator.layers=[2,1]", "ascending"),
         ("projection.kind=ccm_cms", "Did you mean 'ccm_csm'"),
         ("backbone.zoo=labs", "Did you mean 'lab'"),
         ("train.batch=[1", "not a value"),
-        ("data.name=${nothing}", "not a value"),
+        ("data.name=${nothing}", "data.name='${nothing}' becomes part of a folder's name"),
     ],
 )
 def test_wrong_overrides(tmp_path: Path, override: str, words: str) -> None:

@@ -452,9 +452,9 @@ def test_what_is_left_is_estimated_from_runs_like_it(typed: Typed, made: Path) -
     said = typed("grid=made.yaml do=plan dispatch=slurm")[1]
     assert "hours" not in said and "3 runs to submit, as 3 jobs in 2 arrays" in said
     _finish(first, made)
-    at = [records.run_state(spec, made / "runs") for spec in grid.runs]
-    found = estimate(grid.runs, at, made / "runs", lambda spec: 2)
+    states = [(spec, records.run_state(spec, made / "runs")) for spec in grid.runs]
+    found = estimate(states, made / "runs", lambda spec: 2)
     assert (found.hours, found.known, found.unknown) == (pytest.approx(2), 1, 4)
-    assert estimate(grid.runs, at, made / "runs", lambda spec: 0).known == 0  # not on a CPU
+    assert estimate(states, made / "runs", lambda spec: 0).known == 0  # not on a CPU
     out = typed("grid=made.yaml seeds=[0,1] do=plan dispatch=slurm dispatch.gpus=1")[1]
     assert "about 1 GPU-hours left, from measured throughput, and 4 runs like which" in out
