@@ -25,7 +25,6 @@ from bench.config.schema import (
     PresetsFile,
     Rates,
     RatesFile,
-    ReportSection,
     Resources,
     ScaleFile,
     Section,
@@ -73,9 +72,8 @@ class _Files:
         return cls(path, file, scale, at_scale, file.scales.get(scale, Section()), rates)
 
     def own_name(self, column: str) -> str:
-        """`fd`, `rel:fd`, … with the metric's name at this scale."""
-        prefix, colon, name = column.rpartition(":")
-        return f"{prefix}{colon}{self.scale.metrics.get(name, name)}"
+        """The name of a column or metric at this scale."""
+        return _own_name(column, self.scale.metrics)
 
     def row(self, label: str) -> str:
         """A row as messages name it."""
@@ -146,16 +144,17 @@ def load_claims(scale: str = "lab", path: Path = paths.CLAIMS) -> list[Claim]:
     file: ClaimsFile = yaml_types.read(ClaimsFile, path)
     names = yaml_types.read(ScaleFile, paths.SCALES / f"{scale}.yaml").metrics
     found: dict[str, Claim] = {}
-    for entry in file.claims:
-        if entry.id in found:
-            raise UserError(f"{path}: claim {entry.id!r} is there twice")
-        given = dataclasses.asdict(entry)
-        if scale not in (given.pop("scales") or known):
-            continue
-        given |= {name: tuple(given[name]) for name in ("these", "than")}
-        given["metric"] = names.get(entry.metric, entry.metric)
-        given["x"] = entry.x and names.get(entry.x, entry.x)
-        found[entry.id] = Claim(**given)
+    for claim in file.claims:
+        if claim.id in found:
+            raise UserError(f"{path}: claim {claim.id!r} is there twice")
+        if scale in (claim.scales or known):
+            found[claim.id] = dataclasses.replace(
+                claim,
+                metric=_own_name(claim.metric, names),
+                x=claim.x and _own_name(claim.x, names),
+                these=tuple(claim.these),
+                than=tuple(claim.than),
+            )
     return list(found.values())
 
 
@@ -291,7 +290,7 @@ def _report(files: _Files, rows: Sequence[Row], narrowed: bool) -> ReportSpec:
     parts = [files.scale.report, files.grid.report, files.section.report]
     given = _given(parts)
     given["columns"] = tuple(map(files.own_name, given.get("columns", ())))
-    given["notes"] = tuple(note for part in parts for note in part.notes or ())
+    given["notes"] = tuple(note for part in parts for note in part.notes)
     if "rank_by" in given:
         given["rank_by"] = files.own_name(given["rank_by"])
     report, labels = ReportSpec(**given), [row.label for row in rows]
@@ -394,12 +393,16 @@ def _note_on_rates(files: _Files, rows: Sequence[Row], runs: Sequence[RunSpec]) 
     return [f"Learning rates of generator and discriminator: {'; '.join(parts)}."] if parts else []
 
 
-def _given(parts: Sequence[EvalSection | ReportSection | Resources]) -> dict[str, Any]:
-    """The values that are given; a later part overrides an earlier one."""
-    out: dict[str, Any] = {}
-    for part in parts:
-        out |= {k: v for k, v in dataclasses.asdict(part).items() if v is not None}
-    return out
+def _given(parts: Sequence[EvalSection | ReportSpec | Resources]) -> dict[str, Any]:
+    """The values that are not the defaults; a later part overrides an earlier one."""
+    values = [(f, getattr(part, f.name)) for part in parts for f in dataclasses.fields(part)]
+    return {f.name: value for f, value in values if value != f.default}
+
+
+def _own_name(column: str, names: Mapping[str, str]) -> str:
+    """`fd`, `rel:fd`, … with a scale's own name of the metric."""
+    prefix, colon, name = column.rpartition(":")
+    return f"{prefix}{colon}{names.get(name, name)}"
 
 
 def _config(layers: Sequence[tuple[str, Mapping[str, Any]]], where: str) -> Config:

@@ -1,4 +1,4 @@
-"""What a grid file and a scale file may hold; `bench.config.grid` reads them into these."""
+"""The keys of grid files and scale files; `bench.config.grid` reads them into these."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.config.spec import Claim, ReportSpec
 from projgan.errors import UserError
 
 MISSING: Any = "???"  # OmegaConf's word for a value that must be given; None = not given here
@@ -29,23 +30,8 @@ class EvalSection:
 
 
 @dataclass
-class ReportSection:
-    paper: str | None = None
-    rank_by: str | None = None
-    statistic: str | None = None
-    rank_despite_leakage: str | None = None
-    columns: list[str] | None = None
-    baseline: str | None = None
-    compare_to: str | None = None
-    target: str | None = None
-    parts: str | None = None
-    people: bool | None = None
-    notes: list[str] | None = None
-
-
-@dataclass
 class Resources:
-    """What runs of a grid ask of a cluster, instead of what its user's settings say."""
+    """Resources that runs of a grid ask of a cluster, over the settings of its user."""
 
     partition: str | None = None
     account: str | None = None
@@ -112,7 +98,7 @@ class Section:
     seeds: list[int] | None = None
     axes: dict[str, list[Any]] = field(default_factory=dict)  # crossed with every row
     eval: EvalSection = field(default_factory=EvalSection)
-    report: ReportSection = field(default_factory=ReportSection)
+    report: ReportSpec = field(default_factory=ReportSpec)
     resources: Resources = field(default_factory=Resources)
 
 
@@ -134,7 +120,7 @@ class ScaleFile:
     about: str = MISSING
     set: dict[str, Any] = field(default_factory=dict)
     eval: EvalSection = field(default_factory=EvalSection)
-    report: ReportSection = field(default_factory=ReportSection)
+    report: ReportSpec = field(default_factory=ReportSpec)
     metrics: dict[str, str] = field(default_factory=dict)  # general name -> the scale's own
 
 
@@ -157,27 +143,8 @@ class RatesFile:
 
 
 @dataclass
-class ClaimEntry:
-    """A finding of the paper; which fields a check uses stands in bench.analysis.checks.CHECKS."""
-
-    id: str = MISSING
-    says: str = MISSING
-    source: str = MISSING
-    grid: str = MISSING
-    check: str = MISSING
-    metric: str = "fd"
-    these: list[str] = field(default_factory=list)
-    than: list[str] = field(default_factory=list)
-    axis: str | None = None
-    x: str | None = None
-    expects: str | None = None
-    within: float | None = None
-    scales: list[str] | None = None  # the claim is made at these scales only
-
-
-@dataclass
 class ClaimsFile:
-    claims: list[ClaimEntry] = MISSING
+    claims: list[Claim] = MISSING
 
 
 @dataclass

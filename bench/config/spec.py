@@ -1,4 +1,4 @@
-"""What a run is: a configuration, how it is evaluated, and where it stands in a table.
+"""Descriptions of runs and grids: a configuration, its evaluation, its place in a table.
 
 Identity (which folder a run lives in) is a short hash of the configuration fields that differ from
 their defaults, plus `RECIPE_VERSION`. Evaluation and the grid that asked are not part of it, so two
@@ -26,7 +26,7 @@ RECIPE_VERSION = 1
 
 @dataclass(frozen=True)
 class EvalSpec:
-    """When and how the snapshots of a run are measured; not part of a run's identity."""
+    """Times and ways of measuring the snapshots of a run; not part of a run's identity."""
 
     metrics: tuple[str, ...] = ()  # rows of bench.config.metrics.METRICS
     every_kimg: float = 200.0  # a snapshot after each so many thousand images, and at the end
@@ -67,7 +67,7 @@ STATISTICS = {
 
 @dataclass(frozen=True)
 class ReportSpec:
-    """What the tables of a grid show."""
+    """The contents of a grid's tables."""
 
     paper: str | None = None  # experiments/paper/<paper>.csv, whose numbers stand beside ours
     rank_by: str | None = None  # the metric that orders rows and enters the rank correlation
@@ -77,9 +77,7 @@ class ReportSpec:
     baseline: str | None = None  # label of the row that the rel: columns divide by
     compare_to: str | None = None  # row, or AXIS=VALUE, that is tested against. None = baseline
     target: str | None = None  # of rank_by: a value, row:LABEL (its best) or 5% (of own best)
-    parts: str | None = (
-        None  # what python -m bench.report.parts kept, below the checkout: a further table
-    )
+    parts: str | None = None  # figures of python -m bench.report.parts: a further table
     people: bool = False  # a table of what people took for real, from published data
     notes: tuple[str, ...] = ()
 
@@ -125,10 +123,10 @@ class RunSpec:
         """The backbone of fd_levels.
 
         Of the lab networks it has pretraining seed 1, so that no row of seed 0, which is what grids
-        use, is judged by the very weights it trained with. `bench.analysis.feature_overlap`
+        use, is measured by the very weights it trained with. `bench.analysis.feature_overlap`
         flags the others.
         """
-        return _judge(self.eval.levels, self.config.backbone.zoo, self.eval.levels_size)
+        return _levels_backbone(self.eval.levels, self.config.backbone.zoo, self.eval.levels_size)
 
     @property
     def total_images(self) -> int:
@@ -172,20 +170,21 @@ class RunSpec:
 
 @dataclass(frozen=True)
 class Claim:
-    """One finding; the fields that its check does not use are empty."""
+    """A finding of the paper; the fields that its check does not use are empty."""
 
     id: str
     says: str
     source: str  # where the paper says it
     grid: str  # whose runs decide
     check: str  # a name of analysis.checks.CHECKS
-    metric: str  # key of METRICS
+    metric: str = "fd"  # key of METRICS; in the file, a scale's name for it as well
     these: tuple[str, ...] = ()  # cells, or values of an axis
     than: tuple[str, ...] = ()
     axis: str | None = None
     x: str | None = None
     expects: str | None = None
     within: float | None = None
+    scales: tuple[str, ...] | None = None  # the claim is made at these scales only
 
 
 @dataclass(frozen=True)
@@ -219,7 +218,7 @@ def labelled(row: str, axes: Mapping[str, Any]) -> str:
 
 
 @cache
-def _judge(name: str, zoo: Literal["imagenet", "lab"], size: int | None) -> Backbone:
+def _levels_backbone(name: str, zoo: Literal["imagenet", "lab"], size: int | None) -> Backbone:
     return Backbone(name=name, zoo=zoo, pretrain_seed=1 if zoo == "lab" else 0, input_size=size)
 
 
