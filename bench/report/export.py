@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
+
+import pandas as pd
 
 from bench.analysis.cells import FIELDS, Run
 from bench.config.metrics import METRICS
@@ -21,8 +22,8 @@ HEADS = ("row", "run_id", "seed", "pretrain_seed", "status", "reason", "images",
 TAIL = ("data", "fingerprint", "commit", "device", "config")
 
 
-def flat(runs: Sequence[Run]) -> tuple[list[str], list[dict[str, Any]]]:
-    """Columns and lines of the table; what a line lacks is not in it.
+def wide_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """One line per run and snapshot, as Python's own values; None where a line has no value.
 
     A run without a snapshot has one line, so that nothing that failed or is missing is left out.
     """
@@ -42,7 +43,7 @@ def flat(runs: Sequence[Run]) -> tuple[list[str], list[dict[str, Any]]]:
             "status": run.status,
             "reason": run.reason or run.apart,
             **{axis: _shown(axis, value) for axis, value in run.spec.axes.items()},
-            **{key: value for key in FIELDS if (value := run.value(key)) is not None},
+            **{key: run.values[key] for key in FIELDS if key in run.values},
             "data": data.get("name"),
             "fingerprint": data.get("fingerprint"),
             "commit": machine.get("commit"),
@@ -60,55 +61,51 @@ def flat(runs: Sequence[Run]) -> tuple[list[str], list[dict[str, Any]]]:
             for point in run.points
         ]
         lines += [head | point for point in points or [{}]]
-    columns = [*HEADS, *axes, *metrics, *FIELDS, *TAIL]
-    return list(dict.fromkeys(columns)), lines
+    columns = dict.fromkeys([*HEADS, *axes, *metrics, *FIELDS, *TAIL])
+    return pd.DataFrame(lines, columns=list(columns), dtype=object)
 
 
 def to_csv(runs: Sequence[Run]) -> bytes:
     """`records.csv`: full precision, empty where there is no value."""
-    columns, lines = flat(runs)
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(map(line.get, columns) for line in lines)
-    return out.getvalue().encode()
+    return str(wide_table(runs).to_csv(index=False, lineterminator="\n")).encode()
 
 
-def to_parquet(runs: Sequence[Run]) -> bytes:
+def to_parquet(runs: Sequence[Run]) -> dict[str, bytes]:
     """`records.parquet`: the same with types; numbers are 64 bit.
 
     Raises:
         UserError: pyarrow is not installed.
     """
+    data, out = wide_table(runs), io.BytesIO()
+    data = data.astype({name: _dtype(data[name]) for name in data})
     try:
-        import pyarrow as arrow
-        import pyarrow.parquet as parquet
+        data.to_parquet(out, engine="pyarrow", index=False)
     except ImportError:
-        raise UserError(
-            "export=parquet needs pyarrow: pip install 'projected-gan-bench[export]' (records.csv "
-            "holds the same without it)"
-        ) from None
-    columns, lines = flat(runs)
-    made = {}
-    for name in columns:
-        values = [line.get(name) for line in lines]
-        kinds = {type(value) for value in values if value is not None}
-        if kinds and kinds <= {int, float}:
-            kind = arrow.int64() if kinds == {int} else arrow.float64()
-        else:
-            kind = arrow.string()
-            values = [None if value is None else str(value) for value in values]
-        made[name] = arrow.array(values, kind)
-    out = io.BytesIO()
-    parquet.write_table(arrow.table(made), out)
-    return out.getvalue()
+        raise _not_installed("parquet", "pyarrow") from None
+    return {"records.parquet": out.getvalue()}
+
+
+def _dtype(column: pd.Series[Any]) -> str:
+    """The type of a column of Python's own values."""
+    kinds = set(column.dropna().map(type))
+    if kinds == {int}:
+        return "Int64"
+    return "float64" if kinds and kinds <= {int, float} else "string"
+
+
+def _not_installed(form: str, package: str) -> UserError:
+    return UserError(
+        f"export={form} needs {package}: pip install 'projected-gan-bench[export]' (records.csv "
+        "holds the same without it)"
+    )
 
 
 def to_tensorboard(runs: Sequence[Run]) -> dict[str, bytes]:
     """`tensorboard/<row>/seed=<n>-<id>/events.out.tfevents`: what TensorBoard shows of each run.
 
     Every metric of every snapshot, by images shown; the clock is the start of the run and its
-    training time. A run without a snapshot has no file. The same records give the same bytes.
+    training time. A run without a snapshot has no file. The same records give the same bytes, which
+    torch's SummaryWriter would not: its files bear the host's name and the time of writing.
 
     Raises:
         UserError: tensorboard is not installed.
@@ -118,10 +115,7 @@ def to_tensorboard(runs: Sequence[Run]) -> dict[str, bytes]:
         from tensorboard.compat.proto.summary_pb2 import Summary
         from tensorboard.summary.writer.record_writer import RecordWriter
     except ImportError:
-        raise UserError(
-            "export=tensorboard needs tensorboard: pip install 'projected-gan-bench[export]' "
-            "(records.csv holds the same without it)"
-        ) from None
+        raise _not_installed("tensorboard", "tensorboard") from None
     files = {}
     for run in runs:
         if not run.points:
@@ -160,6 +154,6 @@ def _shown(axis: str, value: Any) -> Any:
 
 
 EXPORTS: dict[str, Callable[[Sequence[Run]], dict[str, bytes]]] = {
-    "parquet": lambda runs: {"records.parquet": to_parquet(runs)},
+    "parquet": to_parquet,
     "tensorboard": to_tensorboard,
 }

@@ -21,7 +21,17 @@ from matplotlib.figure import Figure
 from bench.analysis.cells import Cell, Stat
 from bench.config.columns import Column
 from bench.report import fonts
-from bench.report.lines import COLOURS, Line, axis_csv, data_csv, line, place, standing, wide
+from bench.report.lines import (
+    COLOURS,
+    Line,
+    axis_points,
+    curve_points,
+    lines_of,
+    looks_of,
+    place,
+    to_csv,
+    wide,
+)
 from bench.report.tables import brief, decimals
 
 DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (6, 1.5, 1.2, 1.5)))
@@ -75,8 +85,7 @@ def draw(
         `curves/<metric>.png`, `.svg` and `.csv` (every point drawn, run by run); empty
         where no run has two snapshots with the metric.
     """
-    at = standing(cells)
-    lines = [found for cell, i in zip(cells, at, strict=True) if (found := line(cell, metric, i))]
+    lines = lines_of(cells, metric)
     if not any(len(x.images) > 1 for x in lines):
         return {}
     return {
@@ -86,7 +95,7 @@ def draw(
             [x.name for x in lines],
             pdf,
         ),
-        f"curves/{metric}.csv": data_csv(cells, metric).encode(),
+        f"curves/{metric}.csv": to_csv(curve_points(cells, metric)).encode(),
     }
 
 
@@ -115,7 +124,7 @@ def draw_axis(
     name = f"curves/{metric}_by_{axis.split('.')[-1]}"
     return {
         **_saved(name, lambda: _axis_figure(rows, column, axis), list(rows), pdf),
-        f"{name}.csv": axis_csv(cells, metric, axis).encode(),
+        f"{name}.csv": to_csv(axis_points(cells, metric, axis)).encode(),
     }
 
 
@@ -193,7 +202,7 @@ def look(row: int, variant: int | None) -> dict[str, Any]:
 
 def looks(cells: Sequence[Cell]) -> dict[str, dict[str, Any]]:
     """The look of each cell by its name."""
-    return {c.name: look(*at) for c, at in zip(cells, standing(cells), strict=True)}
+    return {c.name: look(*at) for c, at in zip(cells, looks_of(cells), strict=True)}
 
 
 def _title(column: Column) -> str:
@@ -247,7 +256,7 @@ def _over_training(
     faint = min(0.18, 0.9 / len(lines))  # many bands lie over each other
     for i, x in enumerate(lines):
         at = [v / scale for v in (x.seconds if by_time else x.images)]
-        how = look(*x.stands) | {"gid": f"series:{i}", "clip_on": False}
+        how = look(*x.look) | {"gid": f"series:{i}", "clip_on": False}
         axes.plot(at, x.mean, **how)
         if x.n > 1:
             axes.fill_between(at, x.low, x.high, color=how["color"], alpha=faint, lw=0,

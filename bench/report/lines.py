@@ -1,18 +1,18 @@
-"""The curve of a cell before anything draws it, and the looks that tell curves apart."""
+"""Curves of cells and the points behind them, before anything draws them."""
 
 from __future__ import annotations
 
-import csv
-import io
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import pandas as pd
 
 from bench.analysis.cells import Cell
 
 # Okabe and Ito's palette for all kinds of colour vision, less its pale yellow. A row has a colour
 # and a marker; its dashes tell the values of an axis apart, or else rows of one colour.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+Look = tuple[int, int | None]  # number of a row, and of its axis values
 LOG_FROM = 6.0  # an axis whose ends differ by this factor is logarithmic
 
 
@@ -21,7 +21,7 @@ class Line:
     """A cell's curve over its finished runs, at the numbers of images that all of them have."""
 
     name: str
-    stands: tuple[int, int | None]  # number of its row and of its axis values: decides its look
+    look: Look  # decides its colour, dashes and marker
     n: int
     images: tuple[float, ...]
     seconds: tuple[float, ...]  # mean over the runs
@@ -30,7 +30,7 @@ class Line:
     high: tuple[float, ...]
 
 
-def standing(cells: Sequence[Cell]) -> list[tuple[int, int | None]]:
+def looks_of(cells: Sequence[Cell]) -> list[Look]:
     """The number of each cell's row, and of its axis values. None = they do not differ."""
     values = [repr(sorted(cell.axes.items())) for cell in cells]
     rows = {row: i for i, row in enumerate(dict.fromkeys(cell.row for cell in cells))}
@@ -41,56 +41,81 @@ def standing(cells: Sequence[Cell]) -> list[tuple[int, int | None]]:
     ]
 
 
-def line(cell: Cell, metric: str, stands: tuple[int, int | None]) -> Line | None:
-    """The curve of a cell; None = nothing to draw."""
-    curves = [{p[0]: p for p in run.curve(metric)} for run in cell.finished]
-    curves = [curve for curve in curves if curve]
-    if not curves:
+def lines_of(cells: Sequence[Cell], metric: str) -> list[Line]:
+    """The curves of the cells that have one."""
+    found = zip(cells, looks_of(cells), strict=True)
+    return [one for cell, look in found if (one := line(cell, metric, look))]
+
+
+def line(cell: Cell, metric: str, look: Look) -> Line | None:
+    """The curve of a cell; None = its runs have no number of images in common."""
+    points = curve_points([cell], metric)
+    runs = points["run_id"].nunique()
+    by_images = points.groupby("images")
+    found = by_images[[metric, "train_seconds"]].agg(["mean", "min", "max"])
+    found = found[by_images.size() == runs]
+    if found.empty:
         return None
-    at = sorted(set.intersection(*(set(curve) for curve in curves)))
-    if not at:
-        return None
-    values = [[curve[n][2] for curve in curves] for n in at]
+    value = found[metric]
     return Line(
         name=cell.name,
-        stands=stands,
-        n=len(curves),
-        images=tuple(map(float, at)),
-        seconds=tuple(statistics.fmean(curve[n][1] for curve in curves) for n in at),
-        mean=tuple(map(statistics.fmean, values)),
-        low=tuple(map(min, values)),
-        high=tuple(map(max, values)),
+        look=look,
+        n=runs,
+        images=tuple(found.index.astype(float).tolist()),
+        seconds=tuple(found["train_seconds", "mean"].tolist()),
+        mean=tuple(value["mean"].tolist()),
+        low=tuple(value["min"].tolist()),
+        high=tuple(value["max"].tolist()),
     )
 
 
-def data_csv(cells: Sequence[Cell], metric: str) -> str:
-    """Every point behind a figure: one line per run and snapshot."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["row", "run_id", "seed", "images", "train_seconds", metric])
-    for cell in cells:
-        for run in cell.finished:
-            for nimg, seconds, value in run.curve(metric):
-                seed = run.spec.config.train.seed
-                writer.writerow([cell.name, run.spec.run_id, seed, nimg, seconds, value])
-    return out.getvalue()
+def curve_points(cells: Sequence[Cell], metric: str) -> pd.DataFrame:
+    """Every point behind a figure over training: one line per finished run and snapshot."""
+    lines = [
+        (cell.name, run.spec.run_id, run.spec.config.train.seed, *point)
+        for cell in cells
+        for run in cell.finished
+        for point in run.curve(metric)
+    ]
+    columns = ["row", "run_id", "seed", "images", "train_seconds", metric]
+    return pd.DataFrame(lines, columns=columns)
 
 
-def axis_csv(cells: Sequence[Cell], metric: str, axis: str) -> str:
-    """Every point of a figure against an axis of the grid: one line per run."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["row", axis.split(".")[-1], "run_id", "seed", metric])
-    for cell in cells:
-        for run in cell.finished:
-            if (value := run.value(metric)) is not None:
-                seed, where = run.spec.config.train.seed, f"{place(cell, axis):g}"
-                writer.writerow([cell.row, where, run.spec.run_id, seed, value])
-    return out.getvalue()
+def axis_points(cells: Sequence[Cell], metric: str, axis: str) -> pd.DataFrame:
+    """Every point of a figure against an axis of the grid: one line per run.
+
+    Empty = the axis is not one of numbers.
+    """
+    places = [place(cell, axis) for cell in cells]
+    lines = [
+        (cell.row, f"{where:g}", run.spec.run_id, run.spec.config.train.seed, run.values[metric])
+        for cell, where in zip(cells, places, strict=True)
+        for run in cell.finished
+        if where is not None and None not in places and metric in run.values
+    ]
+    columns = ["row", axis.split(".")[-1], "run_id", "seed", metric]
+    return pd.DataFrame(lines, columns=columns)
+
+
+def csv_files(cells: Sequence[Cell]) -> dict[str, str]:
+    """The CSV of every metric's curves, and of every metric against an axis of numbers."""
+    points = [point for cell in cells for run in cell.runs for point in run.points]
+    metrics = list(dict.fromkeys(key for point in points for key in point.metrics))
+    files = {f"curves/{metric}.csv": to_csv(curve_points(cells, metric)) for metric in metrics}
+    for axis in cells[0].axes:
+        for metric in metrics:
+            if len(found := axis_points(cells, metric, axis)):
+                files[f"curves/{metric}_by_{axis.split('.')[-1]}.csv"] = to_csv(found)
+    return files
+
+
+def to_csv(points: pd.DataFrame) -> str:
+    """Text of a CSV file, in full precision."""
+    return str(points.to_csv(index=False, lineterminator="\n"))
 
 
 def place(cell: Cell, axis: str) -> float | None:
-    """Where a cell stands on a numeric axis; None = it has no place there."""
+    """The place of a cell on a numeric axis; None = it has none there."""
     value = cell.axes.get(axis)
     if axis == "data.subset" and value is None:  # all images
         value = cell.spec.config.data.images

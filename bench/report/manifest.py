@@ -106,11 +106,6 @@ def read(folder: Path) -> dict[str, Any]:
     return result
 
 
-def seeds(found: Mapping[str, Any]) -> list[int]:
-    """The seeds of a report's runs, in ascending order."""
-    return sorted({int(run["seed"]) for cell in found["cells"] for run in cell["runs"]})
-
-
 def as_overrides(found: Mapping[str, Any]) -> list[str]:
     """A report's overrides as `key=value`, those apart that hold a path's last part alone."""
     given = (found.get("overrides") or {}).items()

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from bench.analysis.cells import Cell, Run
+from bench.analysis.cells import Run
 from bench.analysis.facts import Facts
-from bench.config.metrics import METRICS, record_key, version
+from bench.config.metrics import record_key, version
 from bench.config.spec import Grid
 from bench.report import export, lines, manifest
 from bench.report.content import tables_of, texts_of
@@ -24,7 +26,7 @@ from projgan.files import sha256_of
 
 @dataclass
 class Checked:
-    """What was compared, and what did not match, one line each."""
+    """Counts of what was compared, and what did not match, one line each."""
 
     cells: int = 0
     files: int = 0
@@ -48,6 +50,40 @@ def verify(grid: Grid, folder: Path, runs_dir: Path) -> Checked:
         DataError: there is no manifest to start from.
     """
     found, published = Checked(), manifest.read(folder)
+    _check_hashes(found, published, folder)
+    # By the versions that the report records: those of today say nothing of what it is made of.
+    versions: dict[str, int] = published.get("versions", {})
+    facts = Facts.read(grid, runs_dir, versions)
+    found.notes += [
+        f"{metric}: published by version {then} of its computation, which is {today} today"
+        for metric in _metrics(published)
+        if (then := version(metric, versions)) != (today := version(metric))
+    ]
+    if gone := list(_without_record(published, facts.runs)):
+        found.faults += gone
+        return found
+    found.runs = sum(run.status == "finished" for run in facts.runs)
+    texts = _texts(facts)
+    for name in sorted(published["files"]):
+        path, read = folder / name, _READ.get(Path(name).suffix)
+        changed = any(fault.startswith(name) for fault in found.faults)
+        if read is None or not path.is_file() or (read is _lines and changed):
+            continue
+        if name not in texts:
+            found.faults.append(f"{name}: the records give no such file")
+            continue
+        try:
+            theirs = read(path.read_text(encoding="utf-8"))
+        except (UnicodeDecodeError, csv.Error, IndexError, ValueError) as error:
+            found.faults.append(f"{name}: cannot be read ({reason(error)})")
+            continue
+        _compare(found, name, theirs, read(texts[name]))
+    again = json.loads(json.dumps(manifest.make(grid, facts.cells, {})))
+    _compare(found, "manifest.json", _manifest_values(published), _manifest_values(again))
+    return found
+
+
+def _check_hashes(found: Checked, published: Mapping[str, Any], folder: Path) -> None:
     for name, digest in sorted(published["files"].items()):
         found.files += 1
         path = folder / name
@@ -58,35 +94,13 @@ def verify(grid: Grid, folder: Path, runs_dir: Path) -> Checked:
         elif sha256_of(path) != digest:
             found.faults.append(f"{name}: was changed after the report wrote it (SHA-256 differs)")
 
-    # By the versions that the report records: those of today say nothing of what it is made of.
-    versions: dict[str, int] = published.get("versions", {})
-    facts = Facts.read(grid, runs_dir, versions)
-    found.notes += [
-        f"{metric}: published by version {then} of its computation, which is {today} today"
-        for metric in _metrics(published)
-        if (then := version(metric, versions)) != (today := version(metric))
-    ]
-    gone = list(_without_record(published, facts.runs))
-    if gone:
-        found.faults += gone
-        return found
-    found.runs = sum(run.status == "finished" for run in facts.runs)
+
+def _texts(facts: Facts) -> dict[str, str]:
+    """Every file of text that a report of these records may hold."""
     tables = tables_of(facts)
-    now = {name: data.decode() for name, data in texts_of(tables).items()}
-    now["records.csv"] = export.to_csv(facts.runs).decode()
-    for name in sorted(published["files"]):
-        path = folder / name
-        if not path.is_file():
-            continue
-        if name.endswith(".csv"):
-            _compare(found, name, path, _csv_now(name, now, facts.cells), _csv_cells)
-        elif name == "index.html":
-            again = page(facts, tables)
-            _compare(found, name, path, again, _html_cells)
-        elif name.endswith((".md", ".tex")) and not any(f.startswith(name) for f in found.faults):
-            _compare(found, name, path, now.get(name), _text_cells)
-    _compare_manifest(found, published, manifest.make(grid, facts.cells, {}))
-    return found
+    files = texts_of(tables) | {"records.csv": export.to_csv(facts.runs)}
+    texts = {name: data.decode() for name, data in files.items()}
+    return texts | lines.csv_files(facts.cells) | {"index.html": page(facts, tables)}
 
 
 def _metrics(published: Mapping[str, Any]) -> list[str]:
@@ -108,124 +122,78 @@ def _without_record(published: Mapping[str, Any], runs: Sequence[Run]) -> Iterat
                 yield f"{name}: finished in the report, {now.status} here ({now.reason})"
 
 
-Key = tuple[str, ...]
+Key = tuple[str, ...]  # place of a value in a file: first what names its row
 
 
-def _compare(found: Checked, name: str, path: Path, again: str | None, read: Any) -> None:
+def _compare(
+    found: Checked, name: str, published: Mapping[Key, Any], again: Mapping[Key, Any]
+) -> None:
     """Each value that a file holds against the same one of the recomputed file."""
-    if again is None:
-        found.faults.append(f"{name}: the records give no such file")
-        return
-    try:
-        ours: dict[Key, str] = read(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, csv.Error, IndexError) as error:
-        found.faults.append(f"{name}: cannot be read ({reason(error)})")
-        return
-    theirs: dict[Key, str] = read(again)
-    for key, value in ours.items():
+    for key, value in published.items():
         found.cells += 1
-        if (expected := theirs.get(key)) != value:
-            said = "nothing" if expected is None else repr(expected)
-            found.faults.append(f"{name}: {', '.join(key)}: published {value!r}, recomputed {said}")
-    for key in theirs.keys() - ours.keys():
-        if key[0] not in {k[0] for k in ours}:  # a whole row; a new column is no fault
+        if (expected := again.get(key)) != value:
+            shown = "nothing" if expected is None else repr(expected)
             found.faults.append(
-                f"{name}: {', '.join(key)}: recomputed {theirs[key]!r}, not published"
+                f"{name}: {', '.join(key)}: published {value!r}, recomputed {shown}"
             )
-
-
-def _csv_now(name: str, now: Mapping[str, str], cells: Sequence[Cell]) -> str | None:
-    """A CSV file from the records: a table, or the points of a curve."""
-    metric = name.removeprefix("curves/").removesuffix(".csv")
-    if name.startswith("curves/") and metric in METRICS:
-        return lines.data_csv(cells, metric)
-    if name.startswith("curves/"):
-        key, _, short = metric.partition("_by_")
-        axis = next((axis for axis in cells[0].axes if axis.split(".")[-1] == short), None)
-        if axis is None or key not in METRICS or any(lines.place(c, axis) is None for c in cells):
-            return None
-        return lines.axis_csv(cells, key, axis)
-    return now.get(name)
+    rows = {key[0] for key in published}
+    for key, value in again.items():
+        if key[0] not in rows:  # a new column is no fault
+            found.faults.append(f"{name}: {', '.join(key)}: recomputed {value!r}, not published")
 
 
 def _csv_cells(text: str) -> dict[Key, str]:
-    """`(row, column)` -> value; rows of one name are told apart by what else begins them."""
+    """`(row, column)` -> value; rows of one name are told apart by their numbers."""
     rows = list(csv.reader(io.StringIO(text)))
-    found: dict[Key, str] = {}
-    for number, row in enumerate(rows[1:], 1):
-        name = row[0] if [r[0] for r in rows].count(row[0]) == 1 else f"line {number}: {row[0]}"
-        for head, value in zip(rows[0], row, strict=True):
-            found[name, head] = value
-    return found
+    names = Counter(row[0] for row in rows)
+    return {
+        (row[0] if names[row[0]] == 1 else f"line {number}: {row[0]}", head): value
+        for number, row in enumerate(rows[1:], 1)
+        for head, value in zip(rows[0], row, strict=True)
+    }
 
 
-def _text_cells(text: str) -> dict[Key, str]:
+def _lines(text: str) -> dict[Key, str]:
     return {(f"line {i}",): line for i, line in enumerate(text.splitlines(), 1)}
 
 
-class _Cells(HTMLParser):
-    """Values and texts of the elements that name their cell."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: dict[Key, str] = {}
-        self.key: Key | None = None
-        self.tag, self.depth = "", 0
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
-        if self.key is not None:
-            self.depth += tag == self.tag
-        elif name := given.get("data-cell"):
+def _html_cells(text: str) -> dict[Key, str]:
+    """Values and words of the elements that name their cell, `data-cell="TABLE/ROW/COLUMN"`."""
+    found: dict[Key, str] = {}
+    elements = re.findall(r"<(td|span)( [^>]*)>(.*?)</\1>", text, re.DOTALL)
+    for _, attributes, inner in elements:
+        pairs = re.findall(r' ([\w-]+)="([^"]*)"', attributes)
+        given = {name: html.unescape(value) for name, value in pairs}
+        if name := given.get("data-cell"):
             table, _, rest = name.partition("/")
             row, _, column = rest.rpartition("/")
-            self.key, self.tag, self.depth = (row or rest, table, column), tag, 1
-            self.found[self.key] = given.get("data-value") or ""
-
-    def handle_endtag(self, tag: str) -> None:
-        if self.key is not None and tag == self.tag:
-            self.depth -= 1
-            if not self.depth:
-                self.key = None
-
-    def handle_data(self, data: str) -> None:
-        if self.key is not None and data.strip():
-            self.found[self.key] = f"{self.found[self.key]} {data.strip()}".strip()
+            words = html.unescape(re.sub(r"<[^>]*>", " ", inner)).split()
+            found[row or rest, table, column] = " ".join(
+                [given.get("data-value", ""), *words]
+            ).strip()
+    return found
 
 
-def _html_cells(text: str) -> dict[Key, str]:
-    parser = _Cells()
-    parser.feed(text)
-    return parser.found
+def _manifest_values(published: Mapping[str, Any]) -> dict[Key, Any]:
+    """What a manifest says of each run, number by number."""
+    return {
+        (cell["cell"], f"run {run['run_id']}", path): value
+        for cell in published["cells"]
+        for run in cell["runs"]
+        for path, value in _leaves(run)
+    }
 
 
-def _compare_manifest(
-    found: Checked, published: Mapping[str, Any], again: Mapping[str, Any]
-) -> None:
-    """What the manifest says of each run, number by number."""
-    now = {(cell["cell"], run["run_id"]): run for cell in again["cells"] for run in cell["runs"]}
-    for cell in published["cells"]:
-        for run in cell["runs"]:
-            theirs = json.loads(json.dumps(now[cell["cell"], run["run_id"]]))
-            for path, value in _leaves(run):
-                found.cells += 1
-                expected = _at(theirs, path)
-                if value != expected:
-                    where = f"{cell['cell']}, run {run['run_id']}, {'.'.join(path)}"
-                    found.faults.append(
-                        f"manifest.json: {where}: published {value!r}, recomputed {expected!r}"
-                    )
-
-
-def _leaves(value: Any, path: Key = ()) -> Iterator[tuple[Key, Any]]:
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted path and value of everything that is no mapping."""
     if isinstance(value, dict) and value:
         for name, part in value.items():
-            yield from _leaves(part, (*path, name))
+            yield from _leaves(part, f"{path}.{name}".lstrip("."))
     else:
         yield path, value
 
 
-def _at(value: Any, path: Key) -> Any:
-    for name in path:
-        value = value.get(name) if isinstance(value, dict) else None
-    return value
+# How the values of a file are read, by its ending.
+_READ: dict[str, Callable[[str], dict[Key, str]]] = {
+    ".csv": _csv_cells, ".html": _html_cells, ".md": _lines, ".tex": _lines,
+}  # fmt: skip

@@ -46,7 +46,7 @@ def test_parquet_holds_the_same_with_types(runs: list[Run]) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
     data = export.to_parquet(runs)
     assert data == export.to_parquet(runs)
-    columns = parquet.read_table(io.BytesIO(data)).to_pydict()
+    columns = parquet.read_table(io.BytesIO(data["records.parquet"])).to_pydict()
     assert columns["fd_lab"] == [0.1 + 0.2, 0.25, None, None]
     assert columns["images"] == [1000, 4000, None, None]
     text = csv.DictReader(io.StringIO(export.to_csv(runs).decode()))

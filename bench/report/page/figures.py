@@ -12,7 +12,7 @@ from bench.analysis import paper_numbers
 from bench.analysis.cells import Cell
 from bench.config import columns as vocabulary
 from bench.report import captions, figures
-from bench.report.lines import line, standing
+from bench.report.lines import lines_of
 from bench.report.tables import brief
 
 if TYPE_CHECKING:
@@ -48,8 +48,7 @@ def over_training(facts: Facts) -> Curves | None:
     if facts.ranking is None:
         return None
     cells, metric, sign = facts.cells, facts.ranking.metric, facts.ranking.sign
-    drawable = (line(c, metric, at) for c, at in zip(cells, standing(cells), strict=True))
-    found = [one for one in drawable if one and len(one.images) > 1]
+    found = [one for one in lines_of(cells, metric) if len(one.images) > 1]
     if not found:
         return None
     found.sort(key=lambda x: sign * x.mean[-1])
@@ -59,7 +58,7 @@ def over_training(facts: Facts) -> Curves | None:
         "time": figures.page_curves(found, column, True, facts.targets),
     }
     legend = [
-        (x.name, figures.page_key(figures.look(*x.stands)), brief(x.mean[-1]), x.n) for x in found
+        (x.name, figures.page_key(figures.look(*x.look)), brief(x.mean[-1]), x.n) for x in found
     ]
     values = [
         [list(point) for point in zip(x.images, x.mean, x.low, x.high, strict=True)] for x in found
