@@ -6,7 +6,7 @@ Like the real one it resumes from a checkpoint, and yields the snapshot that it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -106,7 +106,7 @@ class Engine:
         return scores
 
 
-def load(checkpoint: Path) -> dict[str, Any]:
+def load(checkpoint: Path, needs: Collection[str] = ()) -> dict[str, Any]:
     """What the harness reads of a checkpoint."""
     nimg = int(checkpoint.read_text())
     return {"nimg": nimg, "train_seconds": nimg / 100}
