@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shlex
 from pathlib import Path
@@ -13,6 +14,8 @@ from bench.cli import main
 from bench.cli.options import parse
 from bench.config import grid as grids
 from bench.config.paths import GRIDS
+from bench.config.schema import EvalSection, GridFile, Resources, RowEntry
+from bench.config.spec import ReportSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *ROOT.glob("results/**/README.md")]
@@ -138,3 +141,11 @@ def test_the_readme_shows_the_two_commands_that_the_check_runs() -> None:
 
 def test_the_picture_of_the_report_is_small() -> None:
     assert (ROOT / "docs" / "report.png").stat().st_size < 300_000
+
+
+@pytest.mark.parametrize("section", [GridFile, RowEntry, EvalSection, ReportSpec, Resources])
+def test_every_key_of_a_grid_file_is_documented(section: type) -> None:
+    lines = (ROOT / "docs/grids.md").read_text(encoding="utf-8").splitlines()
+    firsts = " ".join(line.split("|")[1] for line in lines if line.startswith("| `"))
+    keys = {field.name for field in dataclasses.fields(section)}
+    assert keys <= set(re.findall(r"`(\w+)`", firsts))
