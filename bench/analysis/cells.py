@@ -68,11 +68,11 @@ class Point:
 
     @property
     def protocol(self) -> dict[str, Any]:
-        """How it was measured: numbers of images, reference network."""
+        """The protocol of the measurement: numbers of images, reference network."""
         return {k: v for k, v in self.eval.items() if k not in ("seconds", "extractors")}
 
     def like(self, other: Point) -> bool:
-        """Whether both were measured alike, by the same networks as far as they used the same."""
+        """Return whether both were measured alike, by the same networks where both used one."""
         ours, theirs = (p.eval.get("extractors") or {} for p in (self, other))
         same = all(ours[name] == theirs[name] for name in ours.keys() & theirs.keys())
         return same and self.protocol == other.protocol
@@ -88,7 +88,7 @@ class Run:
     reason: str = ""  # one line; empty for a finished run
     record: Record | None = None
     points: tuple[Point, ...] = ()  # by number of images, ascending
-    apart: str = ""  # why its metrics cannot stand beside those of the grid's other runs
+    incomparable: str = ""  # why its metrics cannot be compared with the other runs'
     second_half: str | None = None  # the metric whose value is its mean there, not the last
 
     @property
@@ -110,7 +110,7 @@ class Run:
             for name in path:
                 part = (part or {}).get(name)
             found[key] = part
-        if self.final and not self.apart:
+        if self.final and not self.incomparable:
             found |= self.final.metrics
             if self.second_half:
                 found[self.second_half] = self._second_half_mean(self.second_half)
@@ -136,7 +136,7 @@ class Run:
 
     @property
     def contended(self) -> bool:
-        """Whether other processes slowed the training that its speed is taken from."""
+        """Return whether other processes slowed the training that its speed is taken from."""
         return bool(((self.record or {}).get("ledger") or {}).get("contended"))
 
     def why_missing(self, key: str) -> str:
@@ -148,15 +148,15 @@ class Run:
             return "random weights" if random else "not recorded"
         if self.final is None:
             return "no snapshot was evaluated"
-        if self.apart:
-            return self.apart
+        if self.incomparable:
+            return self.incomparable
         return self.final.missing.get(key, "not evaluated")
 
     def curve(self, key: str) -> list[tuple[int, float, float]]:
         """`(images, training seconds, metric)` of every snapshot that has the metric."""
         return [
             (point.nimg, point.train_seconds, float(point.metrics[key]))
-            for point in (() if self.apart else self.points)
+            for point in (() if self.incomparable else self.points)
             if is_finite(point.metrics.get(key))
         ]
 
@@ -278,7 +278,7 @@ def read_runs(
     runs_dir: Path,
     versions: Mapping[str, int] | None = None,
 ) -> list[Run]:
-    """Reads the record of every run of a grid.
+    """Read the record of every run of a grid.
 
     Args:
         specs: The grid's runs, in its order.
@@ -290,11 +290,11 @@ def read_runs(
         One `Run` per spec. A record that cannot be read becomes a run that says so, and one that
         was measured with other numbers of images than the rest has no metrics.
     """
-    return _side_by_side([_read_run(spec, runs_dir / spec.run_id, versions) for spec in specs])
+    return _comparable([_read_run(spec, runs_dir / spec.run_id, versions) for spec in specs])
 
 
 def cells(runs: Sequence[Run], averaged: Sequence[str] = AVERAGED) -> list[Cell]:
-    """Groups runs by row and axis values, in the grid's order; averages over `averaged`."""
+    """Group runs by row and axis values, in the grid's order, over all values of `averaged`."""
     groups: dict[tuple[str, str], list[Run]] = {}
     axes: dict[tuple[str, str], dict[str, Any]] = {}
     for run in runs:
@@ -333,8 +333,8 @@ def _read_run(spec: RunSpec, folder: Path, versions: Mapping[str, int] | None) -
     return Run(spec, folder, "running", reason, record, points)
 
 
-def _side_by_side(runs: Sequence[Run]) -> list[Run]:
-    """Sets apart what was measured with other numbers of images than most.
+def _comparable(runs: Sequence[Run]) -> list[Run]:
+    """Mark what was measured with other numbers of images than most.
 
     A Fréchet distance falls as 1 / N with the number of images, so that values from 500 and from
     2000 say nothing of each other. Of the numbers that were used those that the grid asks for
@@ -352,7 +352,7 @@ def _side_by_side(runs: Sequence[Run]) -> list[Run]:
         for name, sizes in groups.items()
     }
     return [
-        replace(run, apart=_apart(_sizes(run.final), wanted))
+        replace(run, incomparable=_difference(_sizes(run.final), wanted))
         if run.final and _sizes(run.final) != (wanted := usual[run.spec.config.data.name])
         else run
         for run in runs
@@ -363,7 +363,7 @@ def _sizes(point: Point) -> tuple[Any, Any]:
     return point.eval.get("fake"), point.eval.get("real")
 
 
-def _apart(found: tuple[Any, Any], usual: tuple[Any, Any]) -> str:
+def _difference(found: tuple[Any, Any], usual: tuple[Any, Any]) -> str:
     ours, theirs = (
         f"{'unknown' if fake is None else fake} against {'unknown' if real is None else real}"
         for fake, real in (found, usual)
@@ -417,7 +417,7 @@ def _stat(values: Iterable[float | None]) -> Stat | None:
 
 
 def is_finite(value: Any) -> bool:
-    """Whether a value of a record is a finite number."""
+    """Return whether a value of a record is a finite number."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return number and math.isfinite(value)
 

@@ -66,13 +66,13 @@ class Ranking:
 
     @property
     def one_condition(self) -> bool:
-        """Whether all cells have the same axis values."""
+        """Return whether all cells have the same axis values."""
         return len(self.cells) > 1 and all(cell.axes == self.first.axes for cell in self.cells)
 
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """What the records of a grid say. Each part is computed once, when it is first asked for."""
+    """All that the records of a grid say; each part is computed once, when it is asked for."""
 
     grid: Grid
     runs: Sequence[Run]  # one for each of the grid's, in its order
@@ -171,7 +171,7 @@ class Facts:
 
     @cached_property
     def divisors(self) -> dict[str, Cell]:
-        """What `rel:` columns divide by: cell name -> the baseline row at the same axis values."""
+        """Cell name -> the baseline row at the same axis values, which `rel:` columns divide by."""
         found = {
             repr(sorted(cell.axes.items())): cell
             for cell in self.cells
@@ -207,7 +207,7 @@ class Facts:
 
     @cached_property
     def agreement(self) -> metric_agreement.Panel | None:
-        """How alike the metrics rank the cells. None = too few metrics or rows to say."""
+        """Rank agreement of the metrics. None = too few metrics or rows."""
         return metric_agreement.panel(self.grid, self.cells)
 
     @cached_property
@@ -231,13 +231,13 @@ class Facts:
 
     @cached_property
     def findings(self) -> list[tuple[Claim, Finding]]:
-        """What the records say of each of the paper's claims about this grid."""
+        """The paper's claims about this grid with their verdicts."""
         claims, _ = self._claims
         return [(claim, paper_claims.examine(claim, self.grid, self.cells)) for claim in claims]
 
     @property
     def claims_fault(self) -> str:
-        """Why the claims about this grid cannot be examined, such as a row that was left out."""
+        """The reason that no claim can be examined, such as a row that was left out; else empty."""
         return self._claims[1]
 
     @cached_property

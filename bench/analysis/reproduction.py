@@ -187,7 +187,7 @@ def our_protocol(cell: Cell, varied: Collection[str] = ()) -> dict[str, Any]:
 
 
 def _counted(cell: Cell) -> list[Run]:
-    return [run for run in cell.finished if not run.apart]
+    return [run for run in cell.finished if not run.incomparable]
 
 
 def _alike(protocols: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

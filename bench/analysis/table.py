@@ -14,7 +14,7 @@ MARKS = "abcdefghijklmnoprstuvwxyz"  # q has no superscript letter
 
 @dataclass(frozen=True)
 class Entry:
-    """What stands at one place of a table. Neither value nor text = missing."""
+    """One place of a table. Neither value nor text = missing."""
 
     value: float | None = None
     text: str = ""

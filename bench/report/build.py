@@ -32,7 +32,7 @@ def write_report(
     command: str | None = None,
     exports: Sequence[str] = (),
 ) -> list[Path]:
-    """Writes the report of a grid from the records of its runs; prints its table.
+    """Write the report of a grid from the records of its runs, and print its table.
 
     Args:
         facts: What the records of the grid's runs say.
@@ -79,7 +79,7 @@ def write_report(
 
 
 def _keep_records(runs: Sequence[Run], folder: Path, echo: Echo) -> None:
-    """Puts what published numbers rest on beside them, as a runs_dir= for do=verify and others.
+    """Copy the records of published numbers beside them, as a runs_dir= for do=verify and others.
 
     A run may stand in several grids: those whose record is another one now are named.
     """

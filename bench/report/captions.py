@@ -1,8 +1,9 @@
-"""What stands around a table: its caption, the notes under it and remarks on single rows."""
+"""Texts around a table: its caption, the notes under it and remarks on single rows."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,13 +28,12 @@ BEST_NOTE = (
 
 
 def caption(facts: Facts) -> str:
-    """What was trained on what, and how it was measured, from the records themselves."""
-    grid, cells = facts.grid, facts.cells
-    runs = [run for cell in cells for run in cell.finished]
+    """Return the data, the budget and the protocol of a grid in words, from its records."""
+    grid, cells, runs = facts.grid, facts.cells, facts.finished
     data = _varying(map(_data, runs))
     budget = _varying(f"{r.points[-1].nimg / 1000:.3g}" for r in runs)
     batch = _varying(str(r.spec.config.train.batch) for r in runs)
-    ends = [r.points[-1].eval for r in runs if not r.apart]
+    ends = [r.points[-1].eval for r in runs if not r.incomparable]
     fake = _varying(str(e.get("fake", "?")) for e in ends)
     real = _varying(str(e.get("real", "?")) for e in ends)
     several = any(len(cell.finished) > 1 for cell in cells)
@@ -83,9 +83,9 @@ def notes(facts: Facts) -> list[str]:
         _accuracy_kind(cells) if "accuracy" in report.columns else "",
         row_tests.note(grid, compared) if compared else "",
         BEST_NOTE if any(c.startswith("best:") for c in report.columns) else "",
-        certificate_line(cells, vocabulary.expand(report.columns)),
-        *_counts(cells),
-        floor_line(cells, vocabulary.expand(report.columns)),
+        certificate_line(facts, vocabulary.expand(report.columns)),
+        *_counts(facts),
+        floor_line(facts, vocabulary.expand(report.columns)),
         *signal_lines(facts),
         *report.notes,
     ]
@@ -113,10 +113,9 @@ def signal_lines(facts: Facts) -> list[str]:
     return lines
 
 
-def floor_line(cells: Sequence[Cell], shown: Sequence[str]) -> str:
-    """What real images themselves differ by; empty where it was not measured, or not alike."""
-    runs = [run.record or {} for cell in cells for run in cell.finished]
-    floors = [floor for record in runs if (floor := record.get("floor"))]
+def floor_line(facts: Facts, shown: Sequence[str]) -> str:
+    """Return the distance of real images to other real ones; empty = not measured, or not alike."""
+    floors = [floor for run in facts.finished if (floor := (run.record or {}).get("floor"))]
     if not floors or any(floor != floors[0] for floor in floors):
         return ""
     values = {key: floors[0]["metrics"].get(key) for key in shown}
@@ -129,14 +128,14 @@ def floor_line(cells: Sequence[Cell], shown: Sequence[str]) -> str:
 
 
 def remarks(facts: Facts, cell: Cell) -> list[str]:
-    """What must be known of a cell's ranking value: another protocol, or that it did not learn."""
+    """Return the remarks on a cell's ranking value: another protocol, or that it did not learn."""
     metric = facts.grid.report.rank_by
     if metric is None:
         return []
     found = [
         f"measured with {name}={run.points[-1].eval.get(name)} where the grid has {wanted}"
         for run in cell.finished
-        if not run.apart
+        if not run.incomparable
         for name, wanted in protocol(run.spec).items()
         if run.points[-1].eval.get(name) != wanted
     ]
@@ -162,7 +161,7 @@ def _control(facts: Facts, cell: Cell) -> Cell | None:
 
 
 def rank_line(facts: Facts) -> str:
-    """How far our ranking agrees with the paper's; empty = fewer than three rows."""
+    """Return the rank correlation with the paper in words; empty = fewer than three rows."""
     both, ranking, name = facts.beside_paper, facts.ranking, facts.grid.report.paper
     if ranking is None or name is None or len(both) < 3:
         return ""
@@ -181,10 +180,10 @@ def rank_line(facts: Facts) -> str:
     return line
 
 
-def certificate_line(cells: Sequence[Cell], keys: Iterable[str]) -> str:
-    """How far the two routes to the table's distances are apart; empty = none was certified."""
+def certificate_line(facts: Facts, keys: Iterable[str]) -> str:
+    """Return the largest gap between two routes to a distance; empty = none was certified."""
     shown = {vocabulary.metric_of(key) for key in keys}
-    finals = [run.final for cell in cells for run in cell.finished if run.final and not run.apart]
+    finals = [run.final for run in facts.finished if run.final and not run.incomparable]
     gaps = [gap for final in finals for key, gap in final.certificates.items() if key in shown]
     if not gaps:
         return ""
@@ -195,13 +194,13 @@ def certificate_line(cells: Sequence[Cell], keys: Iterable[str]) -> str:
 
 
 def usual_accuracy(cells: Sequence[Cell]) -> str:
-    """What most rows' accuracy is an accuracy of; the others have a footnote. Empty = none has."""
+    """Return the kind of accuracy that most rows have; empty = none has. Others get a footnote."""
     kinds = [kind for cell in cells if (kind := accuracy_kind(cell))]
     return max(dict.fromkeys(kinds), key=kinds.count, default="")
 
 
 def accuracy_kind(cell: Cell) -> str:
-    """What a row's accuracy is an accuracy of; empty = it has none."""
+    """Return the kind of a row's accuracy, such as `top-1, %`; empty = it has none."""
     kinds = (
         ((run.record or {}).get("backbone") or {}).get("accuracy_kind", "")
         for run in cell.finished
@@ -216,7 +215,7 @@ def _accuracy_kind(cells: Sequence[Cell]) -> str:
 
 
 def _leakage(grid: Grid) -> list[str]:
-    """Why a flagged metric ranks, and what holds of the paper's own numbers."""
+    """Return the reason that a flagged metric ranks, and the flag of the paper's own numbers."""
     report, notes = grid.report, []
     if report.rank_by and feature_overlap.shared_by(grid.runs, report.rank_by):
         name = vocabulary.column(report.rank_by).header
@@ -229,14 +228,12 @@ def _leakage(grid: Grid) -> list[str]:
     return notes
 
 
-def _counts(cells: Sequence[Cell]) -> list[str]:
-    left = [run for cell in cells for run in cell.unfinished]
-    if not left:
+def _counts(facts: Facts) -> list[str]:
+    if not facts.unfinished:
         return []
-    total = sum(len(cell.runs) for cell in cells)
-    kinds = dict.fromkeys(run.status for run in left)
-    counts = (f"{sum(run.status == kind for run in left)} {kind}" for kind in kinds)
-    return [f"{total - len(left)} of {total} runs finished ({', '.join(counts)})."]
+    kinds = Counter(run.status for _, run in facts.unfinished)
+    counts = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
+    return [f"{len(facts.finished)} of {len(facts.runs)} runs finished ({counts})."]
 
 
 def _correlations(both: pd.DataFrame, sign: int) -> tuple[str, str]:

@@ -41,7 +41,7 @@ def wide_table(runs: Sequence[Run]) -> pd.DataFrame:
             "seed": config.train.seed,
             "pretrain_seed": config.backbone.pretrain_seed,
             "status": run.status,
-            "reason": run.reason or run.apart,
+            "reason": run.reason or run.incomparable,
             **{axis: _shown(axis, value) for axis, value in run.spec.axes.items()},
             **{key: run.values[key] for key in FIELDS if key in run.values},
             "data": data.get("name"),

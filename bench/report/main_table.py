@@ -1,4 +1,4 @@
-"""What each column of a grid's table means: header, unit, and where its values come from."""
+"""The main table of a grid: its columns, and the source of each value."""
 
 from __future__ import annotations
 
@@ -84,10 +84,10 @@ def _label(cell: Cell, beside_paper: bool) -> Entry:
     if cell.finished and cell.unfinished:
         why = "; ".join(dict.fromkeys(f"{r.status}: {r.reason}" for r in cell.unfinished))
         notes.append(f"{len(cell.finished)} of {len(cell.runs)} runs; {why}")
-    apart = [run.apart for run in cell.finished if run.apart]
-    if 0 < len(apart) < len(cell.finished):  # else every metric says it in its own place
-        why = "; ".join(dict.fromkeys(apart))
-        notes.append(f"without {len(apart)} of {len(cell.finished)} runs, {why}")
+    others = [run.incomparable for run in cell.finished if run.incomparable]
+    if 0 < len(others) < len(cell.finished):  # else every metric says it in its own place
+        why = "; ".join(dict.fromkeys(others))
+        notes.append(f"without {len(others)} of {len(cell.finished)} runs, {why}")
     return Entry(text=cell.name, notes=tuple(notes))
 
 
@@ -108,7 +108,7 @@ def _entry(facts: Facts, cell: Cell, key: str) -> Entry:
 
 
 def _remarks(facts: Facts, cell: Cell, key: str) -> list[str]:
-    """What must be known of a ranking value, or of an accuracy of another kind than most."""
+    """Return remarks on a ranking value, or on an accuracy of another kind than most."""
     if key == facts.grid.report.rank_by:
         return captions.remarks(facts, cell)
     kind = captions.accuracy_kind(cell) if key == "accuracy" else ""

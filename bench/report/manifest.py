@@ -135,7 +135,7 @@ def evidence(run: Run) -> dict[str, Any]:
         "environment": record.get("environment"),
         "eval": run.final.eval if run.final else None,
         "metrics": run.final.metrics if run.final else None,
-        "apart": run.apart or None,
+        "apart": run.incomparable or None,
         "intervals": run.final.intervals if run.final else None,
         "certificates": run.final.certificates if run.final else None,
     }

@@ -130,7 +130,7 @@ def to_latex(table: Table) -> str:
 def _latex_row(
     table: Table, i: int, line: Formatted, spans: Sequence[int]
 ) -> tuple[bool, list[str]]:
-    """Whether space goes before row `i`, as it begins a new name, and its cells."""
+    """Return whether space goes before row `i`, as it begins a new name, and its cells."""
     row, texts = line
     cells = [
         (rf"\textbf{{{_escape_tex(text)}}}" if entry.bold else _escape_tex(text))
@@ -261,7 +261,7 @@ def _span(table: Table, row: Row) -> tuple[int, int]:
 
 
 def _fitting(columns: Sequence[Column], sizes: Sequence[int], width: int) -> tuple[list[int], int]:
-    """Which columns fit, and the gap between them: narrow gaps first, then minor columns go."""
+    """Choose the columns that fit, and the gap between them: minor columns go first."""
 
     def fits(shown: Sequence[int], gap: int) -> bool:
         return sum(sizes[i] + gap for i in shown) - gap <= width

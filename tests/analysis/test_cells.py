@@ -114,7 +114,7 @@ def test_values_from_other_numbers_of_images_do_not_stand_beside(
     assert words in odd.why_missing("fd_lab")
     assert "where the others have 2000 against 8192: not comparable" in odd.why_missing("fd_lab")
     assert odd.value("images_per_s") == 100.0  # is no matter of images
-    assert all(run.value("fd_lab") == 4.0 and not run.apart for run in others)
+    assert all(run.value("fd_lab") == 4.0 and not run.incomparable for run in others)
     cell, *_ = cells([odd, *others])
     assert cell.stat("fd_lab") is None and "not comparable" in cell.why_missing("fd_lab")
 
@@ -126,7 +126,7 @@ def test_those_that_the_grid_asks_for_stay_even_where_they_are_few(tmp_path: Pat
         for snapshot in record["snapshots"] if spec.row != "C" else ():
             snapshot["eval"]["fake"] = 500
         write_record(tmp_path, spec, record)
-    assert [bool(run.apart) for run in read_runs(grid.runs, tmp_path)] == [True, True, False]
+    assert [bool(run.incomparable) for run in read_runs(grid.runs, tmp_path)] == [True, True, False]
 
 
 def test_all_alike_but_not_as_the_grid_asks_are_comparable(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_all_alike_but_not_as_the_grid_asks_are_comparable(tmp_path: Path) -> No
         for snapshot in record["snapshots"]:
             snapshot["eval"]["fake"] = 500
         write_record(tmp_path, spec, record)
-    assert not any(run.apart for run in read_runs(grid.runs, tmp_path))
+    assert not any(run.incomparable for run in read_runs(grid.runs, tmp_path))
 
 
 def test_other_data_has_other_real_images(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_other_data_has_other_real_images(tmp_path: Path) -> None:
         for snapshot in record["snapshots"]:
             snapshot["eval"]["real"] = real
         write_record(tmp_path, spec, record)
-    assert not any(run.apart for run in read_runs(grid.runs, tmp_path))
+    assert not any(run.incomparable for run in read_runs(grid.runs, tmp_path))
 
 
 def test_values_beside_the_metrics_come_from_their_place_in_the_record(tmp_path: Path) -> None:

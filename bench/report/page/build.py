@@ -1,4 +1,4 @@
-"""Puts the page together: records and tables in, one HTML text out, the same each time."""
+"""The page of a report: facts and tables in, one HTML text out, the same each time."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def page(
 
 
 def _sections(facts: Facts, tables: Mapping[str, Table]) -> dict[str, object]:
-    """What the sections of the page show, by its name in the template."""
+    """Return the content of each section of the page, by its name in the template."""
     main, drawn = table.main_table(facts, tables["table"]), figures.over_training(facts)
     maps, bars = heat.heats(facts), cost.costs(facts)
     opened = [field.opens for row in main.rows for field in row]
@@ -111,13 +111,13 @@ def _sections(facts: Facts, tables: Mapping[str, Table]) -> dict[str, object]:
 
 
 def _leads(line: str, anchors: Mapping[str, str]) -> str:
-    """Where the runs of a claim's evidence stand; empty = the line names no row."""
+    """Return the anchor of the row that a line of evidence names; empty = it names none."""
     named = [name for name in anchors if f" of {name}: " in line]
     return anchors[max(named, key=len)] if named else ""
 
 
 def _command(grid: Grid) -> str:
-    """What writes the page again from the same records."""
+    """Return the command that writes the page again from the same records."""
     words = [f"grid={grid.name}", *([f"scale={grid.scale}"] if grid.scale != "lab" else [])]
     given = {"seeds": list(grid.seeds), **manifest.public(grid.overrides)}
     words += [yaml_types.argument(key, value) for key, value in given.items()]

@@ -1,4 +1,4 @@
-"""What the runs cost: speed, time, memory and size as bars, and where a step's time goes."""
+"""Costs of the runs: speed, time, memory and size as bars, and the shares of a step's time."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def costs(facts: Facts) -> list[tuple[str, list[Bar]]]:
 
 
 def alike(facts: Facts) -> str:
-    """What all rows have nearly in common, in words; empty = nothing."""
+    """Return the costs that all rows nearly have in common, in words; empty = none."""
     words = []
     for key, means in _means(facts).items():
         if _alike(means):
@@ -66,7 +66,7 @@ def _alike(means: pd.Series[float]) -> bool:
 
 @dataclass(frozen=True)
 class Ledger:
-    """Where the time of a training step goes, row by row."""
+    """Shares of a training step's time, row by row."""
 
     parts: list[str]
     rows: list[tuple[str, list[float]]]  # per cent of the step, in the order of `parts`

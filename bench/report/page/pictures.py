@@ -59,7 +59,7 @@ def _film(cell: Cell, metric: str | None) -> Film | None:
             found = _tiles(run, point.samples or "", run.spec.config.data.resolution)
             if found:
                 value = point.metrics.get(metric or "")
-                said = brief(value) if value is not None and not run.apart else ""
+                said = brief(value) if value is not None and not run.incomparable else ""
                 rows.append((found, (f"{point.nimg / 1000:.3g}", said)))
         if rows:
             uri, width, height = _joined([images for images, _ in rows])

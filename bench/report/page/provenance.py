@@ -1,4 +1,4 @@
-"""What stands behind a number: its runs, how it was measured, on what, by which code, where."""
+"""Provenance of a number: its runs, protocol, data, code and machine."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _card(run: Run, anchored: bool, listed: Set[str]) -> RunCard:
         ("configuration, SHA-256", run.config_sha256 or ""),
         ("environment", ", ".join(f"{k} {v}" for k, v in machine.items() if v is not None)),
         ("began, ended", " – ".join(str(record.get(k) or "?") for k in ("started", "ended"))),
-        ("apart", run.apart),
+        ("not comparable", run.incomparable),
     ]
     final = run.final
     values: Pairs = []
@@ -142,7 +142,7 @@ def _measured(run: Run) -> str:
 
 
 def protocol(grid: Grid, cell: Cell, key: str) -> Pairs:
-    """How the numbers of a column are made, for one row."""
+    """Return the making of a column's numbers, for one row: name and text of each step."""
     metric = vocabulary.metric_of(key)
     if metric is None:
         return []
@@ -171,7 +171,7 @@ def protocol(grid: Grid, cell: Cell, key: str) -> Pairs:
 
 
 def evidence(facts: Facts, table: Table, opened: Iterable[str]) -> dict[str, Any]:
-    """What a click on a number opens, as JSON.
+    """Return the evidence that a click on a number opens, as JSON.
 
     Args:
         facts: what the records say.
@@ -242,7 +242,7 @@ def _values(cell: Cell, key: str) -> list[list[str]]:
 
 
 def _value(run: Run, key: str) -> float | None:
-    """What a run adds to a column; of a ratio what is divided."""
+    """Return a run's own value of a column; of a ratio the one that is divided."""
     kind, name = vocabulary.split(key)
     if kind in ("best", "gap"):
         lower = vocabulary.lower_is_better(name)

@@ -1,4 +1,4 @@
-"""What a grid shows, in words: which row wins, by how much, how sure, and what the paper says.
+"""The answer of a grid in words: which row wins, by how much, how sure, and what the paper says.
 
 Every sentence is put together from the records and says no more than they do: a winner that chance
 may have chosen is told as such, and a question that nothing was measured for is left out.
@@ -75,7 +75,7 @@ def answer(facts: Facts) -> list[Sentence]:
 
 
 def _agreement(facts: Facts) -> list[Sentence]:
-    """Whether the other metrics rank the rows alike."""
+    """Answer whether the other metrics rank the rows alike."""
     if facts.agreement is None:
         return []
     says = metric_agreement.conclusion(facts.agreement, facts.grid.report.rank_by)
@@ -127,7 +127,7 @@ def _merged(sentences: Mapping[str, Sentence]) -> list[Sentence]:
 
 
 def _first_at_each(facts: Facts, conditions: Mapping[str, Ranking]) -> list[Sentence]:
-    """Which row is first at each choice of axis values, by how much, how surely."""
+    """Name the first row at each choice of axis values, by how much, how surely."""
     each = {name: _first(facts, ranking) for name, ranking in conditions.items()}
     counts = Counter(ranking.name(ranking.first) for ranking in conditions.values())
     short = ", ".join(f"{name} ({n} of {len(each)})" for name, n in counts.items())
@@ -142,7 +142,7 @@ def _first_at_each(facts: Facts, conditions: Mapping[str, Ranking]) -> list[Sent
 
 
 def _first(facts: Facts, ranking: Ranking) -> list[Sentence]:
-    """Which row is first, by how much, how surely."""
+    """Name the first row, by how much, how surely."""
     if len(ranking.cells) < 2:
         return [_winner(facts, ranking, settled=True)]
     sure = _sureness(facts, ranking)
@@ -243,7 +243,7 @@ def _overlap(ranking: Ranking, other: Cell) -> bool:
 
 
 def _against_axis(facts: Facts, ranking: Ranking) -> list[Sentence]:
-    """Where all rows are compared with a value of an axis, such as random weights."""
+    """Answer whether rows are better than at the axis value that they are compared with."""
     axis, _, value = (facts.grid.report.compare_to or "").partition("=")
     if axis not in facts.grid.axes:
         return []
@@ -270,7 +270,7 @@ def _against_axis(facts: Facts, ranking: Ranking) -> list[Sentence]:
 
 
 def _paper(facts: Facts, ranking: Ranking) -> list[Sentence]:
-    """Whether the paper has the same first row, and the same order."""
+    """Answer whether the paper has the same first row, and the same order."""
     both = facts.beside_paper
     both = both[both.index.isin([cell.name for cell in ranking.cells])]
     if facts.grid.report.paper is None or len(both) < 2:
@@ -301,7 +301,7 @@ def _paper(facts: Facts, ranking: Ranking) -> list[Sentence]:
 
 
 def _soon(facts: Facts) -> list[Sentence]:
-    """How soon the target was reached: the paper's own measure of convergence."""
+    """Answer how soon the target was reached: the paper's own measure of convergence."""
     found = facts.times
     if found is None:
         return []
@@ -367,7 +367,7 @@ def _findings(findings: Sequence[tuple[Claim, Finding]]) -> list[Sentence]:
 
 
 def _measured(finding: Finding) -> str:
-    """How sure a finding is, and which way an undecided one points."""
+    """Return p, n and, of an undecided finding, the way that it leans."""
     parts = [f"p = {finding.p:.2g}"] if finding.p is not None else []
     parts += [f"n = {finding.counted}"] if finding.n else []
     if finding.verdict == "undecided" and finding.leans is not None:
