@@ -204,9 +204,9 @@ def _sureness(facts: Facts, ranking: Ranking) -> Sentence:
     if n == 0:
         return Sentence(asks, "not testable", "The rows have no seed in common.", OPEN)
     wins = (values.idxmin(axis="columns") == first.name).sum()
-    # Where networks were pretrained more than once, a draw is a seed with one of them.
+    # Where networks were pretrained more than once, a replicate is a seed with one of them.
     several = values.index.get_level_values("pretrain_seed").nunique() > 1
-    unit = "draw" if several else "seed"
+    unit = "replicate" if several else "seed"
     times = f"It is first in {wins} of {n} {unit}{'s' if n > 1 else ''}."
     if n == 1:
         says = "One seed shows one draw: another seed may turn the order round."
