@@ -209,7 +209,7 @@ def _sureness(facts: Facts, ranking: Ranking) -> Sentence:
     unit = "replicate" if several else "seed"
     times = f"It is first in {wins} of {n} {unit}{'s' if n > 1 else ''}."
     if n == 1:
-        says = "One seed shows one draw: another seed may turn the order round."
+        says = "One seed shows one case: another seed may turn the order round."
         return Sentence(asks, "one seed: open", says, OPEN)
     if overlap := [ranking.name(cell) for cell in others if _overlap(ranking, cell)]:
         kind = "ranges" if ranking.stat(first).n < 5 else "intervals"
