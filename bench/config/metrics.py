@@ -93,21 +93,24 @@ class Metric:
     """
 
     key: str  # name in records and tables
-    group: str  # name in a grid file's `eval.metrics`; one group may give several keys
     header: str  # column header, unit included
-    unit: str  # what the stored value is counted in. "" = nothing
     extractor: str  # row of EXTRACTOR_INFO
     compute: Computation
     output: str = ""  # which of the extractor's outputs. "" = its only one, EACH = the mean of all
+    group: str = ""  # name in a grid file's `eval.metrics`, of one key or several. "" = the key
+    unit: str = ""  # what the stored value is counted in. "" = nothing
     lower_is_better: bool = True
     part: str = ""  # which of the numbers that `compute` gives. "" = its only one
-    norms: str = ""  # row of NORMS that it holds to. "" = that of `eval.norms`
+    norms: str = ""  # row of NORMS that it is measured with. "" = that of `eval.norms`
     generated: bool = True  # whether it looks at generated images at all
     # Of the computation: function, kernel, divisor, preprocessing. Raise it where one of them
     # changes a value: values of another version are stale, and are measured again.
     version: int = 1
     about: str = ""  # in words, for docs/metrics.md, after what `compute` says of itself
     source: str = ""  # the paper that proposes it. "" = that of `compute`
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "group", self.group or self.key)
 
 
 @dataclass(frozen=True)
@@ -167,318 +170,128 @@ TRAINING_ONLY = "logit_gap and memorised are measured while a run trains"
 _KEPT = 10000  # images whose features the real side keeps: what the kernel distances take
 TIMM = "timm/"  # before the name of any network of timm
 
+
+def _timm(
+    label: str, pretraining: str, family: str, network: str, size: int | None = None
+) -> ExtractorInfo:
+    """A network of timm by a name of our own."""
+    load = "pretrained.load_timm"
+    return ExtractorInfo(label, pretraining, family, load, _KEPT, (), TIMM + network, size)
+
+
+_LABELS, _NO_LABELS = "ImageNet-1k, labels", "ImageNet-1k, no labels"
+_LVD = "ImageNet-21k, then ImageNet-1k, then LVD-142M, no labels"  # it was gathered around ImageNet
+_CAPTIONS = "OpenAI image-text pairs, captions"
+_INCEPTION = ("Inception-v3", _LABELS, "Inception")
+
 EXTRACTOR_INFO = ExtractorTable()
 EXTRACTOR_INFO |= {
-    "lab": ExtractorInfo(
-        "lab extractor",
-        "rendered scenes of its own, no labels",
-        "RegNet",
-        "extractors.load_lab",
-        keeps=10000,
-    ),
+    "lab": ExtractorInfo("lab extractor", "rendered scenes of its own, no labels", "RegNet",
+                         "extractors.load_lab", _KEPT),
     "levels": ExtractorInfo("reference backbone", None, None, "extractors.load_levels"),
     "own": ExtractorInfo("own backbone", None, None, "extractors.load_own"),
-    "inception": ExtractorInfo(
-        "Inception-v3",
-        "ImageNet-1k, labels",
-        "Inception",
-        "inception.load_clean",
-        keeps=10000,
-        generated=("logits",),
-    ),
-    "inception_legacy": ExtractorInfo(
-        "Inception-v3", "ImageNet-1k, labels", "Inception", "inception.load_legacy"
-    ),
-    "inception_graph": ExtractorInfo(
-        "Inception-v3", "ImageNet-1k, labels", "Inception", "inception.load_graph"
-    ),
-    "vgg16": ExtractorInfo(
-        "VGG16", "ImageNet-1k, labels", "VGG", "pretrained.load_vgg16", keeps=50000
-    ),
-    # LVD-142M was gathered around ImageNet and holds it.
-    "dinov2": ExtractorInfo(
-        "DINOv2 ViT-L/14",
-        "ImageNet-21k, then ImageNet-1k, then LVD-142M, no labels",
-        "ViT",
-        "pretrained.load_dinov2",
-        keeps=_KEPT,
-    ),
-    "dinov2_b": ExtractorInfo(
-        "DINOv2 ViT-B/14",
-        "ImageNet-21k, then ImageNet-1k, then LVD-142M, no labels",
-        "ViT",
-        "pretrained.load_timm",
-        keeps=_KEPT,
-        network="timm/vit_base_patch14_dinov2.lvd142m",
-        size=224,
-    ),
-    "clip": ExtractorInfo(
-        "CLIP ViT-B/32",
-        "OpenAI image-text pairs, captions",
-        "CLIP ViT",
-        "pretrained.load_clip",
-        keeps=_KEPT,
-    ),
-    "clip_l14_336": ExtractorInfo(
-        "CLIP ViT-L/14 at 336 px",
-        "OpenAI image-text pairs, captions",
-        "CLIP ViT",
-        "pretrained.load_timm",
-        keeps=_KEPT,
-        network="timm/vit_large_patch14_clip_336.openai",
-    ),
-    "swav": ExtractorInfo(
-        "SwAV ResNet50",
-        "ImageNet-1k, no labels",
-        "ResNet",
-        "pretrained.load_swav",
-        keeps=_KEPT,
-    ),
-    "mae_l": ExtractorInfo(
-        "MAE ViT-L/16",
-        "ImageNet-1k, no labels",
-        "ViT",
-        "pretrained.load_timm",
-        keeps=_KEPT,
-        network="timm/vit_large_patch16_224.mae",
-    ),
-    "convnextv2": ExtractorInfo(
-        "ConvNeXt V2-B",
-        "ImageNet-1k, then ImageNet-21k, then ImageNet-1k, labels",
-        "ConvNeXt",
-        "pretrained.load_timm",
-        keeps=_KEPT,
-        network="timm/convnextv2_base.fcmae_ft_in22k_in1k",
-    ),
-    "mobilenet": ExtractorInfo(
-        "MobileNetV2",
-        "ImageNet-1k, labels",
-        "MobileNet",
-        "pretrained.load_mobilenet",
-        keeps=10000,
-    ),
-    TRAINING: ExtractorInfo(
-        "discriminator and training images", "", "", "extractors.load_training"
-    ),
-    "patches": ExtractorInfo("Laplacian pyramid", "", "", "patches.load_patches", keeps=4096),
-}
+    "inception": ExtractorInfo(*_INCEPTION, "inception.load_clean", _KEPT, ("logits",)),
+    "inception_legacy": ExtractorInfo(*_INCEPTION, "inception.load_legacy"),
+    "inception_graph": ExtractorInfo(*_INCEPTION, "inception.load_graph"),
+    "vgg16": ExtractorInfo("VGG16", _LABELS, "VGG", "pretrained.load_vgg16", 50000),
+    "dinov2": ExtractorInfo("DINOv2 ViT-L/14", _LVD, "ViT", "pretrained.load_dinov2", _KEPT),
+    "dinov2_b": _timm("DINOv2 ViT-B/14", _LVD, "ViT", "vit_base_patch14_dinov2.lvd142m", 224),
+    "clip": ExtractorInfo("CLIP ViT-B/32", _CAPTIONS, "CLIP ViT", "pretrained.load_clip", _KEPT),
+    "clip_l14_336": _timm("CLIP ViT-L/14 at 336 px", _CAPTIONS, "CLIP ViT",
+                          "vit_large_patch14_clip_336.openai"),
+    "swav": ExtractorInfo("SwAV ResNet50", _NO_LABELS, "ResNet", "pretrained.load_swav", _KEPT),
+    "mae_l": _timm("MAE ViT-L/16", _NO_LABELS, "ViT", "vit_large_patch16_224.mae"),
+    "convnextv2": _timm("ConvNeXt V2-B", "ImageNet-1k, then ImageNet-21k, then ImageNet-1k, labels",
+                        "ConvNeXt", "convnextv2_base.fcmae_ft_in22k_in1k"),
+    "mobilenet": ExtractorInfo("MobileNetV2", _LABELS, "MobileNet",
+                               "pretrained.load_mobilenet", _KEPT),
+    TRAINING: ExtractorInfo("discriminator and training images", "", "",
+                            "extractors.load_training"),
+    "patches": ExtractorInfo("Laplacian pyramid", "", "", "patches.load_patches", 4096),
+}  # fmt: skip
 
 EACH = "*"
 
 _LEVELS = ("l1", "l2", "l3", "l4")
+_MANIFOLD = ("share of one side's images inside the other side's manifold, k = {k}",
+             "Kynkäänniemi et al. 2019, Eq. 1 and 2")  # fmt: skip
+_DENSITY = ("density and coverage of the real manifold, k = 5; density may exceed 1",
+            "Naeem et al. 2020, Eq. 3 and 4")  # fmt: skip
 
 
-_MANIFOLD = (
-    "share of one side's images inside the other side's manifold, k = {k}",
-    "Kynkäänniemi et al. 2019, Eq. 1 and 2",
-)
-_DENSITY = (
-    "density and coverage of the real manifold, k = 5; density may exceed 1",
-    "Naeem et al. 2020, Eq. 3 and 4",
-)
+def _levels(
+    extractor: str, group: str, key: str, header: str, stage: str, about: str, source: str = ""
+) -> list[Metric]:
+    """Fréchet distances of four feature levels."""
+    return [
+        Metric(f"{key}_{level}", f"{header}-{level.upper()}", extractor, FRECHET, stage + level,
+               group, about=about, source=source)
+        for level in _LEVELS
+    ]  # fmt: skip
 
 
 def _neighbours(
     extractor: str, suffix: str, mark: str, compute: Computation = NEIGHBOURS
 ) -> tuple[Metric, ...]:
-    """Return precision, recall, density and coverage in one extractor's features."""
+    """Precision, recall, density and coverage in one extractor's features."""
     k = 5 if compute == NEIGHBOURS_5 else 3
+    parts = {"precision": _MANIFOLD, "recall": _MANIFOLD, "density": _DENSITY, "coverage": _DENSITY}
     return tuple(
-        Metric(
-            f"{part}{suffix}",
-            f"prdc{suffix}",
-            f"{part.capitalize()}{mark}",
-            "",
-            extractor,
-            compute,
-            lower_is_better=False,
-            part=part,
-            version=2,
-            about=about.format(k=k),
-            source=source,
-        )
-        for parts, (about, source) in (
-            (("precision", "recall"), _MANIFOLD),
-            (("density", "coverage"), _DENSITY),
-        )
-        for part in parts
-    )
+        Metric(f"{part}{suffix}", f"{part.capitalize()}{mark}", extractor, compute,
+               group=f"prdc{suffix}", lower_is_better=False, part=part, version=2,
+               about=about.format(k=k), source=source)
+        for part, (about, source) in parts.items()
+    )  # fmt: skip
 
 
 _ENTRIES = (
-    Metric("fd_lab", "fd_lab", "FD-lab", "", "lab", FRECHET),
+    Metric("fd_lab", "FD-lab", "lab", FRECHET),
     # At endless images: comparable between numbers of images, which no other distance is.
-    Metric("fd_lab_inf", "fd_lab_inf", "FD-lab-inf", "", "lab", FRECHET_INF, version=2),
-    Metric("kid_lab", "kid_lab", "KID-lab x1000", "x1000", "lab", KERNEL, version=2),
+    Metric("fd_lab_inf", "FD-lab-inf", "lab", FRECHET_INF, version=2),
+    Metric("kid_lab", "KID-lab x1000", "lab", KERNEL, unit="x1000", version=2),
     # The four feature levels of one reference backbone, the same for every row of a grid.
-    *(
-        Metric(
-            f"fd_{level}",
-            "fd_levels",
-            f"FD-{level.upper()}",
-            "",
-            "levels",
-            FRECHET,
-            level,
-            about="on the four levels of one named backbone",
-            source="the paper, Table 1",
-        )
-        for level in _LEVELS
-    ),
+    *_levels("levels", "fd_levels", "fd", "FD", "", "on the four levels of one named backbone",
+             "the paper, Table 1"),
     # The four feature levels of the run's own backbone: comparable within a row only. After its
     # discriminator's projection they are what the discriminator sees.
-    *(
-        Metric(
-            f"own_{level}",
-            "own_levels",
-            f"own FD-{level.upper()}",
-            "",
-            "own",
-            FRECHET,
-            level,
-            about="on the four levels of the run's own backbone",
-        )
-        for level in _LEVELS
-    ),
-    *(
-        Metric(
-            f"own_{stage}_{level}",
-            f"own_{stage}",
-            f"own FD-{stage.upper()}-{level.upper()}",
-            "",
-            "own",
-            FRECHET,
-            f"{stage}_{level}",
-            about=f"after the run's own {stage.upper()}",
-        )
-        for stage in ("ccm", "csm")
-        for level in _LEVELS
-    ),
-    Metric(
-        "swd",
-        "swd",
-        "SWD x1000",
-        "x1000",
-        "patches",
-        SLICED,
-        EACH,
-        version=2,
-        about="on patches of a Laplacian pyramid",
-    ),
+    *_levels("own", "own_levels", "own", "own FD", "",
+             "on the four levels of the run's own backbone"),
+    *_levels("own", "own_ccm", "own_ccm", "own FD-CCM", "ccm_", "after the run's own CCM"),
+    *_levels("own", "own_csm", "own_csm", "own FD-CSM", "csm_", "after the run's own CSM"),
+    Metric("swd", "SWD x1000", "patches", SLICED, EACH, unit="x1000", version=2,
+           about="on patches of a Laplacian pyramid"),
     *_neighbours("lab", "_lab", "-lab"),
-    Metric(
-        "fid",
-        "fid",
-        "FID",
-        "",
-        "inception",
-        FRECHET,
-        about="clean-fid's `clean` mode",
-        source="Heusel et al. 2017; Parmar et al. 2022",
-    ),
-    Metric("fid_inf", "fid_inf", "FID-inf", "", "inception", FRECHET_INF, version=2),
-    Metric(
-        "fid_legacy",
-        "fid_legacy",
-        "FID (legacy resize)",
-        "",
-        "inception_legacy",
-        FRECHET,
-        about="clean-fid's `legacy_pytorch` mode",
-        source="Heusel et al. 2017",
-    ),
-    Metric(
-        "fid_nvlabs",
-        "fid_nvlabs",
-        "FID (resize in graph)",
-        "",
-        "inception_graph",
-        FRECHET_BY_N,
-        version=2,
-        about="the resize inside the Inception graph, as the released code has it",
-        source="Karras et al. 2020",
-    ),
-    Metric(
-        "kid",
-        "kid",
-        "KID x1000",
-        "x1000",
-        "inception",
-        KERNEL,
-        version=2,
-        about="clean-fid's `clean` mode",
-    ),
-    Metric(
-        "is",
-        "is",
-        "IS",
-        "",
-        "inception",
-        INCEPTION_SCORE,
-        "logits",
-        lower_is_better=False,
-        version=2,
-        about="ten parts",
-    ),
+    Metric("fid", "FID", "inception", FRECHET, about="clean-fid's `clean` mode",
+           source="Heusel et al. 2017; Parmar et al. 2022"),
+    Metric("fid_inf", "FID-inf", "inception", FRECHET_INF, version=2),
+    Metric("fid_legacy", "FID (legacy resize)", "inception_legacy", FRECHET,
+           about="clean-fid's `legacy_pytorch` mode", source="Heusel et al. 2017"),
+    Metric("fid_nvlabs", "FID (resize in graph)", "inception_graph", FRECHET_BY_N, version=2,
+           about="the resize inside the Inception graph, as the released code has it",
+           source="Karras et al. 2020"),
+    Metric("kid", "KID x1000", "inception", KERNEL, unit="x1000", version=2,
+           about="clean-fid's `clean` mode"),
+    Metric("is", "IS", "inception", INCEPTION_SCORE, "logits", lower_is_better=False, version=2,
+           about="ten parts"),
     *_neighbours("vgg16", "", ""),
-    Metric(
-        "fd_dinov2", "fd_dinov2", "FD-DINOv2", "", "dinov2", FRECHET, source="Stein et al. 2023"
-    ),
-    Metric(
-        "kd_dinov2",
-        "kd_dinov2",
-        "KD-DINOv2 x1000",
-        "x1000",
-        "dinov2",
-        KERNEL,
-        source="Stein et al. 2023",
-        version=2,
-    ),
+    Metric("fd_dinov2", "FD-DINOv2", "dinov2", FRECHET, source="Stein et al. 2023"),
+    Metric("kd_dinov2", "KD-DINOv2 x1000", "dinov2", KERNEL, unit="x1000", version=2,
+           source="Stein et al. 2023"),
     *_neighbours("dinov2", "_dinov2", "-DINOv2", NEIGHBOURS_5),
-    Metric("cmmd", "cmmd", "CMMD x1000", "x1000", "clip_l14_336", KERNEL_RBF),
-    Metric("fd_clip", "fd_clip", "FD-CLIP", "", "clip", FRECHET, source="Kynkäänniemi et al. 2023"),
-    Metric("fd_swav", "fd_swav", "FD-SwAV", "", "swav", FRECHET, source="Morozov et al. 2021"),
-    Metric(
-        "logit_gap",
-        "logit_gap",
-        "logit gap",
-        "",
-        TRAINING,
-        OF_TRAINING,
-        generated=False,
-        about="how much surer the discriminators are of training images than of held-out ones, "
-        "in standard deviations",
-    ),
-    Metric(
-        "memorised",
-        "memorised",
-        "memorised %",
-        "%",
-        TRAINING,
-        OF_TRAINING,
-        about="share of generated images nearer to a training than to a held-out image; 50 = "
-        "none is learned by heart",
-        source="after Meehan et al. 2020",
-    ),
-    Metric(
-        "fd_mobilenet",
-        "fd_mobilenet",
-        "FD-MobileNet",
-        "",
-        "mobilenet",
-        FRECHET,
-        about="a small network that pip brings, images at 128 px",
-    ),
-    Metric(
-        "kid_mobilenet",
-        "kid_mobilenet",
-        "KID-MobileNet x1000",
-        "x1000",
-        "mobilenet",
-        KERNEL,
-        about="a small network that pip brings, images at 128 px",
-    ),
-)
+    Metric("cmmd", "CMMD x1000", "clip_l14_336", KERNEL_RBF, unit="x1000"),
+    Metric("fd_clip", "FD-CLIP", "clip", FRECHET, source="Kynkäänniemi et al. 2023"),
+    Metric("fd_swav", "FD-SwAV", "swav", FRECHET, source="Morozov et al. 2021"),
+    Metric("logit_gap", "logit gap", TRAINING, OF_TRAINING, generated=False,
+           about="how much surer the discriminators are of training images than of held-out ones, "
+           "in standard deviations"),
+    Metric("memorised", "memorised %", TRAINING, OF_TRAINING, unit="%",
+           about="share of generated images nearer to a training than to a held-out image; 50 = "
+           "none is learned by heart", source="after Meehan et al. 2020"),
+    Metric("fd_mobilenet", "FD-MobileNet", "mobilenet", FRECHET,
+           about="a small network that pip brings, images at 128 px"),
+    Metric("kid_mobilenet", "KID-MobileNet x1000", "mobilenet", KERNEL, unit="x1000",
+           about="a small network that pip brings, images at 128 px"),
+)  # fmt: skip
 
 # Whose batch-norm statistics a generator is measured with (`eval.norms`), and the version of how
 # they are computed: the averaged generator with its own (`projgan.standing_statistics`); with those
@@ -488,7 +301,7 @@ NORMS = {"standing": 1, "copied": 1, "raw": 1, **dict.fromkeys(AVERAGES, 1)}
 EVAL_NORMS = ("standing", "copied")
 
 
-def _held_to(norms: str, metric: Metric) -> Metric:
+def _with_norms(norms: str, metric: Metric) -> Metric:
     return replace(
         metric,
         key=f"{norms}:{metric.key}",
@@ -503,11 +316,11 @@ def _held_to(norms: str, metric: Metric) -> Metric:
 # that say which of several they are.
 AT = "@"
 DISTANCES: dict[str, tuple[Metric, ...]] = {
-    "fd": (Metric("fd", "fd", "FD", "", "", FRECHET),),
-    "kd": (Metric("kd", "kd", "KD x1000", "x1000", "", KERNEL, version=2),),
+    "fd": (Metric("fd", "FD", "", FRECHET),),
+    "kd": (Metric("kd", "KD x1000", "", KERNEL, unit="x1000", version=2),),
     "prdc": _neighbours("", "", ""),
-    "rbf": (Metric("rbf", "rbf", "RBF-MMD x1000", "x1000", "", KERNEL_RBF),),
-    "swd": (Metric("swd", "swd", "SWD", "", "", SLICED_FEATURES),),
+    "rbf": (Metric("rbf", "RBF-MMD x1000", "", KERNEL_RBF, unit="x1000"),),
+    "swd": (Metric("swd", "SWD", "", SLICED_FEATURES),),
 }
 ENCODERS = {
     "lab": "lab", "inception": "inception", "vgg16": "vgg16", "dinov2_l": "dinov2",
@@ -570,7 +383,7 @@ class MetricTable(dict[str, Metric]):
             (found,) = _combined(plain)
         except (ConfigError, ValueError):  # unknown, or a group of several
             raise KeyError(key) from None
-        return _held_to(held_to, found) if held_to else found
+        return _with_norms(held_to, found) if held_to else found
 
     def __contains__(self, key: object) -> bool:
         return isinstance(key, str) and self.get(key) is not None
@@ -586,7 +399,7 @@ class MetricTable(dict[str, Metric]):
 # Every metric as `eval.norms` has it, and held to each norms: the latter are the keys of records.
 METRICS = MetricTable((metric.key, metric) for metric in _ENTRIES)
 METRICS |= {
-    f"{norms}:{m.key}": _held_to(norms, m) for norms in NORMS for m in _ENTRIES if m.generated
+    f"{norms}:{m.key}": _with_norms(norms, m) for norms in NORMS for m in _ENTRIES if m.generated
 }
 _KEYS: dict[str, list[str]] = {}  # of groups and of single metrics
 for _m in METRICS.values():
