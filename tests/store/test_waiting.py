@@ -84,7 +84,7 @@ def test_adaptive_augmentation_looks_every_fourth_step_and_fetches_nothing() -> 
     with Crossings() as seen:
         ada(images, 0.5, Coordinates(0, Stream.AUGMENT_REAL, index))
         for number in range(4):
-            trainer.adaptive.see([images])
+            trainer.adaptive.observe([images])
             with pytest.raises(RuntimeError) if number == 3 else contextlib.nullcontext():
-                trainer.adaptive.follow(number, 8, trainer.world)
+                trainer.adaptive.update(number, 8, trainer.world)
     assert seen.found == []
