@@ -21,6 +21,9 @@ from projgan.errors import UserError
 from projgan.files import write_bytes_atomic
 
 Echo = Callable[[str], None]
+# Of published reports, whose every version stays in a repository's history: text, and the page,
+# which holds the figures and small samples. do=report draws the figures again from the records.
+PUBLISHED_FORMS = (".csv", ".md", ".tex", ".html")
 
 
 def write_report(
@@ -62,6 +65,8 @@ def write_report(
     for name in export.EXPORTS.keys() & set(exports):
         files |= export.EXPORTS[name](runs)
     files |= _pictures(facts, notes.append, "pdf" in exports)
+    if folder.parent.name == PUBLISHED:
+        files = {name: data for name, data in files.items() if name.endswith(PUBLISHED_FORMS)}
     files["index.html"] = page(facts, found, list(files), command).encode()
     before = manifest.previous(folder)
     for name, data in files.items():

@@ -184,7 +184,12 @@ def test_published_results_come_with_their_records(made: tuple[Grid, Path], tmp_
     report(grid, published / "records", published)  # the records alone give the same tables
     assert tables and all(path.read_bytes() == content for path, content in tables.items())
     assert len(list((published / "records").glob("*/record.json"))) == len(list(runs.iterdir()))
+    # Pictures are the page's: files of them would stay in a repository's history for ever.
+    forms = {path.suffix for path in (published / "made").rglob("*") if path.is_file()}
+    assert forms == {".csv", ".md", ".tex", ".html", ".json"}
+    assert "fd_lab.svg" not in (published / "made" / "index.html").read_text(encoding="utf-8")
     report(grid, runs, tmp_path / "results")
+    assert list((tmp_path / "results").rglob("*.svg"))
     assert not (tmp_path / "results" / "records").exists()
 
 
