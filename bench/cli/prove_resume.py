@@ -30,6 +30,7 @@ import projgan.backbones.lab  # with all that it imports: once here and not in e
 import projgan.checkpoint
 import projgan.files
 import projgan.train
+import projgan.trainer
 from bench.cli.options import Options
 from bench.config.paths import RunPaths
 from bench.config.spec import RunSpec
@@ -209,7 +210,7 @@ def _watch(run: RunPaths, kill: Kill | None) -> None:
     def reached(place: str, nimg: int) -> bool:
         return kill is not None and kill.place == place and nimg >= kill.nimg
 
-    class Watched(projgan.train.Trainer):
+    class Watched(projgan.trainer.Trainer):
         def step(self, real: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
             nonlocal seen
             seen = int(index[0])

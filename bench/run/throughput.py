@@ -15,7 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from projgan.config import Config
 from projgan.parallel import world
 from projgan.speed import fast
-from projgan.train import Snapshot, Trainer
+from projgan.train import Snapshot
+from projgan.trainer import Trainer
 
 _SIDE = {"cpu": 1024, "cuda": 8192}  # of the matrices
 _BYTES = {"cpu": 1 << 26, "cuda": 1 << 30}  # that are copied: more than any cache

@@ -28,7 +28,7 @@ from projgan.config import Backbone, Config, Data, Train
 from projgan.errors import unknown
 from projgan.files import write_between, write_json_atomic
 from projgan.speed import fast
-from projgan.train import Trainer
+from projgan.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "performance.md"

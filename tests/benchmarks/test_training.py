@@ -26,7 +26,7 @@ from projgan.data.dataset import open_dataset
 from projgan.data.loading import Loader
 from projgan.rng import Coordinates, Stream
 from projgan.speed import fast
-from projgan.train import Trainer
+from projgan.trainer import Trainer
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 PATHS = {"plain": fast.NONE, "fast": fast.ALL}

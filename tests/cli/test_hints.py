@@ -13,7 +13,7 @@ from small_config import SMALL
 from typed_commands import ONE, Bench, bench, engine  # noqa: F401 - fixtures
 
 from projgan.config import Config, Discriminator, Generator, from_dict, unused
-from projgan.train import Trainer
+from projgan.trainer import Trainer
 
 OTHER = {
     "backbone.name": "resnet18", "backbone.weights": "pretrained", "backbone.pretrain_seed": 1,

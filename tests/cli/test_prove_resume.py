@@ -49,7 +49,7 @@ def test_two_hundred_kills_change_nothing(tmp_path: Path) -> None:
 def test_a_difference_is_shown(tmp_path: Path) -> None:
     """A process that goes on with another learning rate than its checkpoint's is found out."""
     code = (
-        "import sys, torch, projgan.train as t, bench.cli.main\n"
+        "import sys, torch, projgan.trainer as t, bench.cli.main\n"
         "whole = t.Trainer.load_state\n"
         "def load(self, state):\n"
         "    whole(self, state)\n"

@@ -299,7 +299,7 @@ import importlib.abc, importlib.util, os, signal, sys
 
 class Hook(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name != "projgan.train":
+        if name != "projgan.trainer":
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)

@@ -25,7 +25,8 @@ from projgan.errors import ConfigError
 from projgan.files import write_json_atomic
 from projgan.losses import discriminator_loss, generator_loss
 from projgan.rng import Coordinates
-from projgan.train import Trainer, train
+from projgan.train import train
+from projgan.trainer import Trainer
 
 CPU = torch.device("cpu")
 LAB = Config(

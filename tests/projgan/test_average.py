@@ -15,7 +15,8 @@ from bench.store import record as records
 from projgan import standing_statistics
 from projgan.checkpoint import read_checkpoint
 from projgan.config import AVERAGES, Train
-from projgan.train import Trainer, train
+from projgan.train import train
+from projgan.trainer import Trainer
 
 CFG = replace(SMALL, train=Train(batch=8, total_kimg=0.064, ema_kimg=0.02, averages=True))
 

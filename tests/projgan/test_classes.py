@@ -19,7 +19,8 @@ from projgan.generators import build_generator
 from projgan.rng import Coordinates, Stream
 from projgan.sample import generate, interpolate, load_generator, save_generator
 from projgan.standing_statistics import standing_statistics
-from projgan.train import Trainer, train
+from projgan.train import train
+from projgan.trainer import Trainer
 
 CPU = torch.device("cpu")
 CFG = Config(

@@ -28,7 +28,7 @@ from projgan.discriminators.projection import Projection as Mixing
 from projgan.errors import ConfigError
 from projgan.speed import fast
 from projgan.speed.compiled import Compiling
-from projgan.train import Trainer
+from projgan.trainer import Trainer
 
 
 def one_step(cfg: Config, switches: frozenset[str]) -> dict[str, Tensor]:

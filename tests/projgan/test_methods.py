@@ -10,7 +10,8 @@ import torch
 
 from projgan.config import Augment, Config, Data, Discriminator, Generator, Optim, Train
 from projgan.errors import ConfigError
-from projgan.train import Trainer, train
+from projgan.train import train
+from projgan.trainer import Trainer
 
 STYLEGAN2 = Config(
     data=Data(name="clevr", resolution=32, images=32),

@@ -17,7 +17,7 @@ from projgan.layers import Normalised
 from projgan.parallel import GroupedBatchNorm, group_batch_norm
 from projgan.sample import load_generator, save_generator
 from projgan.speed import fast
-from projgan.train import Trainer, micro_batches
+from projgan.trainer import Trainer, micro_batches
 
 STEPS = {
     "released fastgan, plain": (SMALL, fast.NONE),

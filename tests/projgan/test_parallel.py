@@ -18,7 +18,8 @@ from projgan.checkpoint import read_checkpoint
 from projgan.errors import ConfigError
 from projgan.parallel import GroupedBatchNorm, World, group_batch_norm, world
 from projgan.standing_statistics import standing_statistics
-from projgan.train import Trainer, train
+from projgan.train import train
+from projgan.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -18,7 +18,7 @@ from projgan.config import Augment, Config, Discriminator, Projection, Train
 from projgan.errors import ConfigError
 from projgan.losses import discriminator_loss, generator_loss
 from projgan.rng import Coordinates, Stream
-from projgan.train import Trainer
+from projgan.trainer import Trainer
 
 ONE_LEVEL = replace(
     SMALL,
@@ -133,7 +133,7 @@ def test_the_blur_is_a_gaussian_filter(sigma: float) -> None:
 def test_the_blur_fades_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = replace(SMALL, augment=Augment("", blur_sigma=2.0, blur_fade_kimg=0.8))
     trainer, seen = Trainer(cfg, torch.device("cpu")), []
-    monkeypatch.setattr("projgan.train.blur", lambda x, sigma: seen.append(sigma) or x)
+    monkeypatch.setattr("projgan.trainer.blur", lambda x, sigma: seen.append(sigma) or x)
     for number in (0, 50, 100, 1000):  # batches of 8
         trainer.number = number
         trainer.step(torch.zeros(8, 3, 32, 32), torch.arange(8))

@@ -24,7 +24,8 @@ from projgan.config import (
 from projgan.divergence import LossWatch
 from projgan.speed import fast, step_times
 from projgan.speed.step_times import PARTS, StepTimer
-from projgan.train import Snapshot, Trainer, train
+from projgan.train import Snapshot, train
+from projgan.trainer import Trainer
 
 CPU = torch.device("cpu")
 CFG = replace(SMALL, train=Train(batch=8, total_kimg=0.16))

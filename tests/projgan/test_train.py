@@ -27,7 +27,8 @@ from projgan.errors import ConfigError, UserError
 from projgan.layers import seeded
 from projgan.rng import Coordinates, Stream
 from projgan.sample import generate, image_grid, load_generator, save_generator, to_uint8
-from projgan.train import Trainer, TrainingDiverged, micro_batches, round_up, train
+from projgan.train import TrainingDiverged, round_up, train
+from projgan.trainer import Trainer, micro_batches
 
 CFG = replace(
     SMALL,

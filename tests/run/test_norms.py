@@ -66,7 +66,7 @@ def typed(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(standing_statistics, "LATENTS", 128)
     monkeypatch.setattr("bench.report.build._pictures", lambda *args: {})
-    monkeypatch.setattr("projgan.train.Trainer.step", no_training)
+    monkeypatch.setattr("projgan.trainer.Trainer.step", no_training)
 
     def command(text: str) -> tuple[int, str]:
         here = [] if "do=" in text else ["dispatch=inprocess"]

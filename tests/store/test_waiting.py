@@ -23,7 +23,7 @@ from projgan.augment.ada import ada
 from projgan.config import Augment, Config, Projection
 from projgan.rng import Coordinates, Stream
 from projgan.speed import fast
-from projgan.train import Trainer
+from projgan.trainer import Trainer
 
 META = torch.device("meta")
 # Two are torch's own or done once: fused Adam does not take meta tensors, and kernels are merged in
