@@ -5,7 +5,8 @@ from __future__ import annotations
 from itertools import groupby
 from pathlib import Path
 
-from bench.config.metrics import EXTRACTOR_INFO, METRICS, OF_TRAINING, Metric
+from bench.config.extractors import EXTRACTOR_INFO
+from bench.config.metrics import METRICS, OF_TRAINING, Metric
 from projgan.files import write_between
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "metrics.md"

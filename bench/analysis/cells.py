@@ -229,6 +229,16 @@ class Cell:
     def unfinished(self) -> tuple[Run, ...]:
         return tuple(run for run in self.runs if run.status != "finished")
 
+    def unmeasured(self, reason: str = "") -> tuple[str, str]:
+        """Status and reason of a row without a value.
+
+        Args:
+            reason: why the finished runs, if there are any, have none.
+        """
+        if self.unfinished and not (reason and self.finished):
+            return self.unfinished[0].status, self.unfinished[0].reason
+        return "not measured", reason
+
     @property
     def spec(self) -> RunSpec:
         return self.runs[0].spec

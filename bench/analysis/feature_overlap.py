@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bench.analysis.verdicts import LeakageWord
-from bench.config.metrics import EXTRACTOR_INFO, METRICS
+from bench.config.extractors import EXTRACTOR_INFO
+from bench.config.metrics import METRICS
 from projgan.backbones.registry import TOGETHER, describe
 
 if TYPE_CHECKING:

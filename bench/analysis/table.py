@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -37,6 +37,7 @@ def _deviation(points: tuple[float, ...]) -> float:
 
 
 Value = Entry | float | str | None  # None = missing
+Values = dict[str, Value]  # of a row, by column key
 
 
 def _entry(value: Value) -> Entry:
@@ -55,6 +56,13 @@ class Row:
     def of(cls, values: Iterable[Value], status: str = "finished", reason: str = "") -> Row:
         """A row of values, texts and whole entries, in the order of its columns."""
         return cls(tuple(map(_entry, values)), status, reason)
+
+    @classmethod
+    def by_column(
+        cls, columns: Sequence[Column], values: Values, status: str = "finished", reason: str = ""
+    ) -> Row:
+        """A row of which only some columns have a value, by the columns' keys."""
+        return cls.of((values.get(column.key) for column in columns), status, reason)
 
     @property
     def span(self) -> str:

@@ -11,15 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.config.metrics import (
-    EACH,
-    METRICS,
-    TRAINING,
-    TRAINING_ONLY,
-    Metric,
-    function,
-    metric_keys,
-)
+from bench.config.extractors import TRAINING, TRAINING_ONLY, function
+from bench.config.metrics import EACH, METRICS, Metric, metric_keys
 from bench.metrics.extractors import BATCH, EXTRACTORS, Images, stacked
 from bench.metrics.order import ContentOrder
 from bench.metrics.reference import Collector, Reference

@@ -1,6 +1,6 @@
 """Extractors: the frozen networks of metrics, and everything between an image and its features.
 
-`bench.config.metrics.EXTRACTOR_INFO` names them and the functions that load them; this file holds
+`bench.config.extractors` names them and the functions that load them; this file holds
 what they share, and the networks that ship with the package. Every extractor takes 8-bit images, of
 which real and generated ones are therefore quantised alike, in batches of one fixed size, because
 the size of a batch can change the last digits of a feature. Free of torch until one is loaded.
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.config.metrics import EXTRACTOR_INFO, TRAINING_ONLY, ExtractorInfo, function
+from bench.config.extractors import EXTRACTOR_INFO, TRAINING_ONLY, ExtractorInfo, function
 from projgan.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from bench.config.metrics import METRICS, TRAINING, metric_keys
+from bench.config.extractors import TRAINING
+from bench.config.metrics import METRICS, metric_keys
 from bench.metrics.evaluate import evaluate
 from bench.metrics.reference import Reference
 from bench.store.shared_cache import Check, once

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.config.metrics import METRICS, TRAINING, metric_keys
+from bench.config.extractors import TRAINING
+from bench.config.metrics import METRICS, metric_keys
 from bench.metrics.extractors import BATCH, EXTRACTORS, Extractor, Images, Source
 from bench.metrics.order import ContentOrder, First, Keys
 from bench.metrics.statistics import Accumulator, Features, load_features, save_features

@@ -20,7 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.config.metrics import EXTRACTOR_INFO, METRICS, metric_keys
+from bench.config.extractors import EXTRACTOR_INFO
+from bench.config.metrics import METRICS, metric_keys
 from bench.config.spec import Grid
 from projgan.backbones import registry
 from projgan.config import Backbone

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from bench.analysis.table import Table
 from bench.config.paths import ROOT
-from bench.report import main_table, parts, side_tables, tables
+from bench.report import main_table, parts, side_tables, tables, target_table
 
 if TYPE_CHECKING:
     from bench.analysis.facts import Facts
@@ -25,7 +25,7 @@ def tables_of(facts: Facts) -> dict[str, Table]:
     if facts.agreement:
         found["agreement"] = side_tables.agreement(grid, cells, facts.agreement)
     if facts.times:
-        reached = side_tables.targets(grid, cells, facts.times)
+        reached = target_table.targets(grid, cells, facts.times)
         keys = {"first_kimg", "kimg"}
         found["targets"] = side_tables.mark_leakage(reached, cells, rank_by, keys)
     if facts.findings:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.config.metrics import METRICS, TRAINING, looks_through
+from bench.config.extractors import TRAINING
+from bench.config.metrics import METRICS, looks_through
 from bench.config.spec import RunSpec
 from bench.metrics.evaluate import Scores, evaluate
 from bench.metrics.reference import Progress, Reference

@@ -105,7 +105,8 @@ def _check_extractors(run: RunSpec, data_dir: Path) -> None:
     """Loads the networks of the metrics; the run's own is checked with the run."""
     import torch
 
-    from bench.config.metrics import METRICS, TRAINING, metric_keys
+    from bench.config.extractors import TRAINING
+    from bench.config.metrics import METRICS, metric_keys
     from bench.metrics.extractors import EXTRACTORS, Source
 
     size, cpu = run.config.data.resolution, torch.device("cpu")

@@ -16,8 +16,9 @@ from bench.analysis import cells as aggregate
 from bench.analysis.facts import Facts
 from bench.analysis.feature_overlap import CONTAINS, data_sets, leakage, of_cell, shared_by, verdict
 from bench.analysis.validation import validate
+from bench.config.extractors import EXTRACTOR_INFO
 from bench.config.grid import load
-from bench.config.metrics import EXTRACTOR_INFO, METRICS
+from bench.config.metrics import METRICS
 from bench.config.spec import Grid, ReportSpec
 from bench.report import main_table
 from bench.report.build import write_report

@@ -20,7 +20,7 @@ from bench.analysis.survival import Reach
 from bench.analysis.table import Table
 from bench.cli import main
 from bench.config.spec import Grid, ReportSpec
-from bench.report import side_tables, tables
+from bench.report import tables, target_table
 from bench.report.build import write_report
 from projgan.errors import ConfigError
 
@@ -57,7 +57,7 @@ CURVES: dict[str, Callable[[int], Sequence[float]]] = {
 def shown(grid: Grid, found: list[Cell]) -> Table:
     times = time_to_target.measure(grid, found)
     assert times is not None
-    return side_tables.targets(grid, found, times)
+    return target_table.targets(grid, found, times)
 
 
 def lines(grid: Grid, found: list[Cell]) -> dict[str, dict[str, str]]:

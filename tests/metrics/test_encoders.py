@@ -14,7 +14,8 @@ from scipy.stats import wasserstein_distance
 
 from bench.cli import main
 from bench.config.columns import expand
-from bench.config.metrics import EXTRACTOR_INFO, METRICS, metric_keys
+from bench.config.extractors import EXTRACTOR_INFO
+from bench.config.metrics import METRICS, metric_keys
 from bench.metrics.extractors import EXTRACTORS, Source
 from bench.metrics.kernel import features_to_rbf
 from bench.metrics.sliced import DIRECTIONS, features_to_sliced

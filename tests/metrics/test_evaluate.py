@@ -20,12 +20,8 @@ from made_images import CPU, Images, draw, make
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bench.config.metrics import (
-    EXTRACTOR_INFO,
-    KERNEL,
-    OF_TRAINING,
-    function,
-)
+from bench.config.extractors import EXTRACTOR_INFO, function
+from bench.config.metrics import KERNEL, OF_TRAINING
 from bench.metrics import METRICS, check_metrics, extractors, inception, metric_keys
 from bench.metrics.evaluate import Scores, evaluate, rebatch
 from bench.metrics.extractors import BATCH, EXTRACTORS, Extractor, Source

@@ -12,7 +12,8 @@ from bench.analysis.stats import mean_interval
 from bench.analysis.table import Entry, Table
 from bench.config import columns as vocabulary
 from bench.config.columns import Column
-from bench.config.metrics import EXTRACTOR_INFO, METRICS
+from bench.config.extractors import EXTRACTOR_INFO
+from bench.config.metrics import METRICS
 from bench.config.spec import Grid, changed, flatten, value_name
 from bench.report import manifest
 from projgan.backbones.registry import describe

@@ -30,8 +30,8 @@ from bench.analysis.time_to_target import factor
 from bench.analysis.verdicts import CLAIM_WORDS, LEANS
 from bench.config import columns as vocabulary
 from bench.config.spec import Claim
-from bench.report.side_tables import count_words, target_words
 from bench.report.tables import brief
+from bench.report.target_table import count_words, target_words
 
 if TYPE_CHECKING:
     from bench.analysis.facts import Facts, Ranking
