@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.analysis import paper_numbers
 from bench.analysis.cells import Cell, Run, Stat
-from bench.analysis.feature_overlap import leakage
+from bench.analysis.feature_overlap import of_cell
 from bench.analysis.stats import mean_interval
 from bench.analysis.verdicts import ON_VALUES, NumberWord
 from bench.config.metrics import METRICS
@@ -163,7 +163,7 @@ def judge(
         if doubts and one.word in ON_VALUES and column not in OF_THE_NETWORK:
             doubt = f"the paper's {' and '.join(doubts)}, not confirmed"
             one = replace(one, reason="; ".join(filter(None, (one.reason, doubt))))
-        leak = leakage(cell.spec, metric).reason if metric in METRICS else ""
+        leak = of_cell(cell, metric).reason if metric in METRICS else ""
         found.append(Judged(column, number, key, stat, one, leak))
     return found
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_records import facts_of, make_record, write_record
+from made_records import facts_of, make_grid, make_record, write_record
 
 from bench.analysis import cells as aggregate
 from bench.analysis import paper_numbers, reproduction
@@ -17,7 +17,7 @@ from bench.analysis.facts import Facts
 from bench.analysis.reproduction import differences, verdict
 from bench.config import grid as grids
 from bench.config import paths
-from bench.config.spec import Grid
+from bench.config.spec import Grid, ReportSpec
 from bench.report import main_table, side_tables
 from bench.report.build import write_report
 from bench.report.tables import to_csv
@@ -194,6 +194,17 @@ def test_params_need_no_images(tmp_path: Path) -> None:
 
     found = said(*church(tmp_path, SEEDS, change, ["train.batch=32"]), column="paper_params_m")
     assert found == "reproduced"
+
+
+def test_a_number_is_flagged_if_any_pretraining_of_the_row_is(tmp_path: Path) -> None:
+    rows = {"lite1": {"backbone.zoo": "lab", "backbone.name": "efficientnet_lite1"}}
+    grid = make_grid(rows, ReportSpec(paper="table1"), axes={"backbone.pretrain_seed": (0, 1)})
+    for spec in grid.runs:
+        write_record(tmp_path, spec, make_record(spec, {4000: {"fd_l1": 2.0}}))
+    (cell,) = aggregate.cells(aggregate.read_runs(grid.runs, tmp_path))
+    paper = {"paper_rel_fd_l1": paper_numbers.PaperValue(0.5, "verified")}
+    (found,) = reproduction.judge(grid, cell, paper, baseline=cell)
+    assert "the row's own network" in found.leakage and "in some of its runs" in found.leakage
 
 
 # In the report.
