@@ -78,21 +78,31 @@ def _places(folder: Path) -> dict[str, list[dict[str, Any]]]:
             spec = RunSpec.read(path)
         except DataError:
             continue  # of another version: the record still says what was trained
-        place = {"grid": spec.grid, "row": spec.row, "axes": dict(spec.axes)}
+        place: dict[str, Any] = {"grid": spec.grid, "row": spec.row, "axes": dict(spec.axes)}
         found.setdefault(path.parent.name, {})[spec.grid, spec.row] = place
     reports = [
         *folder.parent.glob("*/manifest.json"),
         *folder.parent.glob("results/*/manifest.json"),
     ]
     for path in sorted(reports):
+        for run_id, place in _reported(path):
+            found.setdefault(run_id, {})[place["grid"], place["row"]] = place
+    return {run_id: list(places.values()) for run_id, places in found.items()}
+
+
+def _reported(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """The runs of a report, each with its place there; none where the file is no report's."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         for cell in manifest["cells"]:
             axes = cell["axes"]
             row = cell["cell"].rsplit(" · ", len(axes))[0] if axes else cell["cell"]
             place = {"grid": manifest["grid"], "row": row, "axes": axes}
-            for run in cell["runs"]:
-                found.setdefault(run["run_id"], {})[manifest["grid"], row] = place
-    return {run_id: list(places.values()) for run_id, places in found.items()}
+            found += [(run["run_id"], place) for run in cell["runs"]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []  # of something else that lies beside the runs
+    return found
 
 
 def _lines(record: dict[str, Any], place: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -80,6 +80,16 @@ def test_runs_of_a_folder_stand_in_the_grid_that_began_them(tmp_path: Path) -> N
     assert frame[frame.status == "failed"].value.isna().all()
 
 
+@pytest.mark.parametrize("text", ['{"name": "a web page"}', "[1]", "no JSON", '{"cells": 1}'])
+def test_another_manifest_beside_the_runs_is_none_of_a_report(tmp_path: Path, text: str) -> None:
+    (run, _) = grids.load("smoke").runs
+    write_record(tmp_path / "runs", run, make_record(run, {1000: {"fd_lab": 3.0}}))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "manifest.json").write_text(text)
+    frame = bench.load_results(tmp_path / "runs")
+    assert frame.value.tolist() == [3.0] and frame.grid.isna().all()
+
+
 def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
         bench.load_results(tmp_path / "nowhere")
