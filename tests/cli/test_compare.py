@@ -97,6 +97,17 @@ def test_runs_are_held_against_the_first(
     assert f"do=compare runs={a},{b}" in page and "do=verify" not in page
 
 
+def test_runs_of_two_scales_have_no_findings_and_none_is_missed(tmp_path: Path) -> None:
+    specs = made("both", tmp_path, 1.0, 8, seeds=1).runs
+    for spec, scale in zip(specs, ("lab", "paper"), strict=True):
+        path = tmp_path / spec.run_id / "spec.json"
+        path.write_text(json.dumps(replace(spec, scale=scale).to_json()))
+    grid = comparison.of_runs([spec.run_id for spec in specs], tmp_path)
+    write_report(Facts.read(grid, tmp_path), tmp_path / "out", lambda text: None, width=120)
+    page = (tmp_path / "out" / grid.name / "index.html").read_text()
+    assert "scale lab and paper" in page and "not looked at" not in page
+
+
 def test_published_runs_have_records_alone(tmp_path: Path) -> None:
     grid = make_grid({"One": {}, "Two": {"backbone.name": "vit"}}, REPORT)
     for spec, final in zip(grid.runs, (8.0, 6.0), strict=True):
