@@ -21,46 +21,48 @@ class Column:
     minor: bool = False  # first to be left out of a narrow terminal
 
 
-MEASURED = {
-    "params_m": Column("params_m", "params", "M"),
-    "accuracy": Column("accuracy", "accuracy", "%", decimals=1),
-    "generator_m": Column("generator_m", "G params", "M"),
-    "discriminator_m": Column("discriminator_m", "D params", "M"),
-    "images_per_s": Column("images_per_s", "speed", "img/s"),
-    "s_per_kimg": Column("s_per_kimg", "speed", "s/kimg", decimals=1),
-    "gflop_per_image": Column("gflop_per_image", "work", "GFLOP/img", decimals=2),
-    "peak_share": Column("peak_share", "of peak", "%", decimals=0),
-    "peak_mb": Column("peak_mb", "memory", "MB", decimals=0),
-    "time_s": Column("time_s", "time", "s", decimals=0),
-    "train_s": Column("train_s", "training", "s", decimals=0),
-    "eval_s": Column("eval_s", "evaluation", "s", decimals=0),
-    "warmup_s": Column("warmup_s", "warm-up", "s", decimals=1),
-    "checkpoint_s": Column("checkpoint_s", "checkpoints", "s", decimals=1),
-    "unexplained_s": Column("unexplained_s", "unexplained", "s", decimals=1),
-    "kimg": Column("kimg", "images", "k"),
-    "n": Column("n", "n", decimals=0),
-}
+def _by_key(*columns: Column) -> dict[str, Column]:
+    return {column.key: column for column in columns}
+
+
+MEASURED = _by_key(
+    Column("params_m", "params", "M"),
+    Column("accuracy", "accuracy", "%", decimals=1),
+    Column("generator_m", "G params", "M"),
+    Column("discriminator_m", "D params", "M"),
+    Column("images_per_s", "speed", "img/s"),
+    Column("s_per_kimg", "speed", "s/kimg", decimals=1),
+    Column("gflop_per_image", "work", "GFLOP/img", decimals=2),
+    Column("peak_share", "of peak", "%", decimals=0),
+    Column("peak_mb", "memory", "MB", decimals=0),
+    Column("time_s", "time", "s", decimals=0),
+    Column("train_s", "training", "s", decimals=0),
+    Column("eval_s", "evaluation", "s", decimals=0),
+    Column("warmup_s", "warm-up", "s", decimals=1),
+    Column("checkpoint_s", "checkpoints", "s", decimals=1),
+    Column("unexplained_s", "unexplained", "s", decimals=1),
+    Column("kimg", "images", "k"),
+    Column("n", "n", decimals=0),
+)
 # Where the time of a training step goes (projgan/speed/step_times.py), in its order.
 SHARES = ("data", "augmentation", "generator", "backbone", "projection", "discriminator",
           "optimiser", "average", "idle", "rest")  # fmt: skip
-MEASURED |= {f"share_{part}": Column(f"share_{part}", part, "%", decimals=1) for part in SHARES}
-PAPER = {
-    "paper_params_m": Column("paper_params_m", "paper params", "M", True, decimals=2, minor=True),
-    "paper_top1": Column("paper_top1", "paper top-1", "%", True, decimals=2, minor=True),
-    "paper_fid": Column("paper_fid", "paper FID", paper=True, decimals=2),
-    **{
-        f"paper_rel_fd_l{i}": Column(
-            f"paper_rel_fd_l{i}", f"paper rel. FD-L{i}", paper=True, decimals=2, minor=True
-        )
+MEASURED |= _by_key(*(Column(f"share_{part}", part, "%", decimals=1) for part in SHARES))
+PAPER = _by_key(
+    Column("paper_params_m", "paper params", "M", True, decimals=2, minor=True),
+    Column("paper_top1", "paper top-1", "%", True, decimals=2, minor=True),
+    Column("paper_fid", "paper FID", paper=True, decimals=2),
+    *(
+        Column(f"paper_rel_fd_l{i}", f"paper rel. FD-L{i}", paper=True, decimals=2, minor=True)
         for i in (1, 2, 3, 4)
-    },
-    "paper_rel_fid": Column("paper_rel_fid", "paper rel. FID", paper=True, decimals=2),
-    "paper_imgs_m": Column("paper_imgs_m", "paper images", "M", True, minor=True),
-    "paper_kid": Column("paper_kid", "paper KID", paper=True, minor=True),
-    "paper_swav_fid": Column("paper_swav_fid", "paper SwAV-FID", paper=True, minor=True),
-    "paper_precision": Column("paper_precision", "paper precision", paper=True, minor=True),
-    "paper_recall": Column("paper_recall", "paper recall", paper=True, minor=True),
-}
+    ),
+    Column("paper_rel_fid", "paper rel. FID", paper=True, decimals=2),
+    Column("paper_imgs_m", "paper images", "M", True, minor=True),
+    Column("paper_kid", "paper KID", paper=True, minor=True),
+    Column("paper_swav_fid", "paper SwAV-FID", paper=True, minor=True),
+    Column("paper_precision", "paper precision", paper=True, minor=True),
+    Column("paper_recall", "paper recall", paper=True, minor=True),
+)
 DERIVED = ("rel", "best", "gap")  # kind:metric
 WITH_NORMS = {name for m in METRICS.values() if m.norms for name in (m.key, m.group)}
 
