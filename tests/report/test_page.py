@@ -23,6 +23,7 @@ from bench.report.page.build import page
 from bench.report.page.cost import ledger
 from bench.report.page.figures import across
 from bench.report.page.heat import heats
+from bench.report.page.provenance import evidence
 from bench.report.page.summary import Sentence, answer
 
 NAMES = {
@@ -264,6 +265,15 @@ def test_each_level_is_coloured_by_its_ratio(tmp_path: Path) -> None:
     assert found.rows[0][1][1].opens == "EfficientNet-lite1/fd_l2"
     assert [[f.step for f in fields] for _, fields in found.rows] == [[-4] * 5, [2] * 5, [0] * 5]
     assert found.rows[0][1][0].text == "×0.25"
+
+
+def test_the_evidence_of_a_picked_best_value_has_each_runs_own(tmp_path: Path) -> None:
+    report = replace(REPORT, columns=("fd_lab", "best:fd_lab"))
+    facts = made(tmp_path, {"ResNet18": [4.0, 5.0]}, report)
+    opens = "ResNet18/best:fd_lab"
+    found = evidence(facts, tables_of(facts)["table"], [opens])[opens]
+    assert [value for _, _, value in found["runs"]] == ["4", "5"]
+    assert any("picked after looking" in note for note in found["notes"])
 
 
 def test_a_ledger_is_averaged_over_the_runs_that_have_one(tmp_path: Path) -> None:

@@ -236,24 +236,26 @@ def _values(cell: Cell, key: str) -> list[list[str]]:
     """Run id, seed and value of every run of a cell."""
     rows = []
     for run in cell.runs:
-        value = _value(run, key)
+        value = _value(cell, run, key)
         text = f"{value:.8g}" if value is not None else run.reason or "–"
         rows.append([run.spec.run_id, str(run.spec.config.train.seed), text])
     return rows
 
 
-def _value(run: Run, key: str) -> float | None:
+def _value(cell: Cell, run: Run, key: str) -> float | None:
     """Return a run's own value of a column; of a ratio the one that is divided."""
-    kind, name = vocabulary.split(key)
-    if kind in ("best", "gap"):
-        lower = vocabulary.lower_is_better(name)
-        fresh, picked = run.fresh_best(name, lower), run.best(name, lower)
-        if kind == "gap" and fresh is not None and picked is not None:
-            return fresh - picked
-        return fresh
     if key == "kimg":
         return run.final.nimg / 1000 if run.final else None
-    return run.value(name) if run.status == "finished" else None
+    if run.status != "finished":
+        return None
+    kind, name = vocabulary.split(key)
+    if kind not in ("best", "gap"):
+        return run.value(name)
+    lower = vocabulary.lower_is_better(name)
+    fresh, picked = run.fresh_best(name, lower), run.best(name, lower)
+    if kind == "gap":
+        return None if fresh is None or picked is None else fresh - picked
+    return fresh if cell.fresh_best(name, lower) else picked  # as the table has it
 
 
 def revisions(facts: Facts) -> list[str]:
