@@ -153,10 +153,9 @@ class Facts:
         metric = self.grid.report.rank_by
         if metric is None:
             return None
-        sign = 1 if vocabulary.lower_is_better(metric) else -1
-        found = [(sign * stat.mean, cell) for cell in self.cells if (stat := cell.stat(metric))]
-        order = tuple(cell for _, cell in sorted(found, key=lambda pair: pair[0]))
-        return Ranking(metric, order) if order else None
+        found = Ranking(metric, tuple(cell for cell in self.cells if cell.stat(metric)))
+        order = sorted(found.cells, key=lambda cell: found.sign * found.stat(cell).mean)
+        return Ranking(metric, tuple(order)) if order else None
 
     @cached_property
     def paper(self) -> dict[str, paper_numbers.PaperRow]:

@@ -116,9 +116,8 @@ def panel(grid: Grid, cells: Sequence[Cell]) -> Panel | None:
     )
     measured = frame.notna().groupby(level=0).any().all()
     metrics = sorted(measured.index[measured], key=lambda key: key != rank_by)
-    whole = (frame * pd.Series(signs))[
-        metrics
-    ].dropna()  # a row counts by the runs that have every metric
+    # A row counts by the runs that have every metric.
+    whole = (frame * pd.Series(signs))[metrics].dropna()
     rows = list(dict.fromkeys(whole.index))
     if len(metrics) < 2 or len(rows) < FEWEST:
         return None

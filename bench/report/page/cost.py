@@ -33,8 +33,7 @@ def costs(facts: Facts) -> list[tuple[str, list[Bar]]]:
     for key, means in _means(facts).items():
         if _alike(means):
             continue
-        column = vocabulary.MEASURED[key]
-        d = tables.decimals(means) if column.decimals is None else 0
+        column, d = vocabulary.MEASURED[key], _decimals(key, means)
         bars = [
             Bar(str(name), f"{mean:.{d}f}", round(100 * mean / means.max(), 1), f"{name}/{key}")
             for name, mean in means.to_dict().items()
@@ -48,8 +47,7 @@ def alike(facts: Facts) -> str:
     words = []
     for key, means in _means(facts).items():
         if _alike(means):
-            column = vocabulary.MEASURED[key]
-            d = tables.decimals(means) if column.decimals is None else column.decimals
+            column, d = vocabulary.MEASURED[key], _decimals(key, means)
             ends = dict.fromkeys((f"{means.min():.{d}f}", f"{means.max():.{d}f}"))
             words.append(f"{column.header} {' to '.join(ends)} {column.unit}")
     return f"Nearly alike in all rows: {', '.join(words)}." if words else ""
@@ -58,6 +56,11 @@ def alike(facts: Facts) -> str:
 def _means(facts: Facts) -> dict[str, pd.Series[float]]:
     """The means of each cost that was measured, by cell."""
     return {key: facts.means[key].dropna() for key in COSTS if key in facts.means}
+
+
+def _decimals(key: str, means: pd.Series[float]) -> int:
+    fixed = vocabulary.MEASURED[key].decimals
+    return tables.decimals(means) if fixed is None else fixed
 
 
 def _alike(means: pd.Series[float]) -> bool:
