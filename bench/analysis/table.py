@@ -88,4 +88,5 @@ class Table:
 
 
 def _mark(index: int) -> str:
-    return MARKS[index] if index < len(MARKS) else f"{MARKS[index % len(MARKS)]}{index // 25 + 1}"
+    before, place = divmod(index, len(MARKS))
+    return MARKS[place] + (str(before + 1) if before else "")
