@@ -22,9 +22,9 @@ USAGE = """\
 python run_bench.py grid=NAME [key=value …]      train, measure and report a grid
 python run_bench.py grid=NAME do=plan            what would run, and where it stands
 python run_bench.py grid=NAME do=status          how far it is
+python run_bench.py grid=NAME do=watch           the same, live, with what is left
 python run_bench.py grid=NAME do=cancel          ends the grid's jobs on a cluster
 python run_bench.py grid=NAME do=report          tables and curves again, from the records
-python run_bench.py grid=NAME do=watch           the same, live, with what is left
 python run_bench.py grid=NAME do=verify          every published number against the records
 python run_bench.py do=compare grids=A,B         row by row; runs=ID,ID: two runs
 python run_bench.py do=claims                    the paper's findings against the records
