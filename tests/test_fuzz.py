@@ -30,7 +30,7 @@ from bench.report.build import write_report
 from bench.report.tables import to_csv, to_latex, to_markdown
 from bench.store import record as records
 from projgan.checkpoint import load_checkpoint, previous, save_checkpoint
-from projgan.data.sources import decode_image, fit
+from projgan.data.image_source import decode_image, fit
 from projgan.errors import DataError, UserError
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "20"))

@@ -15,7 +15,7 @@ from projgan.config import Data
 from projgan.errors import DataError, UserError
 
 if TYPE_CHECKING:
-    from projgan.data.sources import Classes, ImageSource
+    from projgan.data.image_source import Classes, ImageSource
 
 
 def known() -> dict[str, DataSetEntry]:

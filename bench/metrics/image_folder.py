@@ -18,7 +18,8 @@ import PIL
 from numpy.typing import NDArray
 from PIL import features
 
-from projgan.data.sources import open_source, shown
+from projgan.data.image_source import shown
+from projgan.data.sources import open_source
 from projgan.errors import DataError
 from projgan.files import sha256_of
 

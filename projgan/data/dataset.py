@@ -22,7 +22,8 @@ import numpy as np
 
 from projgan import scenes
 from projgan.config import Data
-from projgan.data.sources import ImageSource, fit, open_source
+from projgan.data.image_source import ImageSource, fit
+from projgan.data.sources import open_source
 from projgan.errors import DataError, UserError
 from projgan.files import replacing, sha256_of, write_json_atomic
 

@@ -19,7 +19,8 @@ import numpy as np
 
 from projgan.config import Data
 from projgan.data.dataset import IMAGES, META, ORDER, TARGETS, prepared_folder, write_header
-from projgan.data.sources import Classes, ImageSource, fit, open_source, shown
+from projgan.data.image_source import Classes, ImageSource, fit, shown
+from projgan.data.sources import open_source
 from projgan.errors import DataError, UserError
 from projgan.files import replacing, write_json_atomic
 

@@ -27,8 +27,8 @@ from bench.cli.prepare import known
 from bench.config import paths
 from projgan.config import LIKENESSES, Data
 from projgan.data import dataset as datasets
+from projgan.data import image_source
 from projgan.data import prepare as preparing
-from projgan.data import sources
 from projgan.data.dataset import open_dataset, subset_fingerprint, training_indices
 from projgan.data.prepare import prepare
 from projgan.data.sources import open_source
@@ -133,7 +133,7 @@ def test_every_source_gives_the_same_data_set(kind: str, tmp_path: Path) -> None
     made = prepare("set", source, 32, tmp_path)
     assert made == tmp_path / "set-32px" and open_source(source).kind == kind
     found = open_dataset(Data(name="set", resolution=32), tmp_path)
-    wanted = [sources.fit(Image.fromarray(PICTURES[n]), 32) for n in sorted(PICTURES)]
+    wanted = [image_source.fit(Image.fromarray(PICTURES[n]), 32) for n in sorted(PICTURES)]
     assert np.array_equal(found.images, wanted)
     # An LMDB has keys, which are no folders.
     labels = ["ab".index(name[0]) for name in sorted(PICTURES)]
@@ -152,9 +152,9 @@ def test_an_interrupted_call_goes_on(
     source = SOURCES[kind](tmp_path / "source")
     whole = prepare("whole", source, 32, tmp_path)
     monkeypatch.setattr(preparing, "CHUNK", 2)
-    monkeypatch.setattr(sources, "AT_ONCE", 2)
+    monkeypatch.setattr(image_source, "AT_ONCE", 2)
     read: list[str] = []
-    decode = sources.decode_image
+    decode = image_source.decode_image
 
     def counted(content: bytes, name: str) -> Image.Image:
         read.append(name)
@@ -164,7 +164,7 @@ def test_an_interrupted_call_goes_on(
         if done == 4:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(sources, "decode_image", counted)
+    monkeypatch.setattr(image_source, "decode_image", counted)
     with pytest.raises(KeyboardInterrupt):
         prepare("cut", source, 32, tmp_path, stop)
     assert not (tmp_path / "cut-32px" / "meta.json").exists() and len(read) == 4

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench.metrics.image_folder import ImageSet, open_images
-from projgan.data import sources
+from projgan.data import image_source
 from projgan.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -151,7 +151,7 @@ def test_a_zip_writes_nothing_and_stays_small(
     assert len(read(images)) == 1
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["a.zip", "inside"]
 
-    monkeypatch.setattr(sources, "LARGEST", 1000)
+    monkeypatch.setattr(image_source, "LARGEST", 1000)
     bomb = packed(inside / "bomb.zip", {"x.png": bytes(100_000)})
     with pytest.raises(DataError, match=r"x\.png of .* unpacks to over"):
         read(open_images(bomb))

@@ -15,7 +15,7 @@ from PIL import Image
 from projgan.config import Data
 from projgan.data import dataset
 from projgan.data.dataset import check_data, open_dataset, sample_order, training_indices
-from projgan.data.sources import decode_image, fit
+from projgan.data.image_source import decode_image, fit
 from projgan.errors import ConfigError, DataError, UserError
 
 CLEVR = Data(name="clevr", resolution=32, images=20)

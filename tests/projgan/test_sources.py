@@ -19,9 +19,10 @@ from PIL import Image
 
 from bench.cli.main import main
 from projgan.config import Data
+from projgan.data import image_source
 from projgan.data import prepare as preparing
-from projgan.data import sources
 from projgan.data.dataset import open_dataset
+from projgan.errors import DataError
 
 RNG = np.random.default_rng(0)
 Capture = pytest.CaptureFixture[str]
@@ -237,7 +238,7 @@ def test_values_without_a_range_are_refused_by_name(
 def refused_by_name(source: Path, capsys: Capture) -> str:
     for verb in (prepare, score):
         assert verb(source) == 2
-    with pytest.raises(sources.DataError) as error:
+    with pytest.raises(DataError) as error:
         taken_by_path(source)
     line = capsys.readouterr().err.splitlines()[0]
     assert line == f"error: {error.value}"
@@ -426,7 +427,7 @@ def test_what_was_interrupted_goes_on_with_the_same_source_alone(
     members = {f"{i}.png": png() for i in range(6)}
     source = KINDS[kind](place / "s", members)
     monkeypatch.setattr(preparing, "CHUNK", 2)
-    monkeypatch.setattr(sources, "AT_ONCE", 2)
+    monkeypatch.setattr(image_source, "AT_ONCE", 2)
 
     def interrupt() -> None:
         def stop(what: str, done: int, total: int) -> None:
