@@ -133,7 +133,7 @@ def _for_terminal(table: Table, width: int | None) -> str:
 def _pictures(facts: Facts, echo: Echo, pdf: bool) -> dict[str, bytes]:
     """Curves and samples; a missing drawing library costs the pictures, not the tables."""
     files: dict[str, bytes] = {}
-    grid, cells = facts.grid, facts.cells
+    grid, cells, axes = facts.grid, facts.cells, facts.cells[0].axes  # no averaged ones
     # The ranking metric and what else is one number; the levels of a ladder stand in the table.
     keys = [k for k in vocabulary.expand(grid.report.columns) if vocabulary.is_single(k)]
     chosen = [m for m in dict.fromkeys([grid.report.rank_by, *keys]) if m]
@@ -148,7 +148,7 @@ def _pictures(facts: Facts, echo: Echo, pdf: bool) -> dict[str, bytes]:
         files |= figures.draw(
             cells, metric, vocabulary.column(metric), better, targets=marks, pdf=pdf
         )
-        for axis in grid.axes if len(grid.axes) == 1 else ():
+        for axis in axes if len(axes) == 1 else ():
             files |= figures.draw_axis(cells, metric, vocabulary.column(metric), axis, pdf)
     files |= sample_sheets.sheets(cells, echo)
     return files

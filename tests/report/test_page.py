@@ -223,8 +223,16 @@ def test_a_numeric_axis_has_a_chart_of_its_own(tmp_path: Path) -> None:
     assert name == "A" and [where for where, _ in points] == [1000.0, 8192.0]
     assert [stat.mean for _, stat in points] == [5.5, 2.5]
     assert found.chart.count("<use") >= 2 and "training images" in found.chart
-    flat = make_grid({"A": {}}, REPORT)
-    assert across(Facts(flat, facts.runs)) is None
+    assert across(made(tmp_path / "flat", {"ResNet18": [4.0]})) is None
+    # Over two pretrainings as well, over which cells are averaged.
+    runs = [
+        replace(run, spec=replace(run.spec, axes={**run.spec.axes, "backbone.pretrain_seed": seed}))
+        for seed in (0, 1)
+        for run in facts.runs
+    ]
+    axes = {**grid.axes, "backbone.pretrain_seed": (0, 1)}
+    again = across(Facts(replace(grid, axes=axes), runs))
+    assert again is not None and again.title == found.title
 
 
 def test_no_record_says_no_winner(tmp_path: Path) -> None:

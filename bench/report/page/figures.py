@@ -67,10 +67,10 @@ def over_training(facts: Facts) -> Curves | None:
 
 
 def across(facts: Facts) -> Figure | None:
-    """The last values of each row over the grid's axis; None = it has not one numeric axis."""
-    if facts.ranking is None or len(facts.grid.axes) != 1:
+    """The last values of each row over the axis of its cells; None = not one, or of no numbers."""
+    if facts.ranking is None or len(axes := facts.cells[0].axes) != 1:
         return None
-    (axis,), metric = facts.grid.axes, facts.ranking.metric
+    (axis,), metric = axes, facts.ranking.metric
     rows = figures.by_axis(facts.cells, metric, axis)
     if not rows:
         return None
