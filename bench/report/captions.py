@@ -114,12 +114,14 @@ def signal_lines(facts: Facts) -> list[str]:
 
 
 def floor_line(facts: Facts, shown: Sequence[str]) -> str:
-    """Return the distance of real images to other real ones; empty = not measured, or not alike."""
+    """Return the distance of real images to others; empty = none is shown, or not alike."""
     floors = [floor for run in facts.finished if (floor := (run.record or {}).get("floor"))]
     if not floors or any(floor != floors[0] for floor in floors):
         return ""
     values = {key: floors[0]["metrics"].get(key) for key in shown}
     said = [f"{METRICS[k].header} {v:.3g}" for k, v in values.items() if v is not None]
+    if not said:
+        return ""
     less = "" if floors[0]["whole"] else " (of more images, which a measurement has, it is lower)"
     return (
         f"Floor, {floors[0]['fake']} real images against {floors[0]['real']} others{less}: "

@@ -16,7 +16,7 @@ from bench.analysis.facts import Facts
 from bench.config import grid as grids
 from bench.config.columns import Column
 from bench.config.spec import Claim, ReportSpec
-from bench.report import figures
+from bench.report import captions, figures
 from bench.report.content import tables_of
 from bench.report.lines import Line
 from bench.report.page.build import page
@@ -282,6 +282,16 @@ def test_the_evidence_of_a_picked_best_value_has_each_runs_own(tmp_path: Path) -
     found = evidence(facts, tables_of(facts)["table"], [opens])[opens]
     assert [value for _, _, value in found["runs"]] == ["4", "5"]
     assert any("picked after looking" in note for note in found["notes"])
+
+
+def test_a_floor_of_metrics_that_are_not_shown_has_no_line(tmp_path: Path) -> None:
+    facts = made(tmp_path, {"ResNet18": [4.0]})
+    floor = {"fake": 100, "real": 100, "whole": True, "metrics": {"fd_lab": 1.25}}
+    (spec,) = facts.grid.runs
+    write_record(tmp_path, spec, make_record(spec, {4000: {"fd_lab": 4.0}}, floor=floor))
+    facts = Facts.read(facts.grid, tmp_path)
+    assert captions.floor_line(facts, ["fd_lab"]).endswith("others: FD-lab 1.25.")
+    assert captions.floor_line(facts, ["images_per_s"]) == ""
 
 
 def test_a_ledger_is_averaged_over_the_runs_that_have_one(tmp_path: Path) -> None:
